@@ -1,0 +1,1 @@
+"""exporters: checkpoint to canonical graph."""

@@ -1,0 +1,1 @@
+"""sdk, bundle: the folder that a device gets: layout, hashes, crash-safe writing, verification."""

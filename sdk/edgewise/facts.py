@@ -1,0 +1,68 @@
+"""sdk: what a decoder is, as plain data: written by the exporter, obeyed by lowerings, read by the runner.
+
+Imports nothing heavy: the same record travels in a graph's metadata and in a bundle's manifest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """One rotary position embedding (arXiv 2104.09864): what a cos/sin table is computed from.
+
+    `dim` is the number of rotated dimensions of a head; `parameters` are the scaling's own numbers, named as in
+    the checkpoint's configuration. Types `dynamic` and `longrope` depend on the context that a session asks for.
+    """
+
+    dim: int
+    theta: float
+    type: Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"] = "default"
+    interleaved: bool = False
+    original_context: int = 0
+    parameters: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def follows_context(self) -> bool:
+        """Whether the table differs with the context that a session asks for."""
+        return self.type in ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention computes. A lowering translates every field, or refuses it by name."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None  # a query sees itself and the window - 1 keys before it
+    softcap: float = 0.0  # 0: none; otherwise scores become softcap * tanh(scores / softcap)
+    rotary: str | None = "global"  # which of Facts.rotary; None: no position embedding
+    qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A decoder-only language model, as far as its runner and its lowerings need to know it."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    context_length: int
+    attention: tuple[Attention, ...]  # one a layer
+    rotary: Mapping[str, Rotary] = field(default_factory=dict)
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+    tied: bool = False  # embedding and lm_head are one matrix
+    task: Literal["text-generation"] = "text-generation"
+
+    @property
+    def layers(self) -> int:
+        return len(self.attention)
+
+    def cache_bytes(self, tokens: int, *, element_bytes: int = 4) -> int:
+        """Bytes of keys and values for so many tokens of one sequence."""
+        return sum(2 * a.kv_heads * a.head_dim for a in self.attention) * tokens * element_bytes

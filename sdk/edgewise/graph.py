@@ -1,0 +1,140 @@
+"""sdk: the canonical graph: the metadata that an exporter states, and the ways to read it back.
+
+Nodes carry their `layer`, their `role` and, for attention, its specification; passes and lowerings go by these and
+never by a name or a pattern. Roles of a decoder layer, in order of computation:
+
+    attention.norm  attention.q  attention.k  attention.v  (attention.q.bias ...)  attention.q.norm  attention.k.norm
+    attention.q.rotary  attention.k.rotary  attention  attention.o  (attention.o.bias)  attention.post_norm
+    attention.residual
+    mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product  mlp.down  mlp.post_norm  mlp.residual
+
+and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
+each of them the role. The residual stream that enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters
+the final norm.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgewise.errors import GraphError
+from edgewise.facts import Facts
+from edgewise.options import parse, record
+from edgewise.tensors import Streamed, streamed, transpose
+
+FACTS = "edgewise.facts"
+ROLE = "edgewise.role"
+LAYER = "edgewise.layer"
+
+OPSET = 23
+IR_VERSION = 10
+
+
+def set_facts(model: ir.Model, facts: Facts) -> None:
+    model.metadata_props[FACTS] = json.dumps(record(facts), sort_keys=True)
+
+
+def get_facts(model: ir.Model) -> Facts:
+    """The facts of a model; GraphError for a graph that does not state them."""
+    if FACTS not in model.metadata_props:
+        raise GraphError("the graph states no facts (metadata 'edgewise.facts'): was it made by an exporter?")
+    return parse(Facts, json.loads(model.metadata_props[FACTS]), what="facts of the graph")
+
+
+def mark(node: ir.Node, role: str, layer: int | None = None) -> ir.Node:
+    node.metadata_props[ROLE] = role
+    if layer is not None:
+        node.metadata_props[LAYER] = str(layer)
+    return node
+
+
+def role(node: ir.Node) -> str | None:
+    return node.metadata_props.get(ROLE)
+
+
+def layer(node: ir.Node) -> int | None:
+    number = node.metadata_props.get(LAYER)
+    return None if number is None else int(number)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The nodes of a graph by layer and role: `roles.one("attention.q", 3)`."""
+
+    nodes: dict[tuple[str, int | None], list[ir.Node]]
+
+    @classmethod
+    def of(cls, model: ir.Model) -> "Roles":
+        nodes: dict[tuple[str, int | None], list[ir.Node]] = {}
+        for node in model.graph:
+            if name := role(node):
+                nodes.setdefault((name, layer(node)), []).append(node)
+        return cls(nodes)
+
+    def all(self, role: str, layer: int | None = None) -> list[ir.Node]:
+        return self.nodes.get((role, layer), [])
+
+    def maybe(self, role: str, layer: int | None = None) -> ir.Node | None:
+        found = self.all(role, layer)
+        return found[-1] if found else None
+
+    def one(self, role: str, layer: int | None = None) -> ir.Node:
+        """The (last) node of that role; GraphError where there is none."""
+        if node := self.maybe(role, layer):
+            return node
+        where = "the graph" if layer is None else f"layer {layer}"
+        raise GraphError(f"{where} has no node with role '{role}'")
+
+    def layers(self) -> list[int]:
+        return sorted({layer for _, layer in self.nodes if layer is not None})
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix product with a constant weight, or the embedding: what quantization and pruning work on.
+
+    `matrix` is the weight as the checkpoint stores it, `[out_features, in_features]`; a tied lm_head and the
+    embedding are one value, met twice.
+    """
+
+    node: ir.Node
+    role: str
+    layer: int | None
+    value: ir.Value  # the initializer
+
+    @property
+    def name(self) -> str:
+        return str(self.value.name)
+
+    @property
+    def matrix(self) -> Streamed:
+        tensor = streamed(self.value.const_value)
+        return tensor if self.stored_by_rows else transpose(tensor)
+
+    def replace(self, matrix: Streamed) -> None:
+        """Another weight of the same kind in its place; keeps the checkpoint's name."""
+        tensor = matrix if self.stored_by_rows else transpose(matrix)
+        tensor.name = self.name
+        self.value.const_value = tensor
+        self.value.shape = ir.Shape(tensor.dims)
+        self.value.dtype = tensor.dtype
+
+    @property
+    def stored_by_rows(self) -> bool:
+        """Whether the initializer is `[out, in]` (an embedding, tied or not) and not `[in, out]` (a MatMul)."""
+        return self.node.op_type == "Gather" or self.node.inputs[1] is not self.value
+
+
+def linears(model: ir.Model) -> Iterator[Linear]:
+    """Every embedding and every matrix product with a constant weight, in graph order."""
+    for node in model.graph:
+        name = role(node)
+        if name is None or node.op_type not in ("MatMul", "Gather"):
+            continue
+        value = node.inputs[0] if node.op_type == "Gather" else node.inputs[1]
+        if value is not None and (producer := value.producer()) and producer.op_type == "Transpose":
+            value = producer.inputs[0]
+        if value is not None and value.is_initializer():
+            yield Linear(node, name, layer(node), value)

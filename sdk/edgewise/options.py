@@ -1,0 +1,137 @@
+"""sdk: a frozen dataclass is the schema of its options; this reads one from untyped data and writes it back.
+
+The same declaration is the constructor, the schema of a recipe step or a profile, the text of the error for a
+misspelt option, and the record in a bundle.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from edgewise.errors import OptionError
+
+T = TypeVar("T")
+
+
+def known(names: typing.Iterable[str]) -> str:
+    """The names, sorted, for the end of an error message."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def unknown(kind: str, name: str, names: typing.Collection[str]) -> str:
+    """One line for a name that is not known: what was asked, the closest, and all that there are.
+
+    >>> unknown("pass", "quantise", ["prune", "quantize"])
+    "no pass is named 'quantise'; did you mean 'quantize'? known: prune, quantize"
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"no {kind} is named '{name}'; {hint}known: {known(names)}"
+
+
+def parse(cls: type[T], data: Mapping[str, Any], *, what: str) -> T:
+    """An instance of the dataclass `cls` from untyped data (TOML, JSON, command line).
+
+    Unknown keys, missing keys and values of the wrong type raise OptionError, which begins with `what`.
+    """
+    if not isinstance(data, Mapping):
+        raise OptionError(f"{what}: expected a table of options, got {data!r}")
+    hints = _hints(cls)
+    for key in data:
+        if key not in hints:
+            raise OptionError(f"{what}: {unknown('option', str(key), hints)}")
+    required = {field.name for field in dataclasses.fields(cls) if _is_required(field)}  # type: ignore[arg-type]
+    if missing := required - set(data):
+        raise OptionError(f"{what}: {known(missing)} must be given")
+    values = {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
+    return cls(**values)
+
+
+def convert(hint: Any, value: Any, *, what: str) -> Any:
+    """`value` as the type `hint`; lists become tuples, tables become dataclasses. Raises OptionError."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, what=what)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
+            raise OptionError(f"{what}: {value!r} is not one of {known(map(str, arguments))}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):
+            return value
+        return parse(typing.cast(type[Any], hint), value, what=what)
+    if origin in (tuple, Sequence):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise OptionError(f"{what}: expected a list, got {value!r}")
+        return tuple(convert(arguments[0], item, what=f"{what}[{i}]") for i, item in enumerate(value))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise OptionError(f"{what}: expected a table, got {value!r}")
+        return {key: convert(arguments[1], item, what=f"{what}.{key}") for key, item in value.items()}
+    return _convert_scalar(hint, value, what=what)
+
+
+def record(instance: Any) -> dict[str, Any]:
+    """The dataclass as plain data that `parse` reads back; options left at their default are not written."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if _is_required(field) or value != _default(field):
+            plain[field.name] = _plain(value)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return record(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    problems = []
+    for hint in hints:
+        if hint is type(None):
+            continue
+        try:
+            return convert(hint, value, what=what)
+        except OptionError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _convert_scalar(hint: Any, value: Any, *, what: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        name = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise OptionError(f"{what}: expected {name.get(hint, hint)}, got {value!r}")
+    return value
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """The fields of a dataclass with their types, constructor fields only."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}

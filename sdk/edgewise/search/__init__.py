@@ -1,0 +1,1 @@
+"""sdk, search: ways to choose tokens, and the protocol they share."""

@@ -1,0 +1,1 @@
+"""targets: devices as data, and the lowerings they name."""

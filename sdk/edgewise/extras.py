@@ -1,0 +1,27 @@
+"""sdk: optional dependencies: which extra brings a module that is not installed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgewise.errors import MissingExtra
+
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "huggingface_hub": "build",
+    "ml_dtypes": "build",
+    "onnx": "build",
+    "onnx_ir": "build",
+    "rich": "build",
+}
+
+
+@contextmanager
+def extras() -> Iterator[None]:
+    """Turns the import of a missing optional dependency into MissingExtra, which names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtra(package, EXTRAS[package]) from error

@@ -1,0 +1,142 @@
+"""sdk: the registry: every exporter, pass, target and search that is installed, by name, and whose it is.
+
+Plugins are the entry points of the group `edgewise`, the built-in ones among them. One that does not load is a line
+in `problems`, and everything else keeps working.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from edgewise import hookspecs
+from edgewise.catalog import (
+    Catalog,
+    Entry,
+    describe_class,
+    describe_resource,
+    load_class,
+    one_line,
+    read_resource,
+)
+from edgewise.options import known
+from edgewise.target import Target
+
+if TYPE_CHECKING:
+    import click
+
+    from edgewise.contracts import Exporter
+    from edgewise.passes import Pass
+    from edgewise.search.protocol import Processor, Search
+
+GROUP = "edgewise"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point: its name, the package it comes from with the version, and the module with its hooks."""
+
+    name: str
+    package: str
+    version: str
+    module: str
+
+
+class Registry:
+    """What is installed, in catalogs: `registry().passes.get("quantize")`."""
+
+    def __init__(self, points: Iterable[EntryPoint]) -> None:
+        self.plugins: list[Plugin] = []
+        self.problems: list[str] = []
+        self._manager = pluggy.PluginManager("edgewise")
+        self._manager.add_hookspecs(hookspecs)
+        for point in points:
+            self._load(point)
+        self.exporters: Catalog[type[Exporter]] = self._classes("exporter", needs=("name", "supports", "export"))
+        self.passes: Catalog[type[Pass]] = self._classes("pass", needs=("name", "call"))
+        self.searches: Catalog[type[Search]] = self._classes("search", needs=("name", "flow"))
+        self.processors: Catalog[type[Processor]] = self._classes("processor", needs=("start", "advance", "apply"))
+        self.stop_rules: Catalog[type[Any]] = self._classes("stop rule", needs=())
+        self.targets: Catalog[Target] = self._fill(Catalog("target", _load_target, describe_resource))
+
+    def get_target(self, name: str) -> Target:
+        """A target by its name, or a user's own profile by its path (one that ends in .toml)."""
+        return Target.load(Path(name)) if name.endswith(".toml") else self.targets.get(name)
+
+    def command_hooks(self) -> "Iterator[tuple[str, Callable[[click.Group], None]]]":
+        """For each plugin that adds commands: its package, and the hook that adds them to a group."""
+        for impl in self._manager.hook.register_commands.get_hookimpls():
+            yield self._owner(impl.plugin_name), impl.function
+
+    def report(self, owner: str, problem: str) -> None:
+        """Note what is wrong with a package's plugin; `edgewise plugins` shows it."""
+        self.problems.append(f"{owner}: {problem}")
+
+    def _load(self, point: EntryPoint) -> None:
+        owner, version = (point.dist.name, point.dist.version) if point.dist else ("unknown package", "")
+        name = f"{owner}:{point.name}"
+        module = None
+        try:
+            module = point.load()
+            self._manager.register(module, name=name)
+            _refuse_unknown_hooks(self._manager, module)
+        except (Exception, SystemExit) as error:
+            if module is not None and self._manager.get_plugin(name) is module:
+                self._manager.unregister(name=name)
+            self.report(owner, f"plugin '{point.name}' did not load: {one_line(error)}")
+        else:
+            self.plugins.append(Plugin(point.name, owner, version, point.value))
+
+    def _classes(self, kind: str, *, needs: tuple[str, ...]) -> Catalog[Any]:
+        return self._fill(Catalog(kind, partial(load_class, needs=needs), describe_class))
+
+    def _fill(self, catalog: Catalog[Any]) -> Catalog[Any]:
+        hook = f"register_{catalog.plural}"
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            owner = self._owner(impl.plugin_name)
+            try:
+                names = impl.function()
+            except (Exception, SystemExit) as error:
+                self.report(owner, f"{hook}() failed: {one_line(error)}")
+                continue
+            for name, reference in _pairs(names):
+                if _is_reference(reference):
+                    catalog.add(name, Entry(reference, owner))
+                else:
+                    self.report(owner, f'{hook}() must return names and "module:Attribute" texts, got {names!r}')
+        self.problems.extend(filter(None, map(catalog.clash, catalog.names())))
+        return catalog
+
+    def _owner(self, plugin: str) -> str:
+        return plugin.partition(":")[0]
+
+
+@cache
+def registry() -> Registry:
+    """What is installed in this environment, looked up once."""
+    return Registry(entry_points(group=GROUP))
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """A misspelt hook would never be called, and nobody would know."""
+    hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
+    for name in dir(module):
+        if name not in hooks and manager.parse_hookimpl_opts(module, name) is not None:
+            raise AttributeError(f"no hook is named '{name}'; known: {known(hooks)}")
+
+
+def _pairs(names: Any) -> list[tuple[Any, Any]]:
+    return list(names.items()) if isinstance(names, Mapping) else [(None, None)]
+
+
+def _is_reference(reference: Any) -> bool:
+    return isinstance(reference, str) and all(reference.partition(":"))
+
+
+def _load_target(entry: Entry) -> Target:
+    return Target.read(read_resource(entry), where=f"target profile {entry.reference}")

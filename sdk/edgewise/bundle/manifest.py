@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import blake3
+
 from edgewise.errors import BundleError, OptionError
 from edgewise.facts import Facts
 from edgewise.options import parse, record
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
+DIGEST = "blake3"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says. Paths are relative to the bundle, with forward slashes."""
+    """What `manifest.json` says. Paths are relative to the bundle, with forward slashes.
+
+    The file is JSON in one fixed form (two spaces, sorted keys), with BLAKE3 of the rest under `"blake3"`: so a
+    manifest of which any byte was changed is not read.
+    """
 
     format: int
     edgewise: str  # version that wrote it
@@ -58,17 +65,38 @@ class Manifest:
     @classmethod
     def read(cls, text: str, *, where: str) -> "Manifest":
         """The manifest from JSON. Raises BundleError, also for a format newer than this edgewise knows."""
+        data = _checked(text, where=where)
         try:
-            data = json.loads(text)
-            version = data.get("format") if isinstance(data, dict) else None
-            if isinstance(version, int) and version > FORMAT:
-                raise BundleError(
-                    f"{where}: format {version} is newer than {FORMAT}, the newest that this edgewise reads"
-                )
             return parse(cls, data, what=where)
-        except (json.JSONDecodeError, RecursionError, OptionError) as error:
-            raise BundleError(str(error) if isinstance(error, OptionError) else f"{where}: {error}") from error
+        except OptionError as error:
+            raise BundleError(str(error)) from error
 
     def write(self) -> str:
         """The manifest as JSON: the same manifest gives the same bytes."""
-        return json.dumps(record(self), indent=2, sort_keys=True) + "\n"
+        data = record(self)
+        return _render(data | {DIGEST: _digest(data)})
+
+
+def _checked(text: str, *, where: str) -> dict[str, Any]:
+    """The content without its digest, which is right."""
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        raise BundleError(f"{where}: this is not the manifest of a bundle: it states no format")
+    if data["format"] > FORMAT:
+        newest = f"{FORMAT}, the newest that this edgewise reads"
+        raise BundleError(f"{where}: format {data['format']} is newer than {newest}; upgrade edgewise")
+    digest = data.pop(DIGEST, None)
+    if digest != _digest(data) or text != _render(data | {DIGEST: digest}):
+        raise BundleError(f"{where}: the content does not match its hash: it was damaged or edited; build it again")
+    return data
+
+
+def _render(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return blake3.blake3(_render(data).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""sdk, bundle: parses foreign files in a process of its own, because the libraries that parse them can end the process.
+
+A mutated tokenizer.json aborts the process that loads it, a hostile template runs for ever, a damaged graph divides by
+zero inside of ONNX Runtime: none of it can be caught. `python -m edgewise.bundle.probe text FOLDER` is the child.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+TIMEOUT_S = 600
+CPU_S = 30  # for a tokenizer and a template; the largest in use take 2 s
+SAMPLE = "def f(x):\n    return 'h\u00e9llo \u4f60\u597d \U0001f600'\n"
+
+Kind = Literal["text", "graph"]
+
+
+def probe(kind: Kind, *arguments: str | Path) -> str | None:
+    """What is wrong with a folder's tokenizer and template ("text") or with a graph ("graph"), on one line."""
+    command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, *map(str, arguments)]
+    try:
+        child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return f"{arguments[0]}: could not be read within {TIMEOUT_S} s"
+    if child.returncode == 0:
+        return None
+    file = (child.stdout.splitlines() or [str(arguments[0])])[-1]
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        return f"{file} ends the process that reads it ({name}); it is damaged or hostile"
+    return f"{file}: {(child.stderr.splitlines() or ['it cannot be read'])[-1]}"
+
+
+def read_text(folder: Path) -> None:
+    """Load the tokenizer and the templates of a folder, and use them once."""
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.exists():
+        _at(tokenizer)
+        from tokenizers import Tokenizer
+
+        loaded = Tokenizer.from_file(str(tokenizer))
+        loaded.decode(loaded.encode(SAMPLE).ids)
+    for file, template in _templates(folder):
+        _at(file)
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+
+
+def _templates(folder: Path) -> list[tuple[Path, str]]:
+    found = []
+    if (file := folder / "chat_template.jinja").exists():
+        found.append((file, file.read_text("utf-8")))
+    if (file := folder / "tokenizer_config.json").exists():
+        _at(file)
+        template = json.loads(file.read_text("utf-8")).get("chat_template") or []
+        named = [{"template": template}] if isinstance(template, str) else template
+        found += [(file, each["template"]) for each in named]
+    return found
+
+
+def run_graph(path: Path, token: str) -> None:
+    """Run one token through a lowered graph; the logits must be finite."""
+    _at(path)
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = {"input_ids": np.array([[int(token)]]), "attention_mask": np.ones((1, 1), np.int64)}
+    for value in session.get_inputs():
+        if value.name not in feeds:
+            _, heads, _, width = value.shape
+            feeds[value.name] = np.zeros((1, heads, 0, width), np.float32)
+    logits = session.run(["logits"], feeds)[0]
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits of the first token are not finite")
+
+
+def _at(file: Path) -> None:
+    """Tell the parent which file is read now: it may be the last that it hears."""
+    print(file, flush=True)
+
+
+def _limit(cpu_seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+
+
+def main(kind: str, *arguments: str) -> int:
+    try:
+        if kind == "text":
+            _limit(CPU_S)
+            read_text(Path(arguments[0]))
+        else:
+            run_graph(Path(arguments[0]), *arguments[1:])
+    except BaseException as error:  # tokenizers panics with an exception that is no Exception
+        print(" ".join(f"{type(error).__name__}: {error}".split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

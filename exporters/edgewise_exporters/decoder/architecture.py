@@ -1,0 +1,139 @@
+"""exporters, decoder: a configuration resolved against its family: every number that the graph is built from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgewise.checkpoint import Checkpoint
+from edgewise.errors import CheckpointError
+from edgewise.facts import Attention, Facts
+from edgewise_exporters.decoder.config import HARMLESS, Config
+from edgewise_exporters.decoder.family import Family
+from edgewise_exporters.decoder.layers import SLIDING, rotating
+from edgewise_exporters.decoder.rope import LONGEST, read_rotary
+
+ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the builder needs besides the family and the facts."""
+
+    family: Family
+    facts: Facts
+    intermediate_size: int
+    norm_epsilon: float
+    activation: str  # silu, gelu or gelu_tanh
+    attention_biases: frozenset[str]  # roles of the projections that have one
+    mlp_bias: bool
+    embedding_scale: float = 1.0
+    logits_softcap: float = 0.0
+
+
+def read_architecture(checkpoint: Checkpoint, family: Family, ignore: tuple[str, ...]) -> Architecture:
+    """The architecture of a checkpoint. Raises CheckpointError for a key that is wrong or not understood."""
+    defaults = {"rms_norm_eps": 1e-6, **family.defaults}
+    config = Config(checkpoint.config, where="config.json", defaults=defaults)
+    _refuse_other_methods(config)
+    attention_bias = family.attention_bias == "configured" and config.flag("attention_bias", False)
+    biases = (
+        {"attention.q", "attention.k", "attention.v"} if attention_bias or family.attention_bias == "qkv" else set()
+    )
+    architecture = Architecture(
+        family=family,
+        facts=_facts(config, checkpoint.generation, family),
+        intermediate_size=config.integer("intermediate_size"),
+        norm_epsilon=config.number("rms_norm_eps"),
+        activation=_activation(config, family),
+        attention_biases=frozenset(biases | ({"attention.o"} if attention_bias else set())),
+        mlp_bias=family.mlp_bias == "configured" and config.flag("mlp_bias", False),
+        embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
+        logits_softcap=_softcap(config, family.logits_softcap_key),
+    )
+    config.refuse_unread(HARMLESS | family.unused | set(ignore))
+    return architecture
+
+
+def _facts(config: Config, generation: Mapping[str, Any], family: Family) -> Facts:
+    attention = _attention(config, family)
+    vocabulary = config.integer("vocab_size")
+    tokens = Config({**config.data, **{key: value for key, value in generation.items() if value is not None}}, where="")
+    return Facts(
+        model_type=family.model_type,
+        vocab_size=vocabulary,
+        hidden_size=config.integer("hidden_size"),
+        context_length=config.integer("max_position_embeddings", most=LONGEST),
+        attention=attention,
+        rotary=read_rotary(config, family, attention[0].head_dim),
+        bos=_first(_tokens(tokens, "bos_token_id", vocabulary)),
+        eos=_tokens(tokens, "eos_token_id", vocabulary),
+        pad=_first(_tokens(tokens, "pad_token_id", vocabulary)),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+def _attention(config: Config, family: Family) -> tuple[Attention, ...]:
+    layers = config.integer("num_hidden_layers", most=10_000)
+    heads = config.integer("num_attention_heads", most=100_000)
+    kv_heads = config.integer("num_key_value_heads", heads, most=heads)
+    head_dim = config.integer("head_dim", config.integer("hidden_size") // heads)
+    if heads % kv_heads:
+        raise config.error("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
+    scale = (config.number(family.scale_key) if family.scale_key else head_dim) ** -0.5
+    types = family.layer_types(config, layers)
+    window = config.integer("sliding_window") if SLIDING in types else None
+    rotates = rotating(config, layers) if family.nope_layers else (True,) * layers
+    softcap = _softcap(config, family.attention_softcap_key)
+    return tuple(
+        Attention(
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=scale,
+            window=window if kind == SLIDING else None,
+            softcap=softcap,
+            rotary=_rotary_name(family, kind) if rotated else None,
+            qk_norm=family.qk_norm,
+        )
+        for kind, rotated in zip(types, rotates, strict=True)
+    )
+
+
+def _rotary_name(family: Family, layer_type: str) -> str:
+    return "local" if layer_type == SLIDING and "local" in family.rotary else "global"
+
+
+def _activation(config: Config, family: Family) -> str:
+    name = config.choice(family.activation_key, ACTIVATIONS, "silu")
+    if config.get("hidden_act") not in (None, name):
+        raise config.error("hidden_act", f"'{name}', as {family.activation_key} says")
+    return ACTIVATIONS[name]
+
+
+def _softcap(config: Config, key: str | None) -> float:
+    return 0.0 if key is None or config.get(key) is None else config.number(key)
+
+
+def _refuse_other_methods(config: Config) -> None:
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
+        raise CheckpointError(
+            f"{config.where}: the checkpoint is quantized already ('quantization_config': {method}); "
+            "expected bfloat16, float16 or float32 weights: use the checkpoint that it was made from"
+        )
+    config.must_be("is_causal", True, True)
+    config.must_be("use_bidirectional_attention", False, False)
+
+
+def _tokens(config: Config, key: str, vocabulary: int) -> tuple[int, ...]:
+    """One token, or several, as generation_config.json or config.json give them."""
+    value = config.get(key)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    for token in values:
+        if not isinstance(token, int) or isinstance(token, bool) or not -1 <= token < vocabulary:
+            raise CheckpointError(f"'{key}' is {value!r}; expected tokens below vocab_size, {vocabulary}")
+    return tuple(token for token in values if token >= 0)
+
+
+def _first(tokens: tuple[int, ...]) -> int | None:
+    return tokens[0] if tokens else None

@@ -1,0 +1,58 @@
+"""exporters, decoder: which layers attend through a window."""
+
+from collections.abc import Callable
+
+from edgewise_exporters.decoder.config import Config
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+LayerTypes = Callable[[Config, int], tuple[str, ...]]
+
+
+def full_layers(config: Config, layers: int) -> tuple[str, ...]:
+    """Every layer sees everything before it."""
+    return (FULL,) * layers
+
+
+def sliding_layers(config: Config, layers: int) -> tuple[str, ...]:
+    """Every layer slides, once there is a window."""
+    return (FULL if config.get("sliding_window") is None else SLIDING,) * layers
+
+
+def upper_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
+    """Layers from `max_window_layers` on slide, where windows are switched on."""
+    first = config.integer("max_window_layers", least=0)
+    slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
+    return _listed(config, tuple(SLIDING if slides and layer >= first else FULL for layer in range(layers)))
+
+
+def nope_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
+    """Layers without a position embedding slide, where windows are switched on."""
+    slides = config.flag("use_sliding_window", False) and config.get("sliding_window") is not None
+    return _listed(config, tuple(SLIDING if slides and not rotates else FULL for rotates in rotating(config, layers)))
+
+
+def every_nth_is_full(key: str, default: int) -> LayerTypes:
+    """All layers slide but every n-th; n is the value of `key`."""
+
+    def layer_types(config: Config, layers: int) -> tuple[str, ...]:
+        nth = config.integer(key, default)
+        return _listed(config, tuple(SLIDING if (layer + 1) % nth else FULL for layer in range(layers)))
+
+    return layer_types
+
+
+def rotating(config: Config, layers: int) -> tuple[bool, ...]:
+    """Which layers rotate queries and keys: `no_rope_layers` holds a 1 for those that do (sic)."""
+    nth = config.integer("no_rope_layer_interval", 4)
+    listed = config.get("no_rope_layers")
+    if listed is None:
+        return tuple((layer + 1) % nth != 0 for layer in range(layers))
+    return tuple(flag != 0 for flag in config.numbers("no_rope_layers", layers))
+
+
+def _listed(config: Config, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """The configuration's own list, where it has one."""
+    if config.get("layer_types") is None:
+        return otherwise
+    return config.names("layer_types", (FULL, SLIDING), len(otherwise))

@@ -1,0 +1,8 @@
+"""exporters: what this package registers."""
+
+from edgewise.hookspecs import hookimpl
+
+
+@hookimpl
+def register_exporters() -> dict[str, str]:
+    return {"decoder": "edgewise_exporters.decoder:Decoder"}

@@ -9,7 +9,6 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from edgewise.errors import OptionError
@@ -48,7 +47,16 @@ def parse(cls: type[T], data: Mapping[str, Any], *, what: str) -> T:
     if missing := required - set(data):
         raise OptionError(f"{what}: {known(missing)} must be given")
     values = {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except OptionError as error:
+        raise OptionError(f"{what}: {error}") from error
+
+
+def check(instance: Any) -> None:
+    """Hold an instance that was made in Python to the types of its fields, as `parse` does. Raises OptionError."""
+    for key, hint in _hints(type(instance)).items():
+        convert(hint, getattr(instance, key), what=key)
 
 
 def convert(hint: Any, value: Any, *, what: str) -> Any:
@@ -59,10 +67,10 @@ def convert(hint: Any, value: Any, *, what: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, what=what)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
-            raise OptionError(f"{what}: {value!r} is not one of {known(map(str, arguments))}")
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):
+            raise OptionError(f"{what}: {value!r} is not one of {', '.join(map(str, arguments))}")
         return value
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if isinstance(value, hint):
             return value
         return parse(typing.cast(type[Any], hint), value, what=what)
@@ -130,7 +138,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-@cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
     """The fields of a dataclass with their types, constructor fields only."""
     hints = typing.get_type_hints(cls)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
+from edgewise.options import check
+
 if TYPE_CHECKING:
     from edgewise.target import Target
 
@@ -29,6 +31,9 @@ class Pass(ir.passes.InPlacePass):
     """
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def context_of(model: ir.Model) -> BuildContext:

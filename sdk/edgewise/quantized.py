@@ -16,20 +16,6 @@ from edgewise.tensors import Streamed
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some rows of a quantized matrix; a weight is `(code - zero_point) * scale`.
-
-    codes: uint8 `[rows, blocks, block_size]`, columns beyond the matrix hold the zero point.
-    scales: float32 `[rows, blocks]`.
-    zero_points: uint8 `[rows, blocks]`; None: `2 ** (bits - 1)` everywhere (a symmetric format).
-    """
-
-    codes: np.ndarray
-    scales: np.ndarray
-    zero_points: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class Format:
     """How a matrix is stored: bits of a code, columns that share a scale, zero points or none."""
 
@@ -37,105 +23,159 @@ class Format:
     block_size: int
     symmetric: bool
 
+    def __str__(self) -> str:
+        return f"int{self.bits}, block {self.block_size}, {'symmetric' if self.symmetric else 'asymmetric'}"
+
+    @property
+    def top(self) -> int:
+        """The highest code; the lowest is 0."""
+        return (1 << self.bits) - 1
+
+    @property
+    def middle(self) -> int:
+        """The zero point of every block of a symmetric format."""
+        return 1 << (self.bits - 1)
+
     def blocks(self, columns: int) -> int:
         return -(-columns // self.block_size)
 
+    def blob(self) -> int:
+        """Bytes of the codes of one block."""
+        return self.block_size * self.bits // 8
+
+    def zero_point_bytes(self, columns: int) -> int:
+        """Bytes of the zero points of one row, which are packed row by row; 0 in a symmetric format."""
+        return 0 if self.symmetric else -(-self.blocks(columns) * self.bits // 8)
+
     def stored_bytes(self, rows: int, columns: int) -> int:
-        """Bytes on disk: codes, float32 scales, zero points packed per row."""
-        blocks = self.blocks(columns)
-        zero_points = 0 if self.symmetric else -(-blocks * self.bits // 8)
-        return rows * (blocks * (self.block_size * self.bits // 8 + 4) + zero_points)
+        """Bytes on disk: codes, float32 scales, zero points."""
+        return rows * (self.blocks(columns) * (self.blob() + 4) + self.zero_point_bytes(columns))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a quantized matrix as they are stored; a weight is `(code - zero_point) * scale`.
+
+    packed: uint8 `[rows, blocks, blob]`, low bits first; columns beyond the matrix hold the zero point.
+    scales: float32 `[rows, blocks]`.
+    zero_points: uint8 `[rows, zero_point_bytes]`, packed row by row; None in a symmetric format.
+    """
+
+    packed: np.ndarray
+    scales: np.ndarray
+    zero_points: np.ndarray | None
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Codes packed along the last axis, low bits first; that axis is padded to whole bytes with zeros."""
-    per_byte = 8 // bits
-    if per_byte == 1:
-        return codes
-    if spare := -codes.shape[-1] % per_byte:
+    if spare := -codes.shape[-1] % (8 // bits):
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], spare), np.uint8)], axis=-1)
-    packed = codes[..., 0::per_byte].copy()
-    for i in range(1, per_byte):
-        packed |= codes[..., i::per_byte] << np.uint8(bits * i)
-    return packed
+    while bits < 8:
+        pairs = codes.view("<u2")  # two neighbours: the second one slides down to the first
+        codes = (pairs | pairs >> np.uint16(8 - bits)).astype(np.uint8)
+        bits *= 2
+    return codes
 
 
-def dequantize(block: Block, bits: int, columns: int) -> np.ndarray:
+def unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """The codes that `pack` packed, and its padding."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = packed[..., None] >> shifts & np.uint8((1 << bits) - 1)
+    return codes.reshape(*packed.shape[:-1], -1)
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Rows of one format, one below the other."""
+    if len(blocks) == 1:
+        return blocks[0]
+    zero_points = [block.zero_points for block in blocks if block.zero_points is not None]
+    return Block(
+        np.concatenate([block.packed for block in blocks]),
+        np.concatenate([block.scales for block in blocks]),
+        np.concatenate(zero_points) if zero_points else None,
+    )
+
+
+def dequantize(block: Block, form: Format, columns: int) -> np.ndarray:
     """The float32 rows `[rows, columns]` of a block."""
-    zero_points = np.float32(1 << (bits - 1)) if block.zero_points is None else block.zero_points[..., None]
-    weights = (block.codes.astype(np.float32) - zero_points) * block.scales[..., None]
-    return weights.reshape(len(weights), -1)[:, :columns]
+    rows, blocks = block.scales.shape
+    weights = unpack(block.packed, form.bits).astype(np.float32)
+    if block.zero_points is None:
+        weights -= np.float32(form.middle)
+    else:
+        weights -= unpack(block.zero_points, form.bits)[:, :blocks, None]
+    weights *= block.scales[..., None]
+    return weights.reshape(rows, -1)[:, :columns]
 
 
 class BlockQuantized(Streamed):
-    """A matrix `[out, in]` in blocks along its rows; `quantize(start, stop)` gives some rows of it.
+    """A matrix `[out, in]` in blocks along its rows; `quantized(start, stop)` gives some of them as they are stored.
 
-    Whoever writes it reads `packed`, then `scales`, then `zero_points`: the two small ones are kept from the one walk
-    over the codes, and let go once they have been read to their end.
+    Nothing quantized is held. Whoever writes it reads `packed`, then `scales`, then `zero_points`, each from the first
+    row to the last: the two small ones are kept from the walk over the codes until they have been read, so that a row
+    is quantized once. Any other order gives the same bytes, and computes rows again.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
         form: Format,
-        quantize: Callable[[int, int], Block],
+        quantized: Callable[[int, int], Block],
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(shape, ir.DataType.FLOAT, self._dequantized, name=name)
+        super().__init__(shape, ir.DataType.FLOAT, self._floats, name=name)
         self.form = form
-        self.quantized = quantize
-        self._walk: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self.quantized = quantized
         rows, columns = self.dims
         blocks = form.blocks(columns)
-        blob = form.block_size * form.bits // 8
-        self.packed = Streamed((rows, blocks, blob), ir.DataType.UINT8, self._packed)
+        self.packed = Streamed((rows, blocks, form.blob()), ir.DataType.UINT8, self._packed)
         self.scales = Streamed((rows, blocks), ir.DataType.FLOAT, self._scales)
-        self.zero_points = None
+        self.zero_points: Streamed | None = None
         if not form.symmetric:
-            width = -(-blocks * form.bits // 8)
-            self.zero_points = Streamed((rows, width), ir.DataType.UINT8, self._zero_points)
+            shape = (rows, form.zero_point_bytes(columns))
+            self.zero_points = Streamed(shape, ir.DataType.UINT8, self._zero_points)
+        self._walk: list[Block] = []
 
-    def _dequantized(self, start: int, stop: int) -> np.ndarray:
-        return dequantize(self.quantized(start, stop), self.form.bits, self.dims[1])
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes on disk, in this format."""
+        return self.form.stored_bytes(*self.dims)
+
+    def _floats(self, start: int, stop: int) -> np.ndarray:
+        return dequantize(self.quantized(start, stop), self.form, self.dims[1])
 
     def _packed(self, start: int, stop: int) -> np.ndarray:
         block = self.quantized(start, stop)
         if start == 0:
             self._walk.clear()
         if start == self._walked():
-            zero_points = None if block.zero_points is None else pack(block.zero_points, self.form.bits)
-            self._walk.append((block.scales, zero_points))
-        return pack(block.codes, self.form.bits)
+            no_codes = np.empty((stop - start, 0), np.uint8)
+            self._walk.append(Block(no_codes, block.scales, block.zero_points))
+        return block.packed
 
     def _scales(self, start: int, stop: int) -> np.ndarray:
-        scales = self._sides(start, stop)[0]
-        if stop == self.dims[0] and self.form.symmetric:
-            self._walk.clear()
-        return scales
+        return self._sides(start, stop, last=self.zero_points is None).scales
 
     def _zero_points(self, start: int, stop: int) -> np.ndarray:
-        zero_points = self._sides(start, stop)[1]
+        zero_points = self._sides(start, stop, last=True).zero_points
         assert zero_points is not None
-        if stop == self.dims[0]:
-            self._walk.clear()
         return zero_points
 
-    def _sides(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _sides(self, start: int, stop: int, *, last: bool) -> Block:
+        """Scales and zero points; after the last row of the last of them the walk is let go."""
         if stop > self._walked():
-            block = self.quantized(start, stop)
-            zero_points = None if block.zero_points is None else pack(block.zero_points, self.form.bits)
-            return block.scales, zero_points
-        if len(self._walk) > 1:
-            scales = np.concatenate([scales for scales, _ in self._walk])
-            zeros = [zeros for _, zeros in self._walk if zeros is not None]
-            self._walk = [(scales, np.concatenate(zeros) if zeros else None)]
-        scales, zero_points = self._walk[0]
-        return scales[start:stop], None if zero_points is None else zero_points[start:stop]
+            return self.quantized(start, stop)
+        self._walk[:] = [join(self._walk)]
+        walk = self._walk[0]
+        if last and stop == self.dims[0]:
+            self._walk.clear()
+        zero_points = None if walk.zero_points is None else walk.zero_points[start:stop]
+        return Block(walk.packed[start:stop], walk.scales[start:stop], zero_points)
 
     def _walked(self) -> int:
         """Rows whose scales are at hand, from the first one on."""
-        return sum(len(scales) for scales, _ in self._walk)
+        return sum(len(block.scales) for block in self._walk)
 
 
 def stack(parts: Sequence[BlockQuantized], *, name: str | None = None) -> BlockQuantized:
@@ -144,20 +184,13 @@ def stack(parts: Sequence[BlockQuantized], *, name: str | None = None) -> BlockQ
     assert all(part.form == form and part.dims[1] == columns for part in parts)
     ends = np.cumsum([part.dims[0] for part in parts]).tolist()
 
-    def quantize(start: int, stop: int) -> Block:
+    def quantized(start: int, stop: int) -> Block:
         pieces = []
         for part, end in zip(parts, ends, strict=True):
             low = end - part.dims[0]
             a, b = max(start, low), min(stop, end)
             if a < b:
                 pieces.append(part.quantized(a - low, b - low))
-        if len(pieces) == 1:
-            return pieces[0]
-        zeros = [piece.zero_points for piece in pieces if piece.zero_points is not None]
-        return Block(
-            np.concatenate([piece.codes for piece in pieces]),
-            np.concatenate([piece.scales for piece in pieces]),
-            np.concatenate(zeros) if zeros else None,
-        )
+        return join(pieces)
 
-    return BlockQuantized((ends[-1], columns), form, quantize, name=name)
+    return BlockQuantized((ends[-1], columns), form, quantized, name=name)

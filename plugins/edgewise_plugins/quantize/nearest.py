@@ -1,0 +1,65 @@
+"""plugins, quantize: round to nearest: every weight becomes the closest value that its block can hold.
+
+asymmetric   the codes span the block and zero: scale = (max - min) / top, zero_point = round(-min / scale)
+symmetric    the weight furthest from zero, with its sign, is the lowest code: scale = that weight / -middle.
+             The scale is signed, and all codes are used (llama.cpp's Q4_0, ONNX Runtime's default quantizer).
+
+Halves round up, codes are clipped to 0..top. A scale is never smaller than the smallest normal float32, so a block of
+zeros is well defined: its codes are the zero point, its weights exactly zero.
+"""
+
+import numpy as np
+
+from edgewise.errors import CheckpointError
+from edgewise.quantized import Block, Format, join, pack
+from edgewise.tensors import Streamed
+
+CHUNK = 1 << 17  # weights at a time: half a MiB of float32, with its result in a core's own cache
+SMALLEST = np.finfo(np.float32).tiny
+HALF = np.float32(0.5)
+
+
+def quantize_rows(matrix: Streamed, form: Format, start: int, stop: int) -> Block:
+    """Rows start to stop, the same whatever the rows around them. Raises CheckpointError for NaN and infinity."""
+    step = max(1, CHUNK // matrix.dims[1])
+    return join([_quantize(matrix, form, a, min(a + step, stop)) for a in range(start, stop, step)])
+
+
+def _quantize(matrix: Streamed, form: Format, start: int, stop: int) -> Block:
+    weights = in_blocks(matrix.read(start, stop), form.block_size)
+    low, high = weights.min(axis=-1, initial=0), weights.max(axis=-1, initial=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(high - low).all(axis=1)
+    if not finite.all():
+        row = start + int(finite.argmin())
+        raise CheckpointError(f"weight '{matrix.name}', row {row}: not a finite number, or beyond the range of float32")
+    scales, zero_points = parameters(low, high, form)
+    codes = nearest(weights, scales, form.middle if zero_points is None else zero_points, form.top)
+    zeros = None if zero_points is None else pack(zero_points.astype(np.uint8), form.bits)
+    return Block(pack(codes, form.bits), scales, zeros)
+
+
+def in_blocks(rows: np.ndarray, block_size: int) -> np.ndarray:
+    """Rows as float32 `[rows, blocks, block_size]`, the last block filled up with zeros."""
+    rows = rows.astype(np.float32, copy=False)
+    if spare := -rows.shape[1] % block_size:
+        rows = np.pad(rows, ((0, 0), (0, spare)))
+    return rows.reshape(len(rows), -1, block_size)
+
+
+def parameters(low: np.ndarray, high: np.ndarray, form: Format) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scales and zero points (as floats; symmetric: None) of blocks whose weights, and zero, lie in low..high."""
+    if form.symmetric:
+        scales = np.where(high > -low, high, low) / np.float32(-form.middle)
+        scales[np.abs(scales) < SMALLEST] = SMALLEST
+        return scales, None
+    scales = np.maximum((high - low) / np.float32(form.top), SMALLEST)
+    return scales, np.minimum(np.floor(-low / scales + HALF), np.float32(form.top))
+
+
+def nearest(weights: np.ndarray, scales: np.ndarray, zero_points: np.ndarray | int, top: int) -> np.ndarray:
+    """The codes, uint8, of weights in blocks."""
+    codes = weights * (1 / scales)[..., None]
+    codes += np.expand_dims(np.float32(zero_points) + HALF, -1)
+    np.clip(codes, 0, top, out=codes)
+    return codes.astype(np.uint8)  # drops the fraction: with the half added, that is to the nearest

@@ -28,8 +28,6 @@ from edgewise.options import known
 from edgewise.target import Target
 
 if TYPE_CHECKING:
-    import click
-
     from edgewise.contracts import Exporter
     from edgewise.passes import Pass
     from edgewise.search.protocol import Processor, Search
@@ -39,12 +37,13 @@ GROUP = "edgewise"
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: its name, the package it comes from with the version, and the module with its hooks."""
+    """One entry point: its name, the package it comes from with the version, and the hooks in its module."""
 
     name: str
     package: str
     version: str
     module: str
+    hooks: tuple[str, ...]
 
 
 class Registry:
@@ -68,7 +67,7 @@ class Registry:
         """A target by its name, or a user's own profile by its path (one that ends in .toml)."""
         return Target.load(Path(name)) if name.endswith(".toml") else self.targets.get(name)
 
-    def command_hooks(self) -> "Iterator[tuple[str, Callable[[click.Group], None]]]":
+    def command_hooks(self) -> Iterator[tuple[str, Callable[..., object]]]:
         """For each plugin that adds commands: its package, and the hook that adds them to a group."""
         for impl in self._manager.hook.register_commands.get_hookimpls():
             yield self._owner(impl.plugin_name), impl.function
@@ -90,7 +89,8 @@ class Registry:
                 self._manager.unregister(name=name)
             self.report(owner, f"plugin '{point.name}' did not load: {one_line(error)}")
         else:
-            self.plugins.append(Plugin(point.name, owner, version, point.value))
+            hooks = [caller.name for caller in self._manager.get_hookcallers(module) or []]
+            self.plugins.append(Plugin(point.name, owner, version, point.value, tuple(sorted(hooks))))
 
     def _classes(self, kind: str, *, needs: tuple[str, ...]) -> Catalog[Any]:
         return self._fill(Catalog(kind, partial(load_class, needs=needs), describe_class))

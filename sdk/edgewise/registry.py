@@ -105,7 +105,7 @@ class Registry:
                 self.report(owner, f"{hook}() failed: {one_line(error)}")
                 continue
             for name, reference in _pairs(names):
-                if _is_reference(reference):
+                if isinstance(name, str) and _is_reference(reference):
                     catalog.add(name, Entry(reference, owner))
                 else:
                     self.report(owner, f'{hook}() must return names and "module:Attribute" texts, got {names!r}')

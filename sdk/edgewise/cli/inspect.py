@@ -1,0 +1,55 @@
+"""sdk, cli: `inspect`: what a bundle holds."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgewise.cli.output import json_option, size
+
+if TYPE_CHECKING:
+    from edgewise.bundle.manifest import Manifest
+
+
+@click.command()
+@click.argument("bundle")
+@json_option
+def inspect(bundle: str, as_json: bool) -> None:
+    """Show what a bundle holds: the model, how it was made, its files.
+
+    JSON is the whole manifest.
+
+    \b
+    Example:
+      edgewise inspect pycoder.edge
+    """
+    from edgewise.bundle.read import Bundle
+
+    manifest = Bundle.open(bundle, verify=False).manifest
+    if as_json:
+        click.echo(manifest.write(), nl=False)
+        return
+    for key, value in _summary(manifest):
+        click.echo(f"{key:<12}{value}")
+
+
+def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
+    facts = manifest.facts
+    yield "model", f"{facts.model_type}, {facts.layers} layers of {facts.hidden_size}, vocabulary {facts.vocab_size:,}"
+    yield "target", f"{manifest.target} ({', '.join(provider.name for provider in manifest.providers)})"
+    cache = size(facts.cache_bytes(manifest.context))
+    yield "context", f"{manifest.context:,} tokens ({cache} of cache); the model's limit is {facts.context_length:,}"
+    for number, step in enumerate(manifest.recipe, start=1):
+        yield "recipe" if number == 1 else "", _step(step)
+    yield "made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    for name, file in sorted(manifest.files.items()):
+        yield "", f"{size(file.bytes):>10}  {name}"
+    yield "in all", f"{size(sum(file.bytes for file in manifest.files.values())):>10}"
+    for key, value in sorted(manifest.card.items()):
+        yield "card", f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    options = [f"{key}={value}" for key, value in step.items() if key != "pass"]
+    return " ".join([step["pass"], *options])

@@ -1,0 +1,134 @@
+"""sdk, cli: `edgewise`, the command line: its commands, and the one place where an error becomes a line."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from edgewise._version import __version__
+from edgewise.cli.bench import bench
+from edgewise.cli.build import build
+from edgewise.cli.chat import chat
+from edgewise.cli.export import export
+from edgewise.cli.inspect import inspect
+from edgewise.cli.listings import exporters, passes, searches, targets
+from edgewise.cli.output import talk
+from edgewise.cli.plugins import plugins
+from edgewise.cli.run import run
+from edgewise.cli.verify import verify
+from edgewise.errors import EdgewiseError, PluginError
+from edgewise.extras import extras
+from edgewise.options import unknown
+from edgewise.registry import Registry, registry
+
+COMMANDS = {
+    "Make a bundle": (build, export),
+    "Run it": (run, chat, bench),
+    "Look at it": (inspect, verify),
+    "See what is installed": (targets, passes, exporters, searches, plugins),
+}
+
+
+class Group(click.Group):
+    """The commands under headings, in the order of work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(unknown("command", args[0], self.commands))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = {command for commands in COMMANDS.values() for command in commands}
+        added = tuple(command for command in self.commands.values() if command not in own)
+        for heading, commands in (COMMANDS | {"Added by plugins": added}).items():
+            if rows := [(str(c.name), c.get_short_help_str(80)) for c in commands]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def command_line(installed: Registry) -> Group:
+    """The group of all commands: ours, and those that plugins add."""
+    group = Group(
+        "edgewise",
+        help="Packs a language model for the device it has to run on.",
+        epilog="\b\nExample:\n  edgewise build examples/pycoder --target cpu-x64 -o pycoder.edge"
+        '\n  edgewise run pycoder.edge "def read_json("',
+    )
+    click.version_option(__version__, message="%(prog)s %(version)s")(group)
+    owners = {}
+    for command in (command for commands in COMMANDS.values() for command in commands):
+        group.add_command(command)
+        owners[str(command.name)] = "edgewise"
+    for owner, hook in installed.command_hooks():
+        theirs = click.Group()
+        try:
+            hook(cli=theirs)
+        except (Exception, SystemExit) as error:
+            installed.report(owner, f"register_commands() failed: {type(error).__name__}: {error}")
+        for name, command in theirs.commands.items():
+            if name in owners:
+                command = _clash(installed, name, owners[name], owner)
+            owners[name] = owner
+            group.add_command(command, name)
+    return group
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    _show_log()
+    try:
+        with extras():
+            result = command_line(registry()).main(arguments, prog_name="edgewise", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except BrokenPipeError:  # the reader has gone: whatever is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (EdgewiseError, OSError) as error:
+        talk(f"error: {error}".replace("\n", " "))
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def main() -> NoReturn:
+    """What the installed command `edgewise` calls."""
+    sys.exit(execute())
+
+
+def _clash(installed: Registry, name: str, first: str, second: str) -> click.Command:
+    """A command that says whose it is, twice; used in place of one with two owners."""
+    problem = f"command '{name}' is claimed by {first} and {second}; uninstall one of them to use it"
+    installed.problems.append(problem)
+
+    @click.command(name, context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1)
+    def refuse(arguments: tuple[str, ...]) -> None:
+        raise PluginError(problem)
+
+    return refuse
+
+
+class _Stderr(logging.Handler):
+    """Log lines as talk: past a progress bar, and into whatever stderr is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        talk(self.format(record))
+
+
+def _show_log() -> None:
+    logger = logging.getLogger("edgewise")
+    if not logger.handlers:
+        logger.addHandler(_Stderr())
+        logger.setLevel(logging.INFO)

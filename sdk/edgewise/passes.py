@@ -16,6 +16,7 @@ class BuildContext:
     """What a build knows beyond the graph; a pass finds it with `context_of(model)`."""
 
     target: "Target | None" = None
+    context: int | None = None  # tokens that a session gets unless it asks for more or fewer
 
 
 @dataclass(frozen=True)

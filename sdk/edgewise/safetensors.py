@@ -1,28 +1,45 @@
-"""sdk: the safetensors format (github.com/huggingface/safetensors): a header read with distrust, data read by rows."""
+"""sdk: the safetensors format (github.com/huggingface/safetensors): a header read with distrust, data read by rows.
 
-import json
+A file is eight bytes of header length, a JSON header, and the data: tensors one after the other, from the first byte
+to the last. Whatever deviates is refused before any data is read.
+
+Data comes through reads, not a memory map: as fast (23 against 25 GB/s from the page cache), nothing of the file
+becomes resident, and a file that is cut meanwhile is an error instead of a SIGBUS.
+"""
+
+import math
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from edgewise import strictjson
 from edgewise.errors import CheckpointError
+from edgewise.options import known
 from edgewise.tensors import Streamed
+
+HEADER_BYTES = 16 << 20
+TENSORS = 100_000
+RANK = 8
+NAME_CHARACTERS = 1000
 
 DTYPES = {
     "BOOL": ir.DataType.BOOL,
     "U8": ir.DataType.UINT8,
     "I8": ir.DataType.INT8,
-    "I16": ir.DataType.INT16,
     "U16": ir.DataType.UINT16,
-    "I32": ir.DataType.INT32,
+    "I16": ir.DataType.INT16,
     "U32": ir.DataType.UINT32,
-    "I64": ir.DataType.INT64,
+    "I32": ir.DataType.INT32,
     "U64": ir.DataType.UINT64,
+    "I64": ir.DataType.INT64,
     "F8_E4M3": ir.DataType.FLOAT8E4M3FN,
     "F8_E5M2": ir.DataType.FLOAT8E5M2,
     "F16": ir.DataType.FLOAT16,
@@ -31,39 +48,156 @@ DTYPES = {
     "F64": ir.DataType.DOUBLE,
 }
 
+# The bits as integers, and infinity among them: nothing above it is a number.
+FLOATS: dict[ir.DataType, tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int]] = {
+    ir.DataType.FLOAT16: (np.int16, np.uint16, 0x7C00),
+    ir.DataType.BFLOAT16: (np.int16, np.uint16, 0x7F80),
+    ir.DataType.FLOAT: (np.int32, np.uint32, 0x7F80_0000),
+    ir.DataType.DOUBLE: (np.int64, np.uint64, 0x7FF0_0000_0000_0000),
+}
+
+Identity = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: what it is and where its bytes begin, counted from the start of the file."""
+    """One tensor of a file: what it is, and which bytes of the data are its own."""
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
-    offset: int
+    start: int
+    stop: int
 
 
-def read_tensors(path: Path) -> Mapping[str, Streamed]:
-    file = os.open(path, os.O_RDONLY)
-    size = int.from_bytes(os.pread(file, 8, 0), "little")
-    header = json.loads(os.pread(file, size, 8))
-    tensors = {}
-    for name, fields in header.items():
-        if name == "__metadata__":
-            continue
-        start = 8 + size + fields["data_offsets"][0]
-        entry = Entry(name, DTYPES[fields["dtype"]], tuple(fields["shape"]), start)
-        tensors[name] = Streamed(entry.shape, entry.dtype, partial(read_rows, file, entry), name=name)
-    return tensors
+def read_tensors(path: Path) -> dict[str, Streamed]:
+    """The tensors of a file by name, unread. Raises CheckpointError, which names the file."""
+    try:
+        with _opened(path) as (file, identity):
+            size = identity[2]
+            header = _read_header(file, size)
+            data = 8 + len(header)
+            entries = parse_header(header, size - data)
+    except (CheckpointError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return {e.name: Streamed(e.shape, e.dtype, Rows(path, identity, e, data), name=e.name) for e in entries}
 
 
-def read_rows(file: int, entry: Entry, start: int, stop: int) -> np.ndarray:
-    tail = entry.shape[1:]
-    rows = np.empty((stop - start, *tail) if entry.shape else (1,), entry.dtype.numpy())
-    row_bytes = rows.nbytes // max(1, len(rows))
-    wanted, view, done = rows.nbytes, memoryview(rows.reshape(-1).view(np.uint8)), 0
-    while done < wanted:
-        got = os.preadv(file, [view[done:]], entry.offset + start * row_bytes + done)
-        if not got:
-            raise CheckpointError(f"tensor '{entry.name}': the file ended early")
-        done += got
-    return rows
+def _read_header(file: FileIO, size: int) -> bytes:
+    prefix = file.read(8) or b""
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > size - 8:
+        raise CheckpointError(f"the file ends within its header ({size:,} bytes): it is truncated, or not safetensors")
+    if length > HEADER_BYTES:
+        raise CheckpointError(f"the header has {length:,} bytes; more than {HEADER_BYTES:,} are not read")
+    return file.read(length) or b""
+
+
+def parse_header(header: bytes, data_bytes: int) -> list[Entry]:
+    """The tensors in the order of their bytes. Raises CheckpointError or ValueError unless they fill the data."""
+    if not header.startswith(b"{"):
+        raise CheckpointError("the header is not a JSON object: the file is damaged, or not safetensors")
+    table = strictjson.loads_object(header)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError("__metadata__ is not a table of text")
+    if len(table) > TENSORS:
+        raise CheckpointError(f"the header lists {len(table):,} tensors; more than {TENSORS:,} are not read")
+    entries = sorted((_entry(*item) for item in table.items()), key=lambda entry: (entry.start, entry.stop))
+    end = 0
+    for entry in entries:
+        if entry.start != end:
+            problem = "overlaps the tensor before it" if entry.start < end else "leaves a gap before it"
+            raise CheckpointError(f"tensor '{entry.name}' {problem}: it begins at byte {entry.start:,}, not {end:,}")
+        end = entry.stop
+    if end > data_bytes:
+        raise CheckpointError(f"the file is truncated: it has {data_bytes:,} bytes of data where {end:,} are declared")
+    if end < data_bytes:
+        raise CheckpointError(f"{data_bytes - end:,} bytes follow the last tensor: the file is damaged")
+    return entries
+
+
+def _entry(name: str, fields: Any) -> Entry:
+    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
+        raise CheckpointError(f"{name!r:.80} is not a name for a tensor")
+    if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"tensor '{name}' must state exactly its dtype, shape and data_offsets")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise CheckpointError(f"tensor '{name}' has dtype {dtype!r:.40}; known: {known(DTYPES)}")
+    if not _is_sizes(shape) or len(shape) > RANK or math.prod(max(1, n) for n in shape) >= 1 << 60:
+        raise CheckpointError(f"tensor '{name}' has shape {shape!r:.80}, which is not one of at most {RANK} sizes")
+    if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"tensor '{name}' has data_offsets {offsets!r:.80}, which are not a begin and an end")
+    size, (start, stop) = math.prod(shape) * DTYPES[dtype].itemsize, offsets
+    if size != stop - start:
+        raise CheckpointError(f"tensor '{name}' {dtype} {shape} takes {size:,} bytes; it was given {stop - start:,}")
+    return Entry(name, DTYPES[dtype], tuple(shape), start, stop)
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+@dataclass
+class Rows:
+    """Reads rows of one tensor. Refuses NaN and infinity, and a file that is not the one whose header was read."""
+
+    path: Path
+    identity: Identity
+    entry: Entry
+    data: int  # where the data begins in the file
+    finite: int = 0  # rows known to hold only numbers, from the first one on
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        """Rows start to stop, in the dtype of the file; a scalar is one row."""
+        rows = np.empty((stop - start, *self.entry.shape[1:]), self.entry.dtype.numpy())
+        skip = start * (rows.nbytes // max(1, len(rows)))
+        try:
+            with _opened(self.path) as (file, identity):
+                if identity != self.identity:
+                    raise CheckpointError("the file changed since its header was read; start again")
+                file.seek(self.data + self.entry.start + skip)
+                _fill(file, rows.reshape(-1).view(np.uint8).data)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.path}: {error}") from error
+        if stop > self.finite:
+            self._check_finite(rows, start)
+            self.finite = stop if start <= self.finite else self.finite
+        return rows
+
+    def _check_finite(self, rows: np.ndarray, start: int) -> None:
+        if is_finite(rows, self.entry.dtype):
+            return
+        bad = next(i for i in range(len(rows)) if not is_finite(rows[i : i + 1], self.entry.dtype))
+        where = f"tensor '{self.entry.name}' holds NaN or infinity (row {start + bad:,})"
+        raise CheckpointError(f"{self.path}: {where}: the checkpoint is damaged, or its training diverged")
+
+
+def is_finite(array: np.ndarray, dtype: ir.DataType) -> bool:
+    """Whether there is neither NaN nor infinity: two maxima over the bits, at the speed of memory, without a copy."""
+    if dtype not in FLOATS or not array.size:
+        return True
+    signed, unsigned, infinity = FLOATS[dtype]
+    negative_infinity = infinity | 1 << (dtype.bitwidth - 1)
+    bits = array.reshape(-1)
+    return bool(bits.view(signed).max() < infinity and bits.view(unsigned).max() < negative_infinity)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[FileIO, Identity]]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError("this is not a regular file")
+            yield file, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}") from error
+
+
+def _fill(file: FileIO, view: memoryview) -> None:
+    while view:
+        if not (count := file.readinto(view)):
+            raise CheckpointError("the file ended early; it was cut while it was read")
+        view = view[count:]

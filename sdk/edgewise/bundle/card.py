@@ -1,0 +1,89 @@
+"""sdk, bundle: the model card: what was built, from what, how large and how fast; data for programs, and README.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgewise.facts import Facts
+from edgewise.plan import Plan
+
+
+def card(plan: Plan) -> dict[str, Any]:
+    """The card as data, for the manifest."""
+    return {
+        "parameters": plan.total.parameters,
+        "bytes": {"before": plan.total.before, "after": plan.total.after},
+        "parts": {
+            name: {"parameters": part.parameters, "before": part.before, "after": part.after}
+            for name, part in plan.parts.items()
+        },
+        "cache_bytes": plan.cache,
+    }
+
+
+def readme(
+    data: Mapping[str, Any],
+    *,
+    facts: Facts,
+    target: str,
+    context: int,
+    recipe: tuple[Mapping[str, Any], ...],
+    versions: Mapping[str, str],
+) -> str:
+    """The card as Markdown, for people."""
+    parameters = _millions(data["parameters"])
+    lines = [
+        "---",
+        "library_name: edgewise",
+        f"pipeline_tag: {facts.task}",
+        "---",
+        "",
+        f"# {facts.model_type}, {parameters} parameters, for {target}",
+        "",
+        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it, and so does onnxruntime-genai.",
+        "",
+        f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
+        f"  with {_megabytes(data['cache_bytes'])} of keys and values.",
+        f"- {facts.layers} layers, hidden size {facts.hidden_size:,}, vocabulary {facts.vocab_size:,}.",
+        "",
+        "## Size",
+        "",
+        "| part | parameters | checkpoint | bundle |",
+        "|---|---:|---:|---:|",
+        *(_row(name, part["parameters"], part["before"], part["after"]) for name, part in data["parts"].items()),
+        _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
+        "",
+        *_speed(data),
+        "## Recipe",
+        "",
+        *([_step(step) for step in recipe] or ["Nothing was done to the weights."]),
+        "",
+        "## Versions",
+        "",
+        *(f"- {name} {version}" for name, version in sorted(versions.items())),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, parameters: int, before: int, after: int) -> str:
+    return f"| {name} | {parameters:,} | {_megabytes(before)} | {_megabytes(after)} |"
+
+
+def _speed(data: Mapping[str, Any]) -> list[str]:
+    if "speed" not in data:
+        return []
+    figures = [f"- {name.replace('_', ' ')}: {value}" for name, value in data["speed"].items()]
+    return ["## Speed", "", "Measured on the machine that built it.", "", *figures, ""]
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key} = {value}" for key, value in step.items() if key != "pass")
+    return f"- `{step['pass']}`: {options}" if options else f"- `{step['pass']}`"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,101 @@
+"""sdk, bundle: the files of a bundle beside the graph: what travels with a checkpoint, the card, the manifest."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from edgewise._version import __version__
+from edgewise.bundle import genai, manifest
+from edgewise.bundle.card import card, readme
+from edgewise.bundle.manifest import Cache, File, Manifest, Provider
+from edgewise.checkpoint import Checkpoint
+from edgewise.plan import Plan
+from edgewise.prepare import Prepared
+from edgewise.registry import registry
+from edgewise.steps import record
+
+GRAPH = "onnx/model.onnx"
+
+# Where transformers.js finds the graph: "fp32" is what it calls a file name without a suffix.
+TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1}}
+
+
+def copy_companions(checkpoint: Checkpoint, folder: Path) -> dict[str, File]:
+    """Tokenizer, templates and configurations, as the checkpoint has them; config.json says where the graph is."""
+    files = {}
+    for name, path in checkpoint.companions.items():
+        content = path.read_bytes()
+        if name == "config.json":
+            content = _with_transformers_js(content)
+        files[name] = _put(folder, name, content)
+    return files
+
+
+def finish(
+    folder: Path, files: Mapping[str, File], prepared: Prepared, plan: Plan, speed: Mapping[str, Any]
+) -> Manifest:
+    """Write genai_config.json, the card and the manifest into a folder that holds all the rest."""
+    facts, cache, files = prepared.facts, Cache(), dict(files)
+    recipe = tuple(map(record, prepared.recipe))
+    about = card(plan) | ({"speed": dict(speed)} if speed else {})
+    versions = _versions(prepared)
+    text = readme(about, facts=facts, target=plan.target, context=plan.context, recipe=recipe, versions=versions)
+    files["README.md"] = _put(folder, "README.md", text.encode())
+    if genai.is_uniform(facts):
+        settings = genai.genai_config(
+            facts,
+            graph=GRAPH,
+            context=plan.context,
+            shared=cache.shared,
+            generation=prepared.checkpoint.generation,
+        )
+        files[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(settings))
+    said = Manifest(
+        format=manifest.FORMAT,
+        edgewise=__version__,
+        target=plan.target,
+        facts=facts,
+        graphs={"decoder": GRAPH},
+        files=files,
+        providers=tuple(Provider(provider.name, provider.options) for provider in prepared.target.providers),
+        context=plan.context,
+        cache=cache,
+        session=prepared.target.session,
+        recipe=recipe,
+        versions=versions,
+        card=about,
+    )
+    _put(folder, manifest.FILE_NAME, said.write().encode())
+    return said
+
+
+def _with_transformers_js(content: bytes) -> bytes:
+    config = json.loads(content)
+    return _json(config | {"transformers.js_config": TRANSFORMERS_JS})
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _put(folder: Path, name: str, content: bytes) -> File:
+    (folder / name).write_bytes(content)
+    return File(len(content), blake3.blake3(content).hexdigest())
+
+
+def _versions(prepared: Prepared) -> dict[str, str]:
+    """Versions of the packages that decide what is in the bundle."""
+    names = {"numpy", "onnx", "onnx-ir"}
+    for step in (*prepared.recipe, *prepared.lowering):
+        names |= set(registry().passes.owner(step.name).split(" and "))
+    found = {"edgewise": __version__}
+    for name in sorted(names - {"edgewise"}):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,103 @@
+"""sdk: checkpoint to bundle: the whole of `edgewise build` and `edgewise export`."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgewise.bundle.contents import GRAPH, copy_companions, finish
+from edgewise.bundle.manifest import File
+from edgewise.bundle.probe import probe
+from edgewise.bundle.read import Bundle
+from edgewise.bundle.write import staged
+from edgewise.checkpoint import Checkpoint
+from edgewise.errors import BundleError, CheckpointError
+from edgewise.plan import Plan, make_plan
+from edgewise.prepare import export_graph, open_checkpoint, prepare
+from edgewise.recipe import Recipe
+from edgewise.target import Target
+from edgewise.writer import Progress, write_model
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    checkpoint: str | Path | Checkpoint,
+    *,
+    target: str | Target = "cpu-x64",
+    output: str | Path,
+    recipe: Recipe | Path | None = None,
+    context: int | None = None,
+    force: bool = False,
+    load_check: bool = True,
+    progress: Progress | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    ignore_config: Collection[str] = (),
+) -> Bundle:
+    """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
+
+    `recipe` replaces the target's own; `context` is what a session gets by default, in tokens; `force` replaces an
+    older bundle; `load_check` runs one token through the result before it takes its place; `on_plan` is shown the
+    plan before a weight is read; `ignore_config` names keys of config.json that change nothing.
+    """
+    output = Path(output)
+    with staged(output, force=force) as stage:
+        prepared = prepare(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+        plan = make_plan(prepared)
+        if on_plan:
+            on_plan(plan)
+        plan.refuse_what_does_not_fit()
+        _require_space(stage, plan.total.after)
+
+        files = copy_companions(prepared.checkpoint, stage)
+        _check_text(stage)
+        files |= _write_graph(prepared.model, stage, GRAPH, progress)
+        manifest = finish(stage, files, prepared, plan, speed={})
+        if load_check:
+            _check_load(stage, manifest.facts.bos or 0)
+    return Bundle(output, manifest)
+
+
+def export(
+    checkpoint: str | Path | Checkpoint,
+    output: str | Path,
+    *,
+    exporter: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    ignore_config: Collection[str] = (),
+) -> Path:
+    """Write the canonical graph of a checkpoint: standard ONNX in float32, `model.onnx` in the folder `output`."""
+    output = Path(output)
+    with staged(output, force=force) as stage:
+        model = export_graph(open_checkpoint(checkpoint, ignore_config=ignore_config), exporter=exporter)
+        _write_graph(model, stage, "model.onnx", progress)
+    return output / "model.onnx"
+
+
+def _write_graph(model: ir.Model, folder: Path, name: str, progress: Progress | None) -> dict[str, File]:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    written = write_model(model, path, progress=progress)
+    return {file.path.relative_to(folder).as_posix(): File(file.bytes, file.blake3) for file in written}
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BundleError(f"{folder.parent} has {free / 1e9:.2f} GB free, and the bundle takes {needed / 1e9:.2f} GB")
+
+
+def _check_text(folder: Path) -> None:
+    if problem := probe("text", folder):
+        raise CheckpointError(problem.replace(f"{folder}/", ""))
+
+
+def _check_load(folder: Path, token: int) -> None:
+    started = time.perf_counter()
+    if problem := probe("graph", folder / GRAPH, str(token)):
+        raise BundleError(f"the bundle was built, and does not run: {problem.replace(f'{folder}/', '')}")
+    logger.info("load check: %.2f s", time.perf_counter() - started)

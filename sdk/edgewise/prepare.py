@@ -1,0 +1,90 @@
+"""sdk: all of a build that happens before a weight is read: checkpoint, graph, recipe, lowering, and their sizes."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgewise.checkpoint import Checkpoint
+from edgewise.errors import CheckpointError, LoweringError, OptionError, RecipeError
+from edgewise.facts import Facts
+from edgewise.graph import get_facts
+from edgewise.options import known
+from edgewise.passes import BuildContext, Pass
+from edgewise.recipe import Recipe
+from edgewise.registry import registry
+from edgewise.sizes import Size, sizes_of
+from edgewise.steps import apply, resolve
+from edgewise.target import Target
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A lowered model whose weights are still views of the checkpoint, and what was decided on the way."""
+
+    checkpoint: Checkpoint
+    target: Target
+    recipe: tuple[Pass, ...]
+    lowering: tuple[Pass, ...]
+    context: int  # tokens that a session gets by default
+    facts: Facts
+    stored: Mapping[str, Size]  # by part, as the checkpoint stores it
+    model: ir.Model
+
+
+def prepare(
+    checkpoint: str | Path | Checkpoint,
+    *,
+    target: str | Target,
+    recipe: Recipe | Path | None,
+    context: int | None,
+    ignore_config: Collection[str],
+) -> Prepared:
+    """Load, export, apply the recipe, lower to the target. Everything is lazy: no weight is read."""
+    device = registry().get_target(target) if isinstance(target, str) else target
+    passes = resolve(_recipe(recipe, device).steps, where="recipe" if recipe else f"target '{device.name}'")
+    lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
+    source = open_checkpoint(checkpoint, ignore_config=ignore_config)
+
+    model = export_graph(source)
+    facts = get_facts(model)
+    tokens = _context(context, device, facts)
+    stored = sizes_of(model, stored=source.tensors)
+    build = BuildContext(target=device, context=tokens)
+    model = apply(model, passes, build, error=RecipeError)
+    model = apply(model, lowering, build, error=LoweringError)
+    return Prepared(source, device, passes, lowering, tokens, facts, stored, model)
+
+
+def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:
+    """The checkpoint, its configuration without the keys that the user wants ignored."""
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
+    config = {key: value for key, value in checkpoint.config.items() if key not in ignore_config}
+    return dataclasses.replace(checkpoint, config=config)
+
+
+def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.Model:
+    """The canonical graph, by the exporter of that name, or by the first that supports the checkpoint."""
+    exporters = registry().exporters
+    for name in [exporter] if exporter else exporters.names():
+        candidate = exporters.get(name)()
+        if exporter or candidate.supports(checkpoint):
+            return candidate.export(checkpoint)
+    kind = checkpoint.config.get("model_type")
+    raise CheckpointError(f"no exporter supports model_type '{kind}'; installed exporters: {known(exporters.names())}")
+
+
+def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:
+    if recipe is None:
+        return Recipe(target.recipe)
+    return recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+
+
+def _context(asked: int | None, target: Target, facts: Facts) -> int:
+    if asked is None:
+        return min(target.context, facts.context_length)
+    if not 1 <= asked <= facts.context_length:
+        raise OptionError(f"context: {asked} is not from 1 to {facts.context_length}, the context of the model")
+    return asked

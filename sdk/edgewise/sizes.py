@@ -1,0 +1,76 @@
+"""sdk: how large a model is, by the part that its weights play: from shapes alone, no weight is read."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgewise.graph import role
+from edgewise.quantized import BlockQuantized
+from edgewise.tensors import Streamed, Transposed, streamed
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a part of a model is."""
+
+    parameters: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Size") -> "Size":
+        return Size(self.parameters + other.parameters, self.bytes + other.bytes)
+
+
+def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None) -> dict[str, Size]:
+    """Parameters and bytes by part: embedding, attention, mlp, norm, lm_head; tables are what is no weight.
+
+    Bytes are those of the graph when it is written; with `stored`, those that the checkpoint's tensors have.
+    """
+    width = _mean_width(stored) if stored else None
+    parts: dict[str, Size] = {}
+    for value in distinct(model):
+        part, elements = _part(value), streamed(value.const_value).size
+        count = stored_bytes(value) if width is None else round(elements * width)
+        parts[part] = parts.get(part, Size()) + Size(0 if part == "tables" else elements, count)
+    if stored:
+        parts.pop("tables", None)
+    return parts
+
+
+def total(parts: Mapping[str, Size]) -> Size:
+    return sum(parts.values(), Size())
+
+
+def distinct(model: ir.Model) -> Iterator[ir.Value]:
+    """The initializers of a graph; of several that are the same bytes, the first."""
+    seen = set()
+    for value in model.graph.initializers.values():
+        storage = id(getattr(value.const_value, "storage", value.const_value))
+        if storage not in seen:
+            seen.add(storage)
+            yield value
+
+
+def stored_bytes(value: ir.Value) -> int:
+    """Bytes of an initializer when it is written; a quantized matrix counts with its codes."""
+    tensor = value.const_value
+    if isinstance(tensor, Transposed):
+        tensor = tensor.base
+    if isinstance(tensor, BlockQuantized):
+        return tensor.stored_bytes
+    return 0 if tensor is None else int(tensor.nbytes)
+
+
+def _part(value: ir.Value) -> str:
+    """What an initializer is for, by the role of the first node that takes it."""
+    roles = [name for node in value.consumers() if (name := role(node))]
+    if not roles or "rotary" in roles[0]:
+        return "tables"
+    return "norm" if roles[0].endswith("norm") else roles[0].partition(".")[0]
+
+
+def _mean_width(tensors: Mapping[str, Streamed]) -> float:
+    """Bytes of a parameter in a checkpoint."""
+    elements = sum(math.prod(tensor.dims) for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensors.values()) / max(1, elements)

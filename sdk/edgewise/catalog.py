@@ -114,10 +114,11 @@ def describe_class(entry: Entry) -> str:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return ""
-    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
-    for node in tree.body:
+    for node in ast.parse(Path(spec.origin).read_text("utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == attribute:
             return (ast.get_docstring(node) or "").partition("\n")[0]
+        if isinstance(node, ast.ImportFrom) and attribute in (alias.name for alias in node.names):
+            return describe_class(Entry(f"{node.module}:{attribute}", entry.owner))
     return ""
 
 

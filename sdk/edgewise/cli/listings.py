@@ -9,15 +9,14 @@ from edgewise.cli.output import json_option, print_table
 from edgewise.registry import registry
 
 
-def listing(plural: str, what: str) -> click.Command:
+def listing(plural: str, text: str) -> click.Command:
     """The command that lists one catalog of the registry."""
 
     @json_option
     def command(as_json: bool) -> None:
         print_table(_rows(getattr(registry(), plural)), as_json=as_json)
 
-    text = f"List the {plural} that are installed: {what}.\n\n\b\nExample:\n  edgewise {plural}"
-    return click.command(plural, help=text)(command)
+    return click.command(plural, help=f"{text}\n\n\b\nExample:\n  edgewise {plural}")(command)
 
 
 def _rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
@@ -27,7 +26,7 @@ def _rows(catalog: Catalog[Any]) -> list[dict[str, str]]:
     ]
 
 
-targets = listing("targets", "the devices that a bundle can be built for")
-passes = listing("passes", "the steps of a recipe and the lowerings of a target")
-exporters = listing("exporters", "what turns a checkpoint into a graph")
-searches = listing("searches", "the ways to choose the next token")
+targets = listing("targets", "List the devices that a bundle can be built for.")
+passes = listing("passes", "List the passes: the steps of recipes, and lowerings.")
+exporters = listing("exporters", "List what turns checkpoints into graphs.")
+searches = listing("searches", "List the ways to choose the next token.")

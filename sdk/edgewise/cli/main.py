@@ -9,15 +9,12 @@ from typing import NoReturn
 import click
 
 from edgewise._version import __version__
-from edgewise.cli.bench import bench
 from edgewise.cli.build import build
-from edgewise.cli.chat import chat
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
 from edgewise.cli.listings import exporters, passes, searches, targets
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
-from edgewise.cli.run import run
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
 from edgewise.extras import extras
@@ -26,7 +23,6 @@ from edgewise.registry import Registry, registry
 
 COMMANDS = {
     "Make a bundle": (build, export),
-    "Run it": (run, chat, bench),
     "Look at it": (inspect, verify),
     "See what is installed": (targets, passes, exporters, searches, plugins),
 }
@@ -49,7 +45,7 @@ class Group(click.Group):
         own = {command for commands in COMMANDS.values() for command in commands}
         added = tuple(command for command in self.commands.values() if command not in own)
         for heading, commands in (COMMANDS | {"Added by plugins": added}).items():
-            if rows := [(str(c.name), c.get_short_help_str(80)) for c in commands]:
+            if rows := [(str(c.name), c.get_short_help_str(100)) for c in commands]:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
 
@@ -96,15 +92,22 @@ def execute(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone: whatever is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (EdgewiseError, OSError) as error:
-        talk(f"error: {error}".replace("\n", " "))
-        return 1
+    except EdgewiseError as error:
+        return _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}")
     return result if isinstance(result, int) else 0
 
 
 def main() -> NoReturn:
     """What the installed command `edgewise` calls."""
     sys.exit(execute())
+
+
+def _fail(text: str) -> int:
+    talk("error: " + " ".join(text.splitlines()))
+    return 1
 
 
 def _clash(installed: Registry, name: str, first: str, second: str) -> click.Command:

@@ -17,15 +17,17 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> 
     """Rows of one shape under their keys; as JSON, a list of objects."""
     if as_json:
         print_json(list(rows))
-        return
+    else:
+        click.echo("\n".join(table(rows)))
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of a table: columns by their keys, numbers to the right."""
     if not rows:
-        click.echo("none")
-        return
-    lines = [[str(key) for key in rows[0]], *([_cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+        return ["none"]
+    columns = [[str(key), *(_cell(row[key]) for row in rows)] for key in rows[0]]
+    aligned = [_align(column) for column in columns]
+    return ["  ".join(cells).rstrip() for cells in zip(*aligned, strict=True)]
 
 
 def talk(text: str) -> None:
@@ -44,3 +46,9 @@ def size(count: float) -> str:
 
 def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _align(column: list[str]) -> list[str]:
+    width = max(map(len, column))
+    right = all(cell[:1].isdigit() for cell in column[1:])
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in column]

@@ -11,7 +11,7 @@ from edgewise.registry import registry
 @click.command()
 @json_option
 def plugins(as_json: bool) -> None:
-    """List the plugins that are installed, and what is wrong with those that do not work.
+    """List the plugins, and what is wrong with any of them.
 
     \b
     Example:

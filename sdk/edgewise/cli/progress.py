@@ -1,26 +1,28 @@
 """sdk, cli: progress bars on stderr; silent where nobody watches, or where rich is not installed."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from edgewise.writer import Progress as Callback
 
 
 @contextmanager
-def bars() -> Iterator[Progress | None]:
+def bars() -> "Iterator[Callback | None]":
     """A bar for each stage of the work, one below the other."""
+    if not sys.stderr.isatty():
+        yield None
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
     except ModuleNotFoundError:
         yield None
         return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as display:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         tasks = {}
 
         def update(stage: str, done: int, total: int) -> None:

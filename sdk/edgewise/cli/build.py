@@ -1,0 +1,112 @@
+"""sdk, cli: `build`: a checkpoint becomes a bundle for a device."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgewise.cli.output import json_option, print_json, size, table, talk
+from edgewise.cli.progress import bars
+
+if TYPE_CHECKING:
+    from edgewise.plan import Plan
+
+checkpoint_argument = click.argument("checkpoint")
+force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
+ignore_option = click.option(
+    "--ignore-config", multiple=True, metavar="KEY", help="A key of config.json to leave out; repeat for more."
+)
+
+
+@click.command()
+@checkpoint_argument
+@click.option("--target", default="cpu-x64", show_default=True, help="A device by its name, or a profile by its path.")
+@click.option("-o", "--output", metavar="BUNDLE", help="The folder to write.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
+@click.option("--context", type=int, help="Tokens that a session gets unless it asks for more or fewer.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
+@click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
+@click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
+@force_option
+@ignore_option
+@json_option
+def build(
+    checkpoint: str,
+    target: str,
+    output: str | None,
+    recipe: Path | None,
+    context: int | None,
+    dry_run: bool,
+    no_load_check: bool,
+    measure: bool,
+    force: bool,
+    ignore_config: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Pack CHECKPOINT, a folder or a hub id, for a device.
+
+    The plan comes first: what becomes of which part of the model, and whether it fits. A build that fails, or is
+    killed, leaves whatever was at the output as it was.
+
+    \b
+    Example:
+      edgewise build examples/pycoder --target cpu-x64 -o pycoder.edge
+      edgewise build examples/pycoder --dry-run
+    """
+    if dry_run:
+        from edgewise.plan import plan_build
+
+        plan = plan_build(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+        print_json(_plain(plan)) if as_json else click.echo(_text(plan))
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output': the folder to write.")
+    from edgewise.pipeline import build
+
+    with bars() as progress:
+        bundle = build(
+            checkpoint,
+            target=target,
+            output=output,
+            recipe=recipe,
+            context=context,
+            force=force,
+            load_check=not no_load_check,
+            progress=progress,
+            on_plan=lambda plan: talk(_text(plan)),
+            ignore_config=ignore_config,
+        )
+    files = bundle.manifest.files
+    total = sum(file.bytes for file in files.values())
+    if as_json:
+        print_json({"bundle": output, "bytes": total, "files": len(files), "card": bundle.manifest.card})
+    else:
+        click.echo(f"{output}: {size(total)} in {len(files)} files")
+
+
+def _plain(plan: "Plan") -> dict[str, Any]:
+    return asdict(plan) | {"fits": plan.fits}
+
+
+def _text(plan: "Plan") -> str:
+    """The plan, as people read it."""
+    parts = {**plan.parts, "in all": plan.total}
+    rows = [
+        {"part": name, "parameters": f"{part.parameters:,}", "before": size(part.before), "after": size(part.after)}
+        for name, part in parts.items()
+    ]
+    device = f"of {size(plan.memory.value)} ({plan.memory.source})" if plan.memory else "; the device's is not known"
+    return "\n".join(
+        [
+            f"plan for {plan.target}: {', then '.join(plan.recipe) or 'weights stay as they are'}",
+            *table(rows),
+            f"to build  {size(plan.build_memory)} of memory",
+            f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
+            f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
+        ]
+    )
+
+
+def _verdict(plan: "Plan") -> str:
+    return {True: "it fits", False: "it does NOT fit", None: "whether it fits is not known"}[plan.fits]

@@ -7,19 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from edgewise._version import __version__
+from edgewise.extras import extras
 
 if TYPE_CHECKING:
+    from edgewise.bundle.read import Bundle, verify
     from edgewise.checkpoint import Checkpoint
     from edgewise.contracts import Exporter
     from edgewise.errors import EdgewiseError
     from edgewise.facts import Facts
     from edgewise.hookspecs import hookimpl
     from edgewise.passes import Pass
+    from edgewise.pipeline import build, export
     from edgewise.recipe import Recipe, RecipeStep
     from edgewise.search.protocol import Search
     from edgewise.target import Target
 
 _HOMES = {
+    "Bundle": "edgewise.bundle.read",
     "Checkpoint": "edgewise.checkpoint",
     "EdgewiseError": "edgewise.errors",
     "Exporter": "edgewise.contracts",
@@ -29,10 +33,14 @@ _HOMES = {
     "RecipeStep": "edgewise.recipe",
     "Search": "edgewise.search.protocol",
     "Target": "edgewise.target",
+    "build": "edgewise.pipeline",
+    "export": "edgewise.pipeline",
     "hookimpl": "edgewise.hookspecs",
+    "verify": "edgewise.bundle.read",
 }
 
 __all__ = [
+    "Bundle",
     "Checkpoint",
     "EdgewiseError",
     "Exporter",
@@ -43,14 +51,18 @@ __all__ = [
     "Search",
     "Target",
     "__version__",
+    "build",
+    "export",
     "hookimpl",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'edgewise' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    with extras():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

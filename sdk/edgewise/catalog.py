@@ -49,7 +49,7 @@ class Catalog(Generic[T]):
 
     def owner(self, name: str) -> str:
         """The package that provides a name (two that claim it are both named)."""
-        return " and ".join(entry.owner for entry in self._find(name))
+        return " and ".join(sorted(entry.owner for entry in self._find(name)))
 
     def describe(self, name: str) -> str:
         """One line about it, without importing it; empty where there is none, or where it is not to be had."""

@@ -112,7 +112,8 @@ def _fail(text: str) -> int:
 
 def _clash(installed: Registry, name: str, first: str, second: str) -> click.Command:
     """A command that says whose it is, twice; used in place of one with two owners."""
-    problem = f"command '{name}' is claimed by {first} and {second}; uninstall one of them to use it"
+    owners = " and ".join(sorted((first, second)))
+    problem = f"command '{name}' is claimed by {owners}; uninstall one of them to use it"
     installed.problems.append(problem)
 
     @click.command(name, context_settings={"ignore_unknown_options": True})

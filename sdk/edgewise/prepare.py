@@ -11,7 +11,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError, LoweringError, OptionError, RecipeError
 from edgewise.facts import Facts
 from edgewise.graph import get_facts
-from edgewise.options import known
+from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
 from edgewise.recipe import Recipe
 from edgewise.registry import registry
@@ -68,12 +68,16 @@ def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collectio
 def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.Model:
     """The canonical graph, by the exporter of that name, or by the first that supports the checkpoint."""
     exporters = registry().exporters
+    model_types: set[str] = set()
     for name in [exporter] if exporter else exporters.names():
         candidate = exporters.get(name)()
         if exporter or candidate.supports(checkpoint):
             return candidate.export(checkpoint)
-    kind = checkpoint.config.get("model_type")
-    raise CheckpointError(f"no exporter supports model_type '{kind}'; installed exporters: {known(exporters.names())}")
+        model_types |= set(getattr(candidate, "families", ()))  # an exporter may list what it knows
+    kind = str(checkpoint.config.get("model_type"))
+    raise CheckpointError(
+        f"config.json: {unknown('model_type', kind, model_types)}; a plugin adds one with an exporter of its own"
+    )
 
 
 def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:

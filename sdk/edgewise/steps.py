@@ -1,6 +1,7 @@
 """sdk: the steps of a recipe: each found by its name, made from its options, and applied with a word on what it did."""
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -56,4 +57,5 @@ def describe(step: Pass) -> str:
 
 def record(step: Pass) -> dict[str, Any]:
     """A pass with all of its options, those at their default too: what was done, whatever the defaults become."""
-    return {"pass": step.name, **dataclasses.asdict(step)}
+    options: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(step)))  # lists, as they come back from a file
+    return {"pass": step.name, **options}

@@ -1,0 +1,22 @@
+"""tests: what several rooms share: the demo checkpoint, and its bundle, built once."""
+
+from pathlib import Path
+
+import pytest
+
+from edgewise.bundle.read import Bundle
+from edgewise.pipeline import build
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="session")
+def pycoder() -> Path:
+    """The demo checkpoint."""
+    return EXAMPLES / "pycoder"
+
+
+@pytest.fixture(scope="session")
+def pycoder_bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The demo checkpoint as it is built by default; not to be written to."""
+    return build(pycoder, output=tmp_path_factory.mktemp("bundle") / "pycoder.edge")

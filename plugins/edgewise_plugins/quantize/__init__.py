@@ -1,6 +1,7 @@
 """plugins, quantize: weights in blocks of few bits."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -51,19 +52,14 @@ class Quantize(Pass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         formats = self.formats(model)
-        weights = {linear.name: linear for linear in linears(model)}
-        if not weights:
-            raise GraphError(
-                "the graph has no weights to quantize: its nodes state no roles (was it made by an exporter?)"
-            )
-        before = sum(linear.matrix.nbytes for linear in weights.values())
-        for name, linear in weights.items():
-            if form := formats[name]:
+        if not formats:
+            raise GraphError("the graph has no weights to quantize: no matrix product of it states a role")
+        for linear in {linear.name: linear for linear in linears(model)}.values():
+            if form := formats[linear.name]:
                 quantize(linear, form)
-        after = sum(stored_bytes(linear) for linear in weights.values())
-        kept = sum(form is None for form in formats.values())
-        logger.info("%d matrices, %d kept: %.1f MB become %.1f MB", len(weights), kept, before / 1e6, after / 1e6)
-        return ir.passes.PassResult(model, modified=kept < len(weights))
+        for form, count in Counter(formats.values()).items():
+            logger.info("%d matrices: %s", count, form or "kept as they are")
+        return ir.passes.PassResult(model, modified=any(formats.values()))
 
 
 def quantize(linear: Linear, form: Format) -> None:
@@ -71,10 +67,4 @@ def quantize(linear: Linear, form: Format) -> None:
     matrix = linear.matrix
     if isinstance(matrix, BlockQuantized):
         raise GraphError(f"'{linear.name}' is quantized already ({matrix.form}); give one step all the rules")
-    quantized = BlockQuantized(matrix.dims, form, partial(quantize_rows, matrix, form), name=linear.name)
-    linear.replace(quantized)
-
-
-def stored_bytes(linear: Linear) -> int:
-    matrix = linear.matrix
-    return matrix.stored_bytes if isinstance(matrix, BlockQuantized) else matrix.nbytes
+    linear.replace(BlockQuantized(matrix.dims, form, partial(quantize_rows, matrix, form), name=linear.name))

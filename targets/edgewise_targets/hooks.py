@@ -1,0 +1,13 @@
+"""targets: what this package registers."""
+
+from edgewise.hookspecs import hookimpl
+
+
+@hookimpl
+def register_passes() -> dict[str, str]:
+    return {"lower-ort": "edgewise_targets.ort.lower:LowerOrt"}
+
+
+@hookimpl
+def register_targets() -> dict[str, str]:
+    return {"cpu-x64": "edgewise_targets:profiles/cpu-x64.toml"}

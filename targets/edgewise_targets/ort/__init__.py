@@ -1,0 +1,1 @@
+"""targets, ort: the dialect of ONNX Runtime: its fused operators, and a cache that is written in place."""

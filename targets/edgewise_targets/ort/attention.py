@@ -1,0 +1,95 @@
+"""targets, ort: attention, its rotary embedding and its cache as one GroupQueryAttention.
+
+It keeps the cache compact: the keys of a row are its first `seqlens_k + 1` slots, a key's slot is its position, and
+past and present may be one buffer. So the attention mask is only counted, and padding must be on the right.
+"""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.errors import GraphError, LoweringError
+from edgewise.facts import Attention, Facts
+from edgewise.graph import Roles, get_facts
+from edgewise.tensors import constant
+from edgewise_targets.ort.step import Attributes, Step, become, initializer, insert_before
+
+TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm"})
+
+
+@dataclass(frozen=True)
+class FuseAttention(Step):
+    """Attention as GroupQueryAttention: rotary embedding inside, window and softcap as attributes."""
+
+    name: ClassVar[str] = "ort-attention"
+    removes: ClassVar[frozenset[str]] = frozenset({"Attention", "RotaryEmbedding"})
+
+    def rewrite(self, model: ir.Model) -> bool:
+        facts, roles = get_facts(model), Roles.of(model)
+        nodes = [(index, roles.one("attention", index)) for index in range(facts.layers)]
+        nodes = [(index, node) for index, node in nodes if node.op_type == "Attention"]
+        if not nodes:
+            return False
+        lengths = _lengths(model.graph)
+        for index, node in nodes:
+            spec = facts.attention[index]
+            refuse_untranslatable(spec, layer=index)
+            query, key, cos, sin = _rotary(node, spec, roles, layer=index)
+            value, past = node.inputs[2], node.inputs[4:6]
+            attributes = _attributes(spec, facts)
+            become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin], attributes)
+        return True
+
+
+def refuse_untranslatable(spec: Attention, *, layer: int) -> None:
+    """Raises LoweringError for a specification that GroupQueryAttention on a CPU does not express."""
+    for field in fields(spec):
+        if field.name not in TRANSLATED and getattr(spec, field.name) != field.default:
+            raise LoweringError(
+                f"layer {layer}: attention with '{field.name}' = {getattr(spec, field.name)!r} is not something that "
+                f"the dialect 'ort' expresses; it knows {', '.join(sorted(TRANSLATED))}"
+            )
+    if spec.rotary is not None and spec.head_dim % 16:
+        raise LoweringError(
+            f"layer {layer}: heads of {spec.head_dim} are rotated; GroupQueryAttention rotates multiples of 16 only"
+        )
+
+
+def _attributes(spec: Attention, facts: Facts) -> Attributes:
+    attributes: dict[str, int | float] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads, "scale": spec.scale}
+    if spec.softcap:
+        attributes["softcap"] = spec.softcap
+    if spec.window is not None:
+        attributes["local_window_size"] = spec.window
+    if spec.rotary is not None:
+        interleaved = facts.rotary[spec.rotary].interleaved
+        attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}
+    return attributes
+
+
+def _rotary(node: ir.Node, spec: Attention, roles: Roles, *, layer: int) -> list[ir.Value | None]:
+    """Query and key before their rotation, and the tables that rotate them."""
+    rotations = [roles.maybe(f"attention.{part}.rotary", layer) for part in "qk"]
+    if [rotation is not None for rotation in rotations] != [spec.rotary is not None] * 2:
+        raise GraphError(f"layer {layer}: the facts say rotary = {spec.rotary!r}, and the graph's nodes say otherwise")
+    query, key = rotations
+    if query is None or key is None:
+        return [node.inputs[0], node.inputs[1], None, None]
+    return [query.inputs[0], key.inputs[0], query.inputs[1], query.inputs[2]]
+
+
+def _lengths(graph: ir.Graph) -> tuple[ir.Value, ir.Value]:
+    """`seqlens_k`, the last position of each row, int32 [batch]; `total_sequence_length`, the longest, int32 []."""
+    first, mask = graph[0], next(value for value in graph.inputs if value.name == "attention_mask")
+    one = initializer(graph, constant(np.array([1], np.int64)), "attention_mask.one")
+    axis = initializer(graph, constant(np.array(1, np.int64)), "attention_mask.axis")
+    counted = insert_before(first, "ReduceSum", [mask, one], ["attention_mask.valid"], {"keepdims": 0})
+    last = insert_before(first, "Sub", [*counted, one], ["attention_mask.last"])
+    shape = insert_before(first, "Shape", [mask], ["attention_mask.shape"])
+    longest = insert_before(first, "Gather", [*shape, axis], ["attention_mask.longest"], {"axis": 0})
+    int32 = {"to": int(ir.DataType.INT32)}
+    seqlens_k = insert_before(first, "Cast", last, ["seqlens_k"], int32)
+    total = insert_before(first, "Cast", longest, ["total_sequence_length"], int32)
+    return seqlens_k[0], total[0]

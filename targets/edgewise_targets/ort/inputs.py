@@ -1,0 +1,83 @@
+"""targets, ort: the inputs of the lowered graph: how many logits to keep, and no positions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.errors import LoweringError
+from edgewise.graph import Roles, get_facts, role
+from edgewise.tensors import constant
+from edgewise_targets.ort.step import Step, initializer, insert_before
+
+KEEP = "logits_to_keep"
+
+
+@dataclass(frozen=True)
+class KeepLogits(Step):
+    """An optional input `logits_to_keep`, int64 [1]: the logits of so many last positions; 0, its default: of all.
+
+    What follows the last attention goes position by position, so the cut is made right behind it: that spares the MLP
+    of the last layer too, not the lm_head alone.
+    """
+
+    name: ClassVar[str] = "ort-keep-logits"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        graph = model.graph
+        if KEEP in graph.initializers:
+            return False
+        attended = Roles.of(model).one("attention", get_facts(model).layers - 1).outputs[0]
+        tail = _downstream(graph, [attended])
+        positional = _downstream(graph, [i for i in graph.inputs if i.name in ("input_ids", "position_ids")])
+        uncut = {attended} | (positional - tail)
+        bounds = _bounds(graph)
+        cuts: dict[ir.Value, ir.Value] = {}
+        for node in [node for node in graph if node.outputs[0] in tail - {attended}]:
+            for index, value in enumerate(node.inputs):
+                if value is not None and value in uncut:
+                    if value not in cuts:
+                        cuts[value] = insert_before(node, "Slice", [value, *bounds], [f"{value.name}.kept"])[0]
+                    node.replace_input_with(index, cuts[value])
+        graph.outputs[0].shape = ir.Shape(("batch", "kept", get_facts(model).vocab_size))
+        return True
+
+
+@dataclass(frozen=True)
+class DropPositions(Step):
+    """No input `position_ids`: the attention counts positions itself."""
+
+    name: ClassVar[str] = "ort-drop-positions"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        positions = [value for value in model.graph.inputs if value.name == "position_ids"]
+        for value in positions:
+            if readers := value.consumers():
+                raise LoweringError(
+                    f"node '{readers[0].name}' ({readers[0].op_type}, role '{role(readers[0])}') reads 'position_ids': "
+                    "in the dialect 'ort' only the attention knows positions"
+                )
+            model.graph.inputs.remove(value)
+        return bool(positions)
+
+
+def _downstream(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Value | None]:
+    """The values, and all that is computed from them."""
+    reached: set[ir.Value | None] = set(values)
+    for node in graph:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+    return reached
+
+
+def _bounds(graph: ir.Graph) -> list[ir.Value]:
+    """Start, end and axis of a Slice that keeps the last positions: -0, the start of them all, keeps every one."""
+    keep, end, axis = (
+        initializer(graph, constant(np.array([number], np.int64)), name)
+        for number, name in ((0, KEEP), (np.iinfo(np.int64).max, f"{KEEP}.end"), (1, f"{KEEP}.axis"))
+    )
+    graph.inputs.append(keep)
+    start = insert_before(graph[0], "Neg", [keep], [f"{KEEP}.start"])
+    return [*start, end, axis]

@@ -1,0 +1,64 @@
+"""targets, ort: the lowering, step after step."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from edgewise.passes import Pass
+from edgewise_targets.ort.activation import FuseActivations
+from edgewise_targets.ort.attention import FuseAttention
+from edgewise_targets.ort.embedding import QuantizedEmbedding
+from edgewise_targets.ort.formats import RefuseSlowFormats
+from edgewise_targets.ort.head import TiedHead
+from edgewise_targets.ort.inputs import DropPositions, KeepLogits
+from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
+from edgewise_targets.ort.packing import PackProjections
+from edgewise_targets.ort.products import QuantizedProducts
+
+
+@dataclass(frozen=True)
+class LowerOrt(Pass):
+    """Rewrites the canonical graph into ONNX Runtime's own operators, for the CPU.
+
+    Attention keeps its cache in place, products with quantized weights stay quantized, and an optional input
+    `logits_to_keep` spares the logits that nobody reads. `accuracy_level` is how products treat activations: 4
+    quantizes them to int8, which is fast; 0 leaves them in float32.
+    """
+
+    name: ClassVar[str] = "lower-ort"
+
+    accuracy_level: Literal[0, 4] = 4
+
+    def steps(self) -> tuple[Pass, ...]:
+        return (
+            KeepLogits(),
+            FuseAttention(),
+            DropPositions(),
+            FuseHeadNorms(),
+            FuseSkipNorms(),
+            PlainNorms(),
+            FuseActivations(),
+            PackProjections(),
+            QuantizedEmbedding(),
+            QuantizedProducts(self.accuracy_level),
+            TiedHead(),
+            RefuseSlowFormats(),
+        )
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for step in self.steps():
+            modified |= step(model).modified
+        if modified:
+            _forget_shapes(model.graph)
+            model.graph.sort()
+        return ir.passes.PassResult(model, modified)
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Shapes inside the graph are no longer those of the canonical one; ONNX Runtime infers them."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = value.type = None

@@ -1,0 +1,86 @@
+"""targets, ort: RMS norms (arXiv 1910.07467): fused with the residual addition before them, per head, or plain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgewise.graph import Roles, get_facts
+from edgewise_targets.ort.step import Step, become
+
+
+@dataclass(frozen=True)
+class FuseHeadNorms(Step):
+    """The norm of each query and key head as one BranchwiseRMSNorm on the projection as it is."""
+
+    name: ClassVar[str] = "ort-head-norms"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        roles, modified = Roles.of(model), False
+        for index, spec in enumerate(get_facts(model).attention):
+            if spec.qk_norm != "head":
+                continue
+            for part, heads in (("q", spec.heads), ("k", spec.kv_heads)):
+                nodes = roles.all(f"attention.{part}.norm", index)
+                if len(nodes) > 1:
+                    _join(nodes, heads)
+                    modified = True
+        return modified
+
+
+@dataclass(frozen=True)
+class FuseSkipNorms(Step):
+    """A residual addition and the norm that follows it as one SkipSimplifiedLayerNormalization."""
+
+    name: ClassVar[str] = "ort-skip-norms"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        roles, modified = Roles.of(model), False
+        last = get_facts(model).layers - 1
+        for index in range(last + 1):
+            after = roles.maybe("norm") if index == last else roles.maybe("attention.norm", index + 1)
+            for residual, norm in (("attention.residual", roles.maybe("mlp.norm", index)), ("mlp.residual", after)):
+                modified |= _fuse(roles.maybe(residual, index), norm)
+        return modified
+
+
+@dataclass(frozen=True)
+class PlainNorms(Step):
+    """Every other norm as a SimplifiedLayerNormalization, which all providers of ONNX Runtime have."""
+
+    name: ClassVar[str] = "ort-norms"
+    removes: ClassVar[frozenset[str]] = frozenset({"RMSNormalization"})
+
+    def rewrite(self, model: ir.Model) -> bool:
+        norms = [node for node in model.graph if node.op_type == "RMSNormalization"]
+        for node in norms:
+            attributes = {"axis": -1, "epsilon": epsilon(node)}
+            become(node, "SimplifiedLayerNormalization", node.inputs, attributes, domain="")
+        return bool(norms)
+
+
+def epsilon(norm: ir.Node) -> float:
+    return norm.attributes.get_float("epsilon", 1e-5)
+
+
+def _join(nodes: Sequence[ir.Node], heads: int) -> None:
+    """Make one operator of a norm between the split into heads and their return."""
+    split, joined = nodes[0], nodes[-1]
+    norm = next(node for node in nodes if node.op_type == "RMSNormalization")
+    attributes = {"num_branches": heads, "epsilon": epsilon(norm)}
+    become(joined, "BranchwiseRMSNorm", [split.inputs[0], norm.inputs[1]], attributes)
+
+
+def _fuse(add: ir.Node | None, norm: ir.Node | None) -> bool:
+    """Join an addition and the norm that reads its sum; the sum is the fourth output, under its name."""
+    if add is None or norm is None or add.op_type != "Add" or norm.inputs[0] is not add.outputs[0]:
+        return False
+    total = add.outputs[0]
+    become(norm, "SkipSimplifiedLayerNormalization", [*add.inputs, norm.inputs[1]], {"epsilon": epsilon(norm)})
+    norm.resize_outputs(4)
+    _, mean, deviation, fused = norm.outputs
+    mean.name = deviation.name = ""
+    total.replace_all_uses_with(fused)
+    fused.name = total.name
+    return True

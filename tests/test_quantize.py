@@ -235,7 +235,7 @@ def test_a_graph_without_roles_is_refused() -> None:
 def test_the_pass_says_what_it_did(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="edgewise_plugins"):
         Quantize(rules=(Rule(role="lm_head", keep=True),))(model())
-    assert sorted(caplog.messages) == ["1 matrices: kept as they are", "12 matrices: int4, block 128, asymmetric"]
+    assert sorted(caplog.messages) == ["int4, block 128, asymmetric: 12 of 13 matrices", "kept as it is: 1 of 13 matrices"]
 
 
 def test_a_recipe_finds_the_pass_by_its_name() -> None:

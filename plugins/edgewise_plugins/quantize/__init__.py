@@ -58,7 +58,7 @@ class Quantize(Pass):
             if form := formats[linear.name]:
                 quantize(linear, form)
         for form, count in Counter(formats.values()).items():
-            logger.info("%d matrices: %s", count, form or "kept as they are")
+            logger.info("%s: %d of %d matrices", form or "kept as it is", count, len(formats))
         return ir.passes.PassResult(model, modified=any(formats.values()))
 
 

@@ -22,6 +22,7 @@ import onnx_ir as ir
 
 from edgewise import strictjson
 from edgewise.errors import CheckpointError
+from edgewise.floats import is_finite
 from edgewise.options import known
 from edgewise.tensors import Streamed
 
@@ -46,14 +47,6 @@ DTYPES = {
     "BF16": ir.DataType.BFLOAT16,
     "F32": ir.DataType.FLOAT,
     "F64": ir.DataType.DOUBLE,
-}
-
-# The bits as integers, and infinity among them: nothing above it is a number.
-FLOATS: dict[ir.DataType, tuple[type[np.signedinteger[Any]], type[np.unsignedinteger[Any]], int]] = {
-    ir.DataType.FLOAT16: (np.int16, np.uint16, 0x7C00),
-    ir.DataType.BFLOAT16: (np.int16, np.uint16, 0x7F80),
-    ir.DataType.FLOAT: (np.int32, np.uint32, 0x7F80_0000),
-    ir.DataType.DOUBLE: (np.int64, np.uint64, 0x7FF0_0000_0000_0000),
 }
 
 Identity = tuple[int, int, int, int]
@@ -129,7 +122,7 @@ def _entry(name: str, fields: Any) -> Entry:
         raise CheckpointError(f"tensor '{name}' has shape {shape!r:.80}, which is not one of at most {RANK} sizes")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(f"tensor '{name}' has data_offsets {offsets!r:.80}, which are not a begin and an end")
-    size, (start, stop) = math.prod(shape) * DTYPES[dtype].itemsize, offsets
+    size, (start, stop) = math.prod(shape) * DTYPES[dtype].bitwidth // 8, offsets
     if size != stop - start:
         raise CheckpointError(f"tensor '{name}' {dtype} {shape} takes {size:,} bytes; it was given {stop - start:,}")
     return Entry(name, DTYPES[dtype], tuple(shape), start, stop)
@@ -172,16 +165,6 @@ class Rows:
         bad = next(i for i in range(len(rows)) if not is_finite(rows[i : i + 1], self.entry.dtype))
         where = f"tensor '{self.entry.name}' holds NaN or infinity (row {start + bad:,})"
         raise CheckpointError(f"{self.path}: {where}: the checkpoint is damaged, or its training diverged")
-
-
-def is_finite(array: np.ndarray, dtype: ir.DataType) -> bool:
-    """Whether there is neither NaN nor infinity: two maxima over the bits, at the speed of memory, without a copy."""
-    if dtype not in FLOATS or not array.size:
-        return True
-    signed, unsigned, infinity = FLOATS[dtype]
-    negative_infinity = infinity | 1 << (dtype.bitwidth - 1)
-    bits = array.reshape(-1)
-    return bool(bits.view(signed).max() < infinity and bits.view(unsigned).max() < negative_infinity)
 
 
 @contextmanager

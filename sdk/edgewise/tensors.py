@@ -5,13 +5,18 @@ rows a to b of the first axis. Transforms (cast, transpose, slices, concatenatio
 whoever walks over `blocks()` follows the block, not the tensor.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.floats import convert
+
 BLOCK_BYTES = 4 << 20  # what a walk over a tensor holds at a time
+TRANSPOSE_ELEMENTS = 8 << 20  # for a transpose more, as each block of it reads the whole matrix
+STRIP = 32  # rows turned at a time: their columns still share cache lines
 
 Read = Callable[[int, int], np.ndarray]
 
@@ -19,8 +24,8 @@ Read = Callable[[int, int], np.ndarray]
 class Streamed(ir.LazyTensor):
     """A tensor read a block of rows at a time.
 
-    `storage` names the bytes behind it: two tensors of one storage are the same bytes (a tied embedding, or one blob
-    seen in two shapes), and are written once.
+    `storage` names the bytes behind it: two tensors of equal storage are the same bytes (a tied embedding, or one
+    blob seen in two shapes), and are written once. A transform of equal tensors gives equal storage.
     """
 
     def __init__(
@@ -61,14 +66,39 @@ class Transposed(Streamed):
 
     def __init__(self, base: Streamed, *, name: str | None = None) -> None:
         rows, columns = base.dims
-        super().__init__((columns, rows), base.dtype, self._read_columns, name=name or base.name)
+        super().__init__(
+            (columns, rows),
+            base.dtype,
+            self._read_columns,
+            name=name or base.name,
+            storage=("transpose", base.storage),
+        )
         self.base = base
+
+    def blocks(self, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+        return super().blocks(max(budget, TRANSPOSE_ELEMENTS * self.dtype.bitwidth // 8))
 
     def _read_columns(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, self.base.dims[0]), self.dtype.numpy())
         for a, b in self.base.blocks():
-            out[:, a:b] = self.base.read(a, b)[:, start:stop].T
+            columns, turned = self.base.read(a, b)[:, start:stop], out[:, a:b]
+            for i in range(0, b - a, STRIP):
+                turned[:, i : i + STRIP] = columns[i : i + STRIP].T
         return out
+
+
+class Cast(Streamed):
+    """A tensor in another dtype; rows are converted as they are read."""
+
+    def __init__(self, base: Streamed, dtype: ir.DataType, *, name: str | None = None) -> None:
+        super().__init__(base.dims, dtype, self._convert, name=name or base.name, storage=(dtype, base.storage))
+        self.base = base
+
+    def blocks(self, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+        return self.base.blocks(budget * self.base.dtype.bitwidth // self.dtype.bitwidth)
+
+    def _convert(self, start: int, stop: int) -> np.ndarray:
+        return convert(self.base.read(start, stop), self.dtype)
 
 
 def constant(array: np.ndarray, *, name: str | None = None) -> Streamed:
@@ -79,7 +109,14 @@ def constant(array: np.ndarray, *, name: str | None = None) -> Streamed:
 
 def transpose(matrix: Streamed) -> Streamed:
     """The transpose, as a view; the transpose of a transpose is the matrix itself."""
+    if isinstance(matrix, Cast):
+        return Cast(transpose(matrix.base), matrix.dtype, name=matrix.name)  # turns the narrower type
     return matrix.base if isinstance(matrix, Transposed) else Transposed(matrix)
+
+
+def cast(tensor: Streamed, dtype: ir.DataType) -> Streamed:
+    """The tensor in another dtype, as a view."""
+    return tensor if tensor.dtype == dtype else Cast(tensor, dtype)
 
 
 def map_rows(
@@ -89,32 +126,21 @@ def map_rows(
     return Streamed(tensor.dims, dtype or tensor.dtype, lambda a, b: function(tensor.read(a, b)), name=tensor.name)
 
 
-def cast(tensor: Streamed, dtype: ir.DataType) -> Streamed:
-    """The tensor in another float type, as a view; bfloat16 to float32 is a shift, at the speed of memory."""
-    if tensor.dtype == dtype:
-        return tensor
-    widen = tensor.dtype == ir.DataType.BFLOAT16 and dtype == ir.DataType.FLOAT
-    function = _widen if widen else lambda rows: rows.astype(dtype.numpy())
-    view = map_rows(tensor, function, dtype=dtype)
-    view.storage = ("cast", tensor.storage, dtype)
-    return view
-
-
-def _widen(rows: np.ndarray) -> np.ndarray:
-    bits = rows.view(np.uint16).astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
-
-
 def slice_rows(tensor: Streamed, start: int, stop: int, *, name: str | None = None) -> Streamed:
     """Rows start to stop, as a view."""
-    shape = (stop - start, *tensor.dims[1:])
-    return Streamed(shape, tensor.dtype, lambda a, b: tensor.read(start + a, start + b), name=name or tensor.name)
+    return Streamed(
+        (stop - start, *tensor.dims[1:]),
+        tensor.dtype,
+        lambda a, b: tensor.read(start + a, start + b),
+        name=name or tensor.name,
+        storage=("rows", start, stop, tensor.storage),
+    )
 
 
 def reshape(tensor: Streamed, shape: Sequence[int], *, name: str | None = None) -> Streamed:
     """The same bytes with other trailing axes; the first axis stays."""
-    assert shape[0] == tensor.dims[0] and np.prod(shape) == np.prod(tensor.dims)
+    assert shape[0] == tensor.dims[0]
+    assert math.prod(shape) == math.prod(tensor.dims)
     tail = tuple(shape[1:])
     return Streamed(
         shape,
@@ -128,18 +154,25 @@ def reshape(tensor: Streamed, shape: Sequence[int], *, name: str | None = None) 
 def concatenate(parts: Sequence[Streamed], *, name: str | None = None) -> Streamed:
     """The parts one below the other, as a view: packed projections, merged experts."""
     first = parts[0]
-    ends = np.cumsum([part.dims[0] for part in parts])
+    assert all(part.dtype == first.dtype and part.dims[1:] == first.dims[1:] for part in parts)
+    ends = np.cumsum([part.dims[0] for part in parts]).tolist()
 
     def read(start: int, stop: int) -> np.ndarray:
         pieces = []
         for part, end in zip(parts, ends, strict=True):
-            low = int(end) - part.dims[0]
-            a, b = max(start, low), min(stop, int(end))
+            low = end - part.dims[0]
+            a, b = max(start, low), min(stop, end)
             if a < b:
                 pieces.append(part.read(a - low, b - low))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    return Streamed((int(ends[-1]), *first.dims[1:]), first.dtype, read, name=name or first.name)
+    return Streamed(
+        (ends[-1], *first.dims[1:]),
+        first.dtype,
+        read,
+        name=name or first.name,
+        storage=("concatenate", *(part.storage for part in parts)),
+    )
 
 
 def streamed(tensor: Any) -> Streamed:

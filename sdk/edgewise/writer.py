@@ -1,74 +1,173 @@
-"""sdk: writes an onnx_ir model: the graph as protobuf, the weights streamed beside it a block of rows at a time."""
+"""sdk: writes an onnx_ir model: the graph as protobuf, the weights streamed beside it a block of rows at a time.
+
+Tensors lie in graph order at multiples of 64 bytes (a cache line), large ones at multiples of a page, as the ONNX
+specification of external data recommends for mapping. ONNX Runtime maps a tensor from any offset.
+"""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import blake3
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.tensors import Streamed, streamed
+from edgewise.errors import BundleError, GraphError
+from edgewise.tensors import Streamed
 
-Progress = Callable[[str, int, int], None]
-INLINE_BYTES = 1024
-ALIGNMENT = 4096
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
+
+INLINE_BYTES = 1 << 10  # up to this a tensor stays in the graph
+LINE, PAGE = 64, 4096
+PAGED_BYTES = 1 << 20  # from this on a tensor begins at a page
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was written: size and BLAKE3 hash, for the manifest."""
+    """A file that was written: its size, and BLAKE3 of its content in hexadecimal."""
 
     path: Path
     bytes: int
     blake3: str
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in the data file."""
+
+    tensor: ir.TensorProtocol
+    offset: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.tensor.nbytes
+
+
 def write_model(model: ir.Model, path: Path, *, progress: Progress | None = None) -> tuple[Written, ...]:
-    """Write `path` and, for tensors above 1 KiB, `path` + "_data" beside it."""
+    """Write the graph to `path` and its tensors above 1 KiB to `path` + "_data", both new files, on the disk when it
+    returns. The model stays as it was.
+
+    The same model gives the same bytes; tensors of equal `storage` are written once. Raises BundleError where the
+    files cannot be written (a full disk), and then leaves nothing behind.
+    """
     data_path = path.with_name(path.name + "_data")
-    placed: dict[object, tuple[int, int]] = {}
-    originals: dict[ir.Value, ir.TensorProtocol] = {}
-    hasher, offset = blake3.blake3(), 0
+    places = _places(model)
+    layout = list({place.offset: place for place in places.values()}.values())
+    graph = _serialize(model, places, data_path.name)
+    total = layout[-1].end if layout else 0
     try:
-        with data_path.open("wb") as file:
-            for value in model.graph.initializers.values():
-                if value.const_value is None or value.const_value.nbytes <= INLINE_BYTES:
-                    continue
-                tensor = streamed(value.const_value)
-                if tensor.storage not in placed:
-                    padding = bytes(-offset % ALIGNMENT)
-                    file.write(padding)
-                    hasher.update(padding)
-                    offset += len(padding)
-                    placed[tensor.storage] = (offset, tensor.nbytes)
-                    for start, stop in tensor.blocks():
-                        block = np.ascontiguousarray(tensor.read(start, stop)).reshape(-1).view(np.uint8)
-                        file.write(block.data)
-                        hasher.update(block.data)
-                        offset += len(block)
-                originals[value] = value.const_value
-                start, length = placed[tensor.storage]
-                value.const_value = ir.ExternalTensor(
-                    data_path.name,
-                    start,
-                    length,
-                    tensor.dtype,
-                    shape=ir.Shape(tensor.dims),
-                    name=str(value.name),
-                    base_dir=path.parent,
-                )
-            file.flush()
-            os.fsync(file.fileno())
-        content = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+        _check_space(path.parent, total + len(graph))
+        with ExitStack() as outputs:
+            files = [outputs.enter_context(Output(path))]
+            files[0].write(memoryview(graph))
+            if layout:
+                files.append(outputs.enter_context(Output(data_path)))
+                for place in layout:
+                    _write_tensor(place, files[1], total, progress)
+            return tuple(file.finish() for file in files)
+    except FileExistsError as error:
+        raise BundleError(f"{error.filename} exists; it is not overwritten") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be written: {error.strerror or error}; nothing is left of it") from error
+
+
+def _places(model: ir.Model) -> dict[ir.Value, Place]:
+    """A place in the data file for each initializer that is not written inline."""
+    places: dict[ir.Value, Place] = {}
+    stored: dict[object, Place] = {}
+    end = 0
+    for value in _initializers(model):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes <= INLINE_BYTES:
+            continue
+        storage = tensor.storage if isinstance(tensor, Streamed) else id(tensor)
+        if storage not in stored:
+            alignment = PAGE if tensor.nbytes >= PAGED_BYTES else LINE
+            stored[storage] = Place(tensor, -(-end // alignment) * alignment)
+            end = stored[storage].end
+        places[value] = stored[storage]
+    return places
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def _serialize(model: ir.Model, places: dict[ir.Value, Place], location: str) -> bytes:
+    """The graph, with references to the data file in place of the tensors."""
+    originals = {value: value.const_value for value in places}
+    try:
+        for value, place in places.items():
+            tensor = originals[value]
+            assert tensor is not None
+            shape = ir.Shape(tensor.shape.numpy())
+            value.const_value = ir.ExternalTensor(
+                location, place.offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
+            )
+        return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
     finally:
         for value, original in originals.items():
             value.const_value = original
-    path.write_bytes(content)
-    written = [Written(path, len(content), blake3.blake3(content).hexdigest())]
-    if offset:
-        written.append(Written(data_path, offset, hasher.hexdigest()))
-    else:
-        data_path.unlink()
-    return tuple(written)
+
+
+def _check_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise BundleError(f"{folder} has {free:,} bytes left; the model takes {size:,}: free some, or write elsewhere")
+
+
+def _write_tensor(place: Place, file: "Output", total: int, progress: Progress | None) -> None:
+    file.pad(place.offset)
+    for block in _content(place.tensor):
+        file.write(block)
+        del block  # or it is held while the next one is made
+        if progress:
+            progress("write", file.size, total)
+    if file.size != place.end:
+        name, given = place.tensor.name, file.size - place.offset
+        raise GraphError(f"tensor '{name}' gave {given:,} bytes; its shape and type say {place.tensor.nbytes:,}")
+
+
+def _content(tensor: ir.TensorProtocol) -> Iterator[memoryview]:
+    if not isinstance(tensor, Streamed):
+        yield memoryview(tensor.tobytes())
+        return
+    for start, stop in tensor.blocks():
+        yield np.ascontiguousarray(tensor.read(start, stop)).reshape(-1).view(np.uint8).data
+
+
+class Output:
+    """A new file, hashed as it is written, and removed again unless the `with` block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.hash = blake3.blake3()
+
+    def __enter__(self) -> Self:
+        self.file = self.path.open("xb", buffering=0)
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.file.close()
+        if error is not None:
+            self.path.unlink()
+
+    def write(self, block: memoryview) -> None:
+        self.hash.update(block)
+        self.size += len(block)
+        while block:
+            block = block[self.file.write(block) :]
+
+    def pad(self, offset: int) -> None:
+        """Zeros up to an offset."""
+        self.write(memoryview(bytes(offset - self.size)))
+
+    def finish(self) -> Written:
+        os.fsync(self.file.fileno())
+        return Written(self.path, self.size, self.hash.hexdigest())

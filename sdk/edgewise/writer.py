@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import BundleError, GraphError
-from edgewise.tensors import Streamed
+from edgewise.tensors import Streamed, storage
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 
@@ -84,12 +84,12 @@ def _places(model: ir.Model) -> dict[ir.Value, Place]:
         tensor = value.const_value
         if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes <= INLINE_BYTES:
             continue
-        storage = tensor.storage if isinstance(tensor, Streamed) else id(tensor)
-        if storage not in stored:
+        known_by = storage(tensor)
+        if known_by not in stored:
             alignment = PAGE if tensor.nbytes >= PAGED_BYTES else LINE
-            stored[storage] = Place(tensor, -(-end // alignment) * alignment)
-            end = stored[storage].end
-        places[value] = stored[storage]
+            stored[known_by] = Place(tensor, -(-end // alignment) * alignment)
+            end = stored[known_by].end
+        places[value] = stored[known_by]
     return places
 
 

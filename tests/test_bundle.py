@@ -13,7 +13,6 @@ import pytest
 
 from edgewise.bundle.manifest import FILE_NAME, FORMAT, File, Manifest
 from edgewise.bundle.read import Bundle, verify
-from edgewise.bundle.write import staged
 from edgewise.errors import BundleError
 
 

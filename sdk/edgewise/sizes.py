@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgewise.graph import role
 from edgewise.quantized import BlockQuantized
-from edgewise.tensors import Streamed, Transposed, streamed
+from edgewise.tensors import Streamed, Transposed, storage, streamed
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def distinct(model: ir.Model) -> Iterator[ir.Value]:
     """The initializers of a graph; of several that are the same bytes, the first."""
     seen = set()
     for value in model.graph.initializers.values():
-        storage = id(getattr(value.const_value, "storage", value.const_value))
-        if storage not in seen:
-            seen.add(storage)
+        if value.const_value is not None and storage(value.const_value) not in seen:
+            seen.add(storage(value.const_value))
             yield value
 
 
@@ -65,7 +64,7 @@ def stored_bytes(value: ir.Value) -> int:
 def _part(value: ir.Value) -> str:
     """What an initializer is for, by the role of the first node that takes it."""
     roles = [name for node in value.consumers() if (name := role(node))]
-    if not roles or "rotary" in roles[0]:
+    if not roles or str(value.name).startswith("rotary."):
         return "tables"
     return "norm" if roles[0].endswith("norm") else roles[0].partition(".")[0]
 

@@ -69,6 +69,8 @@ def staged(output: Path, *, force: bool = False) -> Iterator[Path]:
         if error.errno in NO_SPACE:
             raise BundleError(f"{output} cannot be written: {error.strerror}; nothing is left of it") from error
         raise
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(stage), str(output))) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)  # empty-handed after a rename; the old output after an exchange
         os.close(lock)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.graph import linears, mark
 from edgewise.options import parse, record
 from edgewise.quantized import BlockQuantized, Format
+from edgewise.recipe import read_steps
 from edgewise.registry import registry
 from edgewise.tensors import Streamed, constant, transpose
 from edgewise_plugins.quantize import Quantize
@@ -171,6 +173,13 @@ def test_options_come_back_from_their_record() -> None:
     assert parse(Quantize, record(step), what="quantize") == step
 
 
+def test_the_recipe_in_the_docstring_is_one() -> None:
+    indented = [line for line in str(Quantize.__doc__).splitlines() if line.startswith(" " * 8)]
+    (step,) = read_steps(tomllib.loads("\n".join(indented))["step"], where="docstring")
+    assert step.name == Quantize.name
+    assert len(parse(Quantize, step.options, what="docstring").rules) == 3
+
+
 MEANINGLESS: list[tuple[dict[str, Any], str]] = [
     ({"bits": 5}, "bits: 5 is not one of 4, 8"),
     ({"bits": "4"}, "bits: '4' is not one of 4, 8"),
@@ -235,7 +244,10 @@ def test_a_graph_without_roles_is_refused() -> None:
 def test_the_pass_says_what_it_did(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="edgewise_plugins"):
         Quantize(rules=(Rule(role="lm_head", keep=True),))(model())
-    assert sorted(caplog.messages) == ["int4, block 128, asymmetric: 12 of 13 matrices", "kept as it is: 1 of 13 matrices"]
+    assert sorted(caplog.messages) == [
+        "int4, block 128, asymmetric: 12 of 13 matrices",
+        "kept as it is: 1 of 13 matrices",
+    ]
 
 
 def test_a_recipe_finds_the_pass_by_its_name() -> None:

@@ -36,12 +36,14 @@ class Format:
         """The zero point of every block of a symmetric format."""
         return 1 << (self.bits - 1)
 
-    def blocks(self, columns: int) -> int:
-        return -(-columns // self.block_size)
-
+    @property
     def blob(self) -> int:
         """Bytes of the codes of one block."""
         return self.block_size * self.bits // 8
+
+    def blocks(self, columns: int) -> int:
+        """Blocks of a row; the last one may reach beyond the matrix."""
+        return -(-columns // self.block_size)
 
     def zero_point_bytes(self, columns: int) -> int:
         """Bytes of the zero points of one row, which are packed row by row; 0 in a symmetric format."""
@@ -49,7 +51,7 @@ class Format:
 
     def stored_bytes(self, rows: int, columns: int) -> int:
         """Bytes on disk: codes, float32 scales, zero points."""
-        return rows * (self.blocks(columns) * (self.blob() + 4) + self.zero_point_bytes(columns))
+        return rows * (self.blocks(columns) * (self.blob + 4) + self.zero_point_bytes(columns))
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,12 @@ class BlockQuantized(Streamed):
         self.quantized = quantized
         rows, columns = self.dims
         blocks = form.blocks(columns)
-        self.packed = Streamed((rows, blocks, form.blob()), ir.DataType.UINT8, self._packed)
+        self.packed = Streamed((rows, blocks, form.blob), ir.DataType.UINT8, self._packed)
         self.scales = Streamed((rows, blocks), ir.DataType.FLOAT, self._scales)
         self.zero_points: Streamed | None = None
         if not form.symmetric:
-            shape = (rows, form.zero_point_bytes(columns))
-            self.zero_points = Streamed(shape, ir.DataType.UINT8, self._zero_points)
+            packed_width = form.zero_point_bytes(columns)
+            self.zero_points = Streamed((rows, packed_width), ir.DataType.UINT8, self._zero_points)
         self._walk: list[Block] = []
 
     @property

@@ -85,8 +85,8 @@ def assign(linears: Iterable[Linear], default: Format, rules: Sequence[Rule]) ->
                 roles[linear.role] = index
                 break
     used = {index for roles in matched.values() for index in roles.values()}
-    for index in sorted(set(range(len(rules))) - used):
-        raise OptionError(_without_effect(index, rules, linears))
+    if idle := set(range(len(rules))) - used:
+        raise OptionError(_without_effect(min(idle), rules, linears))
     return {name: _settle(name, roles, default, rules) for name, roles in matched.items()}
 
 

@@ -79,7 +79,6 @@ def command_line(installed: Registry) -> Group:
 
 def execute(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
-    _show_log()
     try:
         with extras():
             result = command_line(registry()).main(arguments, prog_name="edgewise", standalone_mode=False)
@@ -102,6 +101,9 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """What the installed command `edgewise` calls."""
+    logger = logging.getLogger("edgewise")
+    logger.addHandler(_Talk())
+    logger.setLevel(logging.INFO)
     sys.exit(execute())
 
 
@@ -124,15 +126,9 @@ def _clash(installed: Registry, name: str, first: str, second: str) -> click.Com
     return refuse
 
 
-class _Stderr(logging.Handler):
-    """Log lines as talk: past a progress bar, and into whatever stderr is at the time."""
+class _Talk(logging.Handler):
+    """Log lines on stderr, past a progress bar. What each step of a recipe changed is in the plan already."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        talk(self.format(record))
-
-
-def _show_log() -> None:
-    logger = logging.getLogger("edgewise")
-    if not logger.handlers:
-        logger.addHandler(_Stderr())
-        logger.setLevel(logging.INFO)
+        if record.name != "edgewise.steps" or record.levelno > logging.INFO:
+            talk(self.format(record))

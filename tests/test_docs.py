@@ -1,0 +1,125 @@
+"""tests: what the documentation says is what happens: each command and each block of Python in it is run."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgewise import hookspecs
+from edgewise.cli.main import command_line
+from edgewise.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a command in the documentation needs; pages of one folder build on one another."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    return folder
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "start.md"], ids=lambda page: page.name)
+def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
+    folder = shutil.copytree(checkout, checkout.parent / page.stem)
+    text = page.read_text("utf-8")
+    for name, content in re.findall(r"`([\w-]+\.toml)`:\n\n```toml\n(.*?)```", text, re.DOTALL):
+        (folder / name).write_text(content, "utf-8")
+    commands = _commands(text)
+    assert commands
+    for command in commands:
+        _edgewise(command, folder)
+
+
+def test_each_example_in_the_help_works(checkout: Path) -> None:
+    group = command_line(Registry([]))
+    folder = shutil.copytree(checkout, checkout.parent / "help")
+    for name, command in group.commands.items():
+        examples = re.findall(r"^ +(edgewise .*)$", command.help or "", re.MULTILINE)
+        assert examples, f"edgewise {name} --help has no example"
+        for example in examples:
+            assert example.startswith(f"edgewise {name}")
+            if name != "chat":  # the demo model has no chat template
+                _edgewise(example, folder)
+
+
+def test_the_python_in_the_readme_works(checkout: Path) -> None:
+    folder = shutil.copytree(checkout, checkout.parent / "python")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_readme_has_the_two_lines_that_ci_runs() -> None:
+    lines = [
+        line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("python3 -m venv")
+    ]
+    assert len(lines) == 2
+    assert "edgewise build examples/pycoder" in lines[0]
+    assert lines[0].endswith('edgewise run pycoder.edge "def read_json("')
+    assert lines[1].endswith("-m pytest")
+    assert "'^python3 -m venv '" in (ROOT / ".ci/run").read_text("utf-8")
+
+
+def test_the_reference_of_the_command_line_is_what_help_says() -> None:
+    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert (DOCS / "cli.md").read_text("utf-8") == script.page(), "run: python docs/generate_cli.py"
+
+
+def test_the_plugin_in_the_docs_is_the_one_that_is_installed_and_used() -> None:
+    page = (DOCS / "plugins.md").read_text("utf-8")
+    shown = dict(re.findall(r"^`([\w./]+)`:\n\n```\w+\n(.*?)```$", page, re.DOTALL | re.MULTILINE))
+    files = [path for path in FIXTURE.rglob("*") if path.suffix in (".py", ".toml") and path.name != "__init__.py"]
+    assert shown == {path.relative_to(FIXTURE).as_posix(): path.read_text("utf-8") for path in files}
+
+
+def test_the_docs_name_every_hook_and_no_other() -> None:
+    hooks = {name for name in vars(hookspecs) if name.startswith("register_")}
+    named = set(re.findall(r"\bregister_\w+", (DOCS / "plugins.md").read_text("utf-8")))
+    assert named == hooks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_the_commands_that_prose_mentions_exist() -> None:
+    commands = command_line(Registry([])).commands
+    for page in PAGES:
+        for name in re.findall(r"`edgewise ([a-z]+)", page.read_text("utf-8")):
+            assert name in commands or name == "layers", f"{page.name}: edgewise {name}"
+
+
+def _commands(text: str) -> list[str]:
+    """The lines of `sh` blocks that call edgewise itself."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if re.match(r"(echo .* \| )?edgewise ", line)]
+
+
+def _edgewise(line: str, folder: Path) -> None:
+    """Run a command line of the docs, which may be fed by an echo."""
+    said, _, command = line.rpartition("| ")
+    words = shlex.split(command, comments=True)[1:]
+    typed = shlex.split(said)[1] if said else ""
+    code = "from edgewise.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, input=typed, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert done.stdout, line

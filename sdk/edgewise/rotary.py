@@ -67,7 +67,8 @@ def _llama3(rotary: Rotary, context: int) -> Array:
     slowed = np.where(wavelength > original / low, plain / factor, plain)
     smooth = (original / wavelength - low) / (high - low)
     between = (wavelength >= original / high) & (wavelength <= original / low)
-    return np.where(between, (np.float32(1) - smooth) * slowed / factor + smooth * slowed, slowed)
+    blend: Array = (np.float32(1) - smooth) * slowed / factor + smooth * slowed
+    return np.where(between, blend, slowed).astype(np.float32)
 
 
 def _yarn(rotary: Rotary, context: int) -> Array:
@@ -78,7 +79,8 @@ def _yarn(rotary: Rotary, context: int) -> Array:
     low, high = _yarn_range(rotary)
     ramp = (np.arange(rotary.dim // 2, dtype=np.float32) - np.float32(low)) / np.float32(high - low)
     keep = np.float32(1) - np.clip(ramp, 0, 1).astype(np.float32)
-    return slowed * (np.float32(1) - keep) + kept * keep
+    blend: Array = slowed * (np.float32(1) - keep) + kept * keep
+    return blend
 
 
 def _yarn_range(rotary: Rotary) -> tuple[float, float]:

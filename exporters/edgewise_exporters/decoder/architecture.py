@@ -30,7 +30,7 @@ class Architecture:
     logits_softcap: float = 0.0
 
 
-def read_architecture(checkpoint: Checkpoint, family: Family, ignore: tuple[str, ...]) -> Architecture:
+def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
     """The architecture of a checkpoint. Raises CheckpointError for a key that is wrong or not understood."""
     defaults = {"rms_norm_eps": 1e-6, **family.defaults}
     config = Config(checkpoint.config, where="config.json", defaults=defaults)
@@ -50,7 +50,7 @@ def read_architecture(checkpoint: Checkpoint, family: Family, ignore: tuple[str,
         embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
         logits_softcap=_softcap(config, family.logits_softcap_key),
     )
-    config.refuse_unread(HARMLESS | family.unused | set(ignore))
+    config.refuse_unread(HARMLESS | family.unused)
     return architecture
 
 
@@ -121,8 +121,8 @@ def _refuse_other_methods(config: Config) -> None:
             f"{config.where}: the checkpoint is quantized already ('quantization_config': {method}); "
             "expected bfloat16, float16 or float32 weights: use the checkpoint that it was made from"
         )
-    config.must_be("is_causal", True, True)
-    config.must_be("use_bidirectional_attention", False, False)
+    config.must_be("is_causal", True)
+    config.must_be("use_bidirectional_attention", False)
 
 
 def _tokens(config: Config, key: str, vocabulary: int) -> tuple[int, ...]:

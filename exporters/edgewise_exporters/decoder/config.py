@@ -96,7 +96,7 @@ class Config:
         return tuple(map(float, values))
 
     def names(self, key: str, known: Iterable[str], count: int) -> tuple[str, ...]:
-        values, names = self._given(key, None), set(known)
+        values, names = self._given(key, None), list(known)
         if not isinstance(values, list) or len(values) != count or not all(value in names for value in values):
             raise self.error(key, f"a list of {count}, each one of {', '.join(sorted(names))}")
         return tuple(values)
@@ -108,18 +108,18 @@ class Config:
             raise self.error(key, "a table")
         return Config(value or {}, where=f"{self.where}: {key}", defaults=defaults)
 
-    def must_be(self, key: str, value: bool | str, default: bool | str) -> None:
-        """Refuse a key that asks for what no decoder of ours computes."""
-        if self.get(key) not in (None, value) or (key not in self.data and value != default):
+    def must_be(self, key: str, value: float) -> None:
+        """Refuse a key that is given, and given as anything else."""
+        if self.get(key) not in (None, value):
             raise self.error(key, f"{value!r}".lower())
 
-    def refuse_unread(self, harmless: Iterable[str]) -> None:
+    def refuse_unread(self, harmless: Iterable[str] = ()) -> None:
         """Refuse the first key that nobody has read, is not harmless and is not switched off."""
         for key in sorted(set(self.data) - self.read - set(harmless)):
             if self.data[key] not in (None, False, 0, "", [], {}):
                 raise CheckpointError(
-                    f"{self.where}: this exporter does not know the key '{key}' ({_short(self.data[key])}), which may "
-                    f"change the computation; if it does not, pass ignore_config=('{key}',)"
+                    f"{self.where}: the key '{key}' ({_short(self.data[key])}) is not known here and may change the "
+                    "computation; if it does not, leave it out with ignore_config (--ignore-config)"
                 )
 
     def error(self, key: str, expected: str) -> CheckpointError:

@@ -1,6 +1,6 @@
 """exporters, decoder: the exporter itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -20,21 +20,18 @@ class Decoder:
     name: str = "decoder"
     families: Mapping[str, Family] = FAMILIES
 
-    def __init__(self, ignore_config: Sequence[str] = ()) -> None:
-        self.ignore_config = tuple(ignore_config)  # keys of config.json that the caller knows to change nothing
-
     def supports(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.config.get("model_type") in self.families
+        return checkpoint.config.get("model_type") in list(self.families)
 
     def export(self, checkpoint: Checkpoint) -> ir.Model:
         """The canonical graph of a checkpoint. Raises CheckpointError for anything that is not understood."""
-        model_type = checkpoint.config.get("model_type")
-        if model_type not in self.families:
+        if not self.supports(checkpoint):
+            kind = str(checkpoint.config.get("model_type"))
             raise CheckpointError(
-                f"config.json: {unknown('model_type', str(model_type), list(self.families))}; "
+                f"config.json: {unknown('model_type', kind, list(self.families))}; "
                 "a plugin adds one with an exporter of its own (docs/families.md shows how)"
             )
-        weights = Weights(checkpoint)
-        model = build_model(read_architecture(checkpoint, self.families[model_type], self.ignore_config), weights)
-        weights.refuse_rest(model_type)
+        family, weights = self.families[checkpoint.config["model_type"]], Weights(checkpoint)
+        model = build_model(read_architecture(checkpoint, family), weights)
+        weights.refuse_rest(family.model_type)
         return model

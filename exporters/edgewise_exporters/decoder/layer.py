@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgewise.facts import Attention
-from edgewise.tensors import map_rows, slice_rows, transpose
+from edgewise.tensors import map_rows, transpose
 from edgewise_exporters.decoder.architecture import Architecture
 from edgewise_exporters.decoder.builder import TOKENS, Builder, Shape
 from edgewise_exporters.decoder.weights import Weights
@@ -30,56 +29,59 @@ class Layer:
         assert self.index is not None
         return self.architecture.facts.attention[self.index]
 
-    @cached_property
-    def rows(self) -> dict[str, int]:
-        """Output features of each projection."""
-        a, hidden = self.attention, self.architecture.facts.hidden_size
-        q, kv, mlp = a.heads * a.head_dim, a.kv_heads * a.head_dim, self.architecture.intermediate_size
-        return {
-            "attention.q": q, "attention.k": kv, "attention.v": kv, "attention.o": hidden,
-            "mlp.gate": mlp, "mlp.up": mlp, "mlp.down": hidden,
-        }
-
-    def op(self, role: str, op_type: str, *inputs: ir.Value, shape: Shape, name: str, **attributes: Any) -> ir.Value:
-        name = f"{self.path}{name}"
-        return self.builder.op(op_type, *inputs, name=name, shape=shape, role=role, layer=self.index, **attributes)
+    def op(self, role: str, op_type: str, *inputs: ir.Value, name: str, shape: Shape, **attributes: Any) -> ir.Value:
+        """The output of a node of this layer, under the path of its module."""
+        path = f"{self.path}{name}"
+        return self.builder.op(op_type, *inputs, name=path, shape=shape, role=role, layer=self.index, **attributes)
 
     def linear(self, role: str, x: ir.Value, *, bias: bool) -> ir.Value:
-        """A projection `[batch, sequence, K]` to `[batch, sequence, N]`, from its own matrix or its rows of a shared one."""
-        modules = self.architecture.family.projections
-        module, columns = modules[role], int(x.shape[-1])  # type: ignore[index, arg-type]
-        sharing = [other for other in modules if modules[other] == module]
-        start, total = self._rows_before(role, sharing), sum(self.rows[other] for other in sharing)
-        stop, name = start + self.rows[role], f"{self.path}{module}"
-        matrix = self.weights.take(f"{name}.weight", total, columns)
+        """A projection, `[batch, sequence, in]` to `[batch, sequence, out]`."""
+        modules, (rows, columns) = self.architecture.family.projections, self.features(role)
+        sharing = [other for other in modules if modules[other] == modules[role]]
+        start = sum(self.features(other)[0] for other in sharing[: sharing.index(role)])
+        total, own = sum(self.features(other)[0] for other in sharing), (start, start + rows)
+        path = f"{self.path}{modules[role]}"
+        matrix = self.weights.take(f"{path}.weight", total, columns, rows=own)
+        vector = self.weights.take(f"{path}.bias", total, rows=own) if bias else None
         if len(sharing) > 1:
-            name = f"{name}.{role.split('.')[-1]}"
-            matrix = slice_rows(matrix, start, stop)
-        weight = self.builder.initializer(transpose(matrix), f"{name}.weight")
-        shape = (*TOKENS, stop - start)
-        y = self.builder.op("MatMul", x, weight, name=name, shape=shape, role=role, layer=self.index)
-        if not bias:
+            path = f"{path}.{role.split('.')[-1]}"
+        name, shape = path.removeprefix(self.path), (*TOKENS, rows)
+        weight = self.builder.initializer(transpose(matrix), f"{path}.weight")
+        y = self.op(role, "MatMul", x, weight, name=name, shape=shape)
+        if vector is None:
             return y
-        vector = slice_rows(self.weights.take(f"{self.path}{module}.bias", total), start, stop)
-        added = self.builder.initializer(vector, f"{name}.bias")
-        return self.builder.op(
-            "Add", y, added, name=f"{name}.biased", shape=shape, role=f"{role}.bias", layer=self.index
+        return self.op(
+            f"{role}.bias",
+            "Add",
+            y,
+            self.builder.initializer(vector, f"{path}.bias"),
+            name=f"{name}.biased",
+            shape=shape,
         )
 
-    def norm(self, role: str, x: ir.Value, *, size: int, module: str) -> ir.Value:
-        """RMS norm of the last axis (arXiv 1910.07467)."""
-        weight = self.weights.take(f"{self.path}{module}.weight", size)
+    def norm(self, role: str, x: ir.Value, *, module: str, size: int, axes: Sequence[int | str] = TOKENS) -> ir.Value:
+        """RMS norm (arXiv 1910.07467) of `[*axes, size]` over its last axis."""
+        name = f"{self.path}{module}.weight"
+        weight = self.weights.take(name, size)
         if offset := self.architecture.family.norm_offset:
             weight = map_rows(weight, lambda rows: rows + np.float32(offset))
-        return self.op(
-            role,
-            "RMSNormalization",
-            x,
-            self.builder.initializer(weight, f"{self.path}{module}.weight"),
-            shape=tuple(x.shape or ()),  # type: ignore[arg-type]
-            name=module,
-            epsilon=self.architecture.norm_epsilon,
-        )
+        gain, epsilon = self.builder.initializer(weight, name), self.architecture.norm_epsilon
+        return self.op(role, "RMSNormalization", x, gain, name=module, shape=(*axes, size), epsilon=epsilon)
 
-    def _rows_before(self, role: str, sharing: Sequence[str]) -> int:
-        return sum(self.rows[other] for other in sharing[: sharing.index(role)])
+    def block_norm(self, role: str, x: ir.Value) -> ir.Value:
+        """The norm before or after a block; `x` itself in a family that has none there."""
+        module = self.architecture.family.norms.get(role)
+        return x if module is None else self.norm(role, x, module=module, size=self.architecture.facts.hidden_size)
+
+    def features(self, role: str) -> tuple[int, int]:
+        """Output and input features of a projection."""
+        a, hidden, wide = self.attention, self.architecture.facts.hidden_size, self.architecture.intermediate_size
+        return {
+            "attention.q": (a.heads * a.head_dim, hidden),
+            "attention.k": (a.kv_heads * a.head_dim, hidden),
+            "attention.v": (a.kv_heads * a.head_dim, hidden),
+            "attention.o": (hidden, a.heads * a.head_dim),
+            "mlp.gate": (wide, hidden),
+            "mlp.up": (wide, hidden),
+            "mlp.down": (hidden, wide),
+        }[role]

@@ -32,12 +32,12 @@ def nope_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     return _listed(config, tuple(SLIDING if slides and not rotates else FULL for rotates in rotating(config, layers)))
 
 
-def every_nth_is_full(key: str, default: int) -> LayerTypes:
-    """All layers slide but every n-th; n is the value of `key`."""
+def every_nth_is_full(nth: int, *, key: str | None = None) -> LayerTypes:
+    """All layers slide but every n-th; `key` may say another n."""
 
     def layer_types(config: Config, layers: int) -> tuple[str, ...]:
-        nth = config.integer(key, default)
-        return _listed(config, tuple(SLIDING if (layer + 1) % nth else FULL for layer in range(layers)))
+        n = nth if key is None else config.integer(key, nth)
+        return _listed(config, tuple(SLIDING if (layer + 1) % n else FULL for layer in range(layers)))
 
     return layer_types
 

@@ -7,28 +7,16 @@ from edgewise_exporters.decoder.layer import Layer
 
 
 def feed_forward(layer: Layer, hidden: ir.Value) -> ir.Value:
-    """The residual stream that leaves the layer: `hidden.{i + 1}`, `[batch, sequence, hidden]`."""
-    architecture, norms = layer.architecture, layer.architecture.family.norms
-    size, wide, bias = architecture.facts.hidden_size, architecture.intermediate_size, architecture.mlp_bias
-    x = hidden
-    if module := norms.get("mlp.norm"):
-        x = layer.norm("mlp.norm", x, size=size, module=module)
-    gate, up = (layer.linear(role, x, bias=bias) for role in ("mlp.gate", "mlp.up"))
-    active = _activate(layer, gate)
-    product = layer.op("mlp.product", "Mul", active, up, name="mlp.product", shape=(*TOKENS, wide))
-    y = layer.linear("mlp.down", product, bias=bias)
-    if module := norms.get("mlp.post_norm"):
-        y = layer.norm("mlp.post_norm", y, size=size, module=module)
-    assert layer.index is not None
-    return layer.builder.op(
-        "Add",
-        hidden,
-        y,
-        name=f"hidden.{layer.index + 1}",
-        shape=(*TOKENS, size),
-        role="mlp.residual",
-        layer=layer.index,
-    )
+    """The residual stream that leaves the layer, `hidden.{i + 1}`: `[batch, sequence, hidden]`."""
+    architecture, index = layer.architecture, layer.index
+    assert index is not None
+    x = layer.block_norm("mlp.norm", hidden)
+    gate, up = (layer.linear(role, x, bias=architecture.mlp_bias) for role in ("mlp.gate", "mlp.up"))
+    wide = (*TOKENS, architecture.intermediate_size)
+    product = layer.op("mlp.product", "Mul", _activate(layer, gate), up, name="mlp.product", shape=wide)
+    y = layer.block_norm("mlp.post_norm", layer.linear("mlp.down", product, bias=architecture.mlp_bias))
+    name, shape = f"hidden.{index + 1}", (*TOKENS, architecture.facts.hidden_size)
+    return layer.builder.op("Add", hidden, y, name=name, shape=shape, role="mlp.residual", layer=index)
 
 
 def _activate(layer: Layer, x: ir.Value) -> ir.Value:

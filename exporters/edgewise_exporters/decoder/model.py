@@ -9,60 +9,56 @@ from edgewise_exporters.decoder.attention import attend
 from edgewise_exporters.decoder.builder import TOKENS, Builder
 from edgewise_exporters.decoder.layer import Layer
 from edgewise_exporters.decoder.mlp import feed_forward
-from edgewise_exporters.decoder.stream import Shared
+from edgewise_exporters.decoder.shared import Shared
 from edgewise_exporters.decoder.weights import Weights
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def build_model(architecture: Architecture, weights: Weights) -> ir.Model:
     """The graph of a decoder. Every tensor that it needs is taken from `weights`."""
     builder, facts = Builder(), architecture.facts
     shared = Shared(builder, facts)
-    around = Layer(builder, weights, architecture, None, "model.")
-    table = builder.initializer(
-        weights.take("model.embed_tokens.weight", facts.vocab_size, facts.hidden_size), "model.embed_tokens.weight"
-    )
-    hidden = _embed(around, table, shared.tokens)
+    table = builder.initializer(weights.take(EMBEDDING, facts.vocab_size, facts.hidden_size), EMBEDDING)
+    hidden = _embed(builder, architecture, table, shared.tokens)
     for index in range(facts.layers):
         layer = Layer(builder, weights, architecture, index, f"model.layers.{index}.")
         hidden = feed_forward(layer, attend(layer, hidden, shared))
-    hidden = around.norm("norm", hidden, size=facts.hidden_size, module="norm")
-    builder.outputs.insert(0, _head(around, hidden, table))
+    around = Layer(builder, weights, architecture, None, "model.")
+    hidden = around.norm("norm", hidden, module="norm", size=facts.hidden_size)
+    builder.outputs.insert(0, _head(builder, architecture, weights, table, hidden))
     model = builder.model(facts.model_type)
     set_facts(model, facts)
     return model
 
 
-def _embed(around: Layer, table: ir.Value, tokens: ir.Value) -> ir.Value:
-    architecture = around.architecture
+def _embed(builder: Builder, architecture: Architecture, table: ir.Value, tokens: ir.Value) -> ir.Value:
+    """The residual stream that enters the first layer, `hidden.0`."""
     shape, scale = (*TOKENS, architecture.facts.hidden_size), architecture.embedding_scale
-    name = "hidden.0" if scale == 1 else "model.embed_tokens"
-    embedded = around.builder.op("Gather", table, tokens, name=name, shape=shape, role="embedding")
     if scale == 1:
-        return embedded
-    factor = around.builder.scalar(scale, "model.embed_tokens.scale")
-    return around.builder.op("Mul", embedded, factor, name="hidden.0", shape=shape, role="embedding.scale")
+        return builder.op("Gather", table, tokens, name="hidden.0", shape=shape, role="embedding")
+    x = builder.op("Gather", table, tokens, name="model.embed_tokens", shape=shape, role="embedding")
+    factor = builder.scalar(scale, "model.embed_tokens.scale")
+    return builder.op("Mul", x, factor, name="hidden.0", shape=shape, role="embedding.scale")
 
 
-def _head(around: Layer, hidden: ir.Value, table: ir.Value) -> ir.Value:
+def _head(
+    builder: Builder, architecture: Architecture, weights: Weights, table: ir.Value, hidden: ir.Value
+) -> ir.Value:
     """Logits `[batch, sequence, vocabulary]`; a tied head multiplies by the transposed embedding."""
-    builder, weights, facts = around.builder, around.weights, around.architecture.facts
-    cap = around.architecture.logits_softcap
+    facts, cap = architecture.facts, architecture.logits_softcap
     if facts.tied:
-        weights.take_copy("lm_head.weight", "model.embed_tokens.weight")
-        shape = (facts.hidden_size, facts.vocab_size)
-        weight = builder.op(
-            "Transpose", table, name="lm_head.transposed", shape=shape, role="lm_head.weight", perm=[1, 0]
-        )
+        weights.take_copy(HEAD, EMBEDDING)
+        turned = (facts.hidden_size, facts.vocab_size)
+        weight = builder.op("Transpose", table, name="lm_head.weight", shape=turned, role="lm_head.weight", perm=[1, 0])
     else:
-        matrix = weights.take("lm_head.weight", facts.vocab_size, facts.hidden_size)
-        weight = builder.initializer(transpose(matrix), "lm_head.weight")
+        matrix = weights.take(HEAD, facts.vocab_size, facts.hidden_size)
+        weight = builder.initializer(transpose(matrix), HEAD)
     shape = (*TOKENS, facts.vocab_size)
-    logits = builder.op("MatMul", hidden, weight, name="lm_head" if cap else "logits", shape=shape, role="lm_head")
-    return _cap(builder, logits, cap) if cap else logits
-
-
-def _cap(builder: Builder, logits: ir.Value, cap: float) -> ir.Value:
-    shape, limit = tuple(logits.shape or ()), builder.scalar(cap, "logits.cap")
-    scaled = builder.op("Div", logits, limit, name="logits.scaled", shape=shape, role="logits")  # type: ignore[arg-type]
-    bent = builder.op("Tanh", scaled, name="logits.bent", shape=shape, role="logits")  # type: ignore[arg-type]
-    return builder.op("Mul", bent, limit, name="logits", shape=shape, role="logits")  # type: ignore[arg-type]
+    if not cap:
+        return builder.op("MatMul", hidden, weight, name="logits", shape=shape, role="lm_head")
+    limit = builder.scalar(cap, "logits.cap")
+    x = builder.op("MatMul", hidden, weight, name="lm_head", shape=shape, role="lm_head")
+    x = builder.op("Div", x, limit, name="logits.scaled", shape=shape, role="logits")
+    x = builder.op("Tanh", x, name="logits.bent", shape=shape, role="logits")
+    return builder.op("Mul", x, limit, name="logits", shape=shape, role="logits")

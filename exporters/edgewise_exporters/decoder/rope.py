@@ -35,23 +35,23 @@ def _tables(config: Config, family: Family) -> dict[str, Config]:
         filled = {"rope_theta": theta if older[key] is None else older[key]}
         tables[name] = Config(table.data, where=table.where, defaults=filled)
     if len(family.rotary) > 1:
-        parameters.refuse_unread(())
+        parameters.refuse_unread()
     return tables
 
 
 def _rotary(table: Config, config: Config, family: Family, head_dim: int) -> Rotary:
-    table.get("type")
-    kind = table.choice("rope_type", family.rope_types, table.data.get("type") or "default")
-    kind = family.rope_types[kind]
+    older = table.get("rope_type") is None and table.get("type") is not None
+    kind = family.rope_types[table.choice("type" if older else "rope_type", family.rope_types, "default")]
     longest = config.integer("max_position_embeddings", most=LONGEST)
-    dim = head_dim
-    if family.partial_rotary:
-        dim = int(head_dim * table.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0)))
+    if not family.partial_rotary:
+        table.must_be("partial_rotary_factor", 1.0)
+        config.must_be("partial_rotary_factor", 1.0)
+    dim = int(head_dim * table.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0)))
     if dim % 2 or not 2 <= dim <= head_dim:
         raise CheckpointError(f"{table.where}: {dim} rotated dimensions of {head_dim}; expected an even number of them")
     original, numbers = _scaling(table, config, kind, dim, longest)
     theta = table.number("rope_theta")
-    table.refuse_unread(() if kind != "default" else ("original_max_position_embeddings",))
+    table.refuse_unread()
     return Rotary(dim=dim, theta=theta, type=kind, original_context=original, parameters=numbers)  # type: ignore[arg-type]
 
 

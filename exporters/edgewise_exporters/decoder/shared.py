@@ -1,0 +1,78 @@
+"""exporters, decoder: what all layers share: the graph's inputs, attention masks and rotary tables."""
+
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.facts import Facts
+from edgewise.rotary import table
+from edgewise.tensors import Streamed
+from edgewise_exporters.decoder.builder import BOOL, FLOAT, INT64, Builder, Shape
+
+KEYS: Shape = ("batch", 1, 1, "total")
+PAIRS: Shape = ("batch", 1, "sequence", "total")
+
+
+class Shared:
+    """Positions of queries and keys, and the masks and tables that follow from them.
+
+    Slots are not positions: a key's position is the number of valid keys before it, so a cache may hold padding.
+    """
+
+    def __init__(self, builder: Builder, facts: Facts) -> None:
+        self.builder, self.facts = builder, facts
+        self.tokens = builder.input("input_ids", INT64, ("batch", "sequence"))
+        self.valid = builder.input("attention_mask", INT64, ("batch", "total"))
+        self.positions = builder.input("position_ids", INT64, ("batch", "sequence"))
+        self.past = [self._past(layer) for layer in range(facts.layers)]
+        self.tables = {name: (self._table(name, "cos"), self._table(name, "sin")) for name in facts.rotary}
+        self.queries = self._op(
+            "queries", "Unsqueeze", self.positions, builder.integers(1, 3), shape=("batch", 1, "sequence", 1)
+        )
+        self.keys = self._key_positions()
+        self.masks: dict[int | None, ir.Value] = {None: self._causal()}
+
+    def mask(self, window: int | None) -> ir.Value:
+        """Which keys a query sees: boolean `[batch, 1, sequence, total]`, one for each distinct window."""
+        if window not in self.masks:
+            assert window is not None
+            distance = self._op(f"{window}.distance", "Sub", self.queries, self.keys, shape=PAIRS)
+            limit = self.builder.integers(window)
+            near = self._op(f"{window}.near", "Less", distance, limit, shape=PAIRS, dtype=BOOL)
+            self.masks[window] = self._op(f"{window}", "And", near, self.masks[None], shape=PAIRS, dtype=BOOL)
+        return self.masks[window]
+
+    def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
+        a = self.facts.attention[layer]
+        shape = ("batch", a.kv_heads, "past", a.head_dim)
+        key = self.builder.input(f"past_key_values.{layer}.key", FLOAT, shape)
+        return key, self.builder.input(f"past_key_values.{layer}.value", FLOAT, shape)
+
+    def _table(self, name: str, kind: Literal["cos", "sin"]) -> ir.Value:
+        """A table for the whole context; an input too, where a session of another context needs another one."""
+        rotary, context = self.facts.rotary[name], self.facts.context_length
+
+        def read(start: int, stop: int) -> np.ndarray:
+            return table(kind, rotary, context, start, stop)
+
+        value = self.builder.initializer(Streamed((context, rotary.dim // 2), FLOAT, read), f"rotary.{name}.{kind}")
+        if rotary.follows_context:
+            value.shape = ir.Shape(("context", rotary.dim // 2))
+            self.builder.inputs.append(value)
+        return value
+
+    def _key_positions(self) -> ir.Value:
+        one, axes = self.builder.integers(1), self.builder.integers(1, 2)
+        counted = self._op("counted", "CumSum", self.valid, one, shape=("batch", "total"))
+        places = self._op("places", "Sub", counted, one, shape=("batch", "total"))
+        return self._op("keys", "Unsqueeze", places, axes, shape=KEYS)
+
+    def _causal(self) -> ir.Value:
+        real = self._op("real", "Cast", self.valid, shape=("batch", "total"), dtype=BOOL, to=BOOL)
+        real = self._op("valid", "Unsqueeze", real, self.builder.integers(1, 2), shape=KEYS, dtype=BOOL)
+        before = self._op("before", "LessOrEqual", self.keys, self.queries, shape=PAIRS, dtype=BOOL)
+        return self._op("causal", "And", before, real, shape=PAIRS, dtype=BOOL)
+
+    def _op(self, name: str, op_type: str, *inputs: ir.Value, dtype: ir.DataType = INT64, **more: Any) -> ir.Value:
+        return self.builder.op(op_type, *inputs, name=f"mask.{name}", dtype=dtype, **more)

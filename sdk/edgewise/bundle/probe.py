@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from edgewise.catalog import one_line
+from edgewise.errors import EdgewiseError
+
 TIMEOUT_S = 600
 TEXT_CPU_S = 30  # the largest tokenizers in use take 2 s
 TEXT_BYTES = 2 << 30
@@ -19,22 +22,24 @@ SAMPLE = "def f(x):\n    return 'h\u00e9llo \u4f60\u597d \U0001f600'\n"
 
 Kind = Literal["text", "graph"]
 
+reading: Path | None = None  # in the child
 
-def probe(kind: Kind, *arguments: str | Path) -> str | None:
-    """What is wrong with a folder's tokenizer and template ("text") or with a graph ("graph"), on one line."""
+
+def probe(kind: Kind, folder: Path) -> str | None:
+    """What is wrong with a folder's tokenizer and templates ("text") or its graph ("graph"), on one line."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, str(folder)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
     except subprocess.TimeoutExpired:
-        return f"{arguments[0]}: could not be read within {TIMEOUT_S} s"
+        return f"{folder}: could not be read within {TIMEOUT_S} s"
     if child.returncode == 0:
         return None
-    file = (child.stdout.splitlines() or [str(arguments[0])])[-1]
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        return f"{file} ends the process that reads it ({name}); it is damaged or hostile"
-    return f"{file}: {(child.stderr.splitlines() or ['it cannot be read'])[-1]}"
+    if child.returncode > 0:
+        return (child.stderr.splitlines() or [f"{folder}: cannot be read"])[-1]
+    file = (child.stdout.splitlines() or [str(folder)])[-1]
+    name = signal.Signals(-child.returncode).name
+    return f"{file} ends the process that reads it ({name}); it is damaged or hostile"
 
 
 def read_text(folder: Path) -> None:
@@ -65,25 +70,22 @@ def _templates(folder: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def run_graph(path: Path, token: str) -> None:
-    """Run one token through a lowered graph; the logits must be finite."""
-    _at(path)
-    import numpy as np
-    import onnxruntime
+def run_graph(folder: Path) -> None:
+    """Run the first token through a bundle's graph, as a runner would. (The bundle's hashes are not verified.)"""
+    from edgewise.bundle.read import Bundle
+    from edgewise.runtime.model import Model
+    from edgewise.runtime.session import Session
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    feeds = {"input_ids": np.array([[int(token)]]), "attention_mask": np.ones((1, 1), np.int64)}
-    for value in session.get_inputs():
-        if value.name not in feeds:
-            _, heads, _, width = value.shape
-            feeds[value.name] = np.zeros((1, heads, 0, width), np.float32)
-    logits = session.run(["logits"], feeds)[0]
-    if not np.isfinite(logits).all():
-        raise ValueError("the logits of the first token are not finite")
+    bundle = Bundle.open(folder, verify=False)
+    _at(bundle.graph())
+    model = Model.load(folder, bundle.manifest)
+    Session(model, capacity=1).prefill([bundle.manifest.facts.bos or 0])
 
 
 def _at(file: Path) -> None:
     """Tell the parent which file is read now: it may be the last that it hears."""
+    global reading
+    reading = file
     print(file, flush=True)
 
 
@@ -98,15 +100,18 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (TEXT_BYTES, TEXT_BYTES))
 
 
-def main(kind: str, *arguments: str) -> int:
+def main(kind: str, folder: str) -> int:
     try:
         if kind == "text":
             _limit()
-            read_text(Path(arguments[0]))
+            read_text(Path(folder))
         else:
-            run_graph(Path(arguments[0]), *arguments[1:])
+            run_graph(Path(folder))
+    except EdgewiseError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
     except BaseException as error:  # tokenizers panics with an exception that is no Exception
-        print(" ".join(f"{type(error).__name__}: {error}".split()), file=sys.stderr)
+        print(f"{reading}: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -132,3 +132,12 @@ def test_beside_broken_plugins_everything_else_keeps_working(broken: Environment
         done = broken.edgewise(*command)
         assert done.returncode == 0, done.stderr
         assert "licence" not in done.stderr
+
+
+def test_an_exporter_that_does_not_load_is_a_warning_where_another_is_found(
+    broken: Environment, pycoder: Path, tmp_path: Path
+) -> None:
+    done = broken.edgewise("export", pycoder, "-o", tmp_path / "graph")
+    assert done.returncode == 0
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith("warning: exporter 'absent' of edgewise-claims did not load from edgewise_claims:Absent")

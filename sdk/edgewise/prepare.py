@@ -1,14 +1,16 @@
 """sdk: all of a build that happens before a weight is read: checkpoint, graph, recipe, lowering, and their sizes."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgewise.checkpoint import Checkpoint
-from edgewise.errors import CheckpointError, LoweringError, OptionError, RecipeError
+from edgewise.contracts import Exporter
+from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
 from edgewise.facts import Facts
 from edgewise.graph import get_facts
 from edgewise.options import unknown
@@ -18,6 +20,8 @@ from edgewise.registry import registry
 from edgewise.sizes import Size, sizes_of
 from edgewise.steps import apply, resolve
 from edgewise.target import Target
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,8 @@ def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collectio
 
 def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.Model:
     """The canonical graph, by the exporter of that name, or by the first that supports the checkpoint."""
-    exporters = registry().exporters
     model_types: set[str] = set()
-    for name in [exporter] if exporter else exporters.names():
-        candidate = exporters.get(name)()
+    for candidate in [registry().exporters.get(exporter)()] if exporter else _installed_exporters():
         if exporter or candidate.supports(checkpoint):
             return candidate.export(checkpoint)
         model_types |= set(getattr(candidate, "families", ()))  # an exporter may list what it knows
@@ -78,6 +80,17 @@ def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.M
     raise CheckpointError(
         f"config.json: {unknown('model_type', kind, model_types)}; a plugin adds one with an exporter of its own"
     )
+
+
+def _installed_exporters() -> Iterator[Exporter]:
+    """Those that load; one that does not is a warning, and stands in nobody else's way."""
+    for name in registry().exporters.names():
+        try:
+            exporter = registry().exporters.get(name)()
+        except (PluginError, MissingExtra) as error:
+            logger.warning("%s", error)
+        else:
+            yield exporter
 
 
 def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:

@@ -131,4 +131,4 @@ class _Talk(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name != "edgewise.steps" or record.levelno > logging.INFO:
-            talk(self.format(record))
+            talk(f"warning: {self.format(record)}" if record.levelno > logging.INFO else self.format(record))

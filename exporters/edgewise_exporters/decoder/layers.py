@@ -22,13 +22,13 @@ def sliding_layers(config: Config, layers: int) -> tuple[str, ...]:
 def upper_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     """Layers from `max_window_layers` on slide, where windows are switched on."""
     first = config.integer("max_window_layers", least=0)
-    slides = config.flag("use_sliding_window") and config.get("sliding_window") is not None
+    slides = _windows(config)
     return _listed(config, tuple(SLIDING if slides and layer >= first else FULL for layer in range(layers)))
 
 
 def nope_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     """Layers without a position embedding slide, where windows are switched on."""
-    slides = config.flag("use_sliding_window", False) and config.get("sliding_window") is not None
+    slides = _windows(config)
     return _listed(config, tuple(SLIDING if slides and not rotates else FULL for rotates in rotating(config, layers)))
 
 
@@ -49,6 +49,12 @@ def rotating(config: Config, layers: int) -> tuple[bool, ...]:
     if listed is None:
         return tuple((layer + 1) % nth != 0 for layer in range(layers))
     return tuple(flag != 0 for flag in config.numbers("no_rope_layers", layers))
+
+
+def _windows(config: Config) -> bool:
+    """Whether windows are switched on; a configuration may give a window and leave it off."""
+    window = config.get("sliding_window")
+    return config.flag("use_sliding_window", False) and window is not None
 
 
 def _listed(config: Config, otherwise: tuple[str, ...]) -> tuple[str, ...]:

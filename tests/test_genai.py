@@ -1,0 +1,117 @@
+"""tests: an independent runtime, onnxruntime-genai, loads a bundle as it is and says what ours says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+import tiny
+from edgewise.bundle import genai
+from edgewise.bundle.read import Bundle
+from edgewise.pipeline import build
+from edgewise.recipe import Recipe
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import Session
+
+Peer = Callable[[Path, int, Sequence[int]], dict[str, Any]]
+
+STEPS = 64
+
+
+@pytest.fixture(scope="session")
+def genai_python(request: pytest.FixtureRequest) -> str:
+    """A Python with onnxruntime-genai and our onnxruntime: EDGEWISE_GENAI_PYTHON, or one made here and kept."""
+    if given := os.environ.get("EDGEWISE_GENAI_PYTHON"):
+        return given
+    packages = ["onnxruntime-genai==0.18.*", f"onnxruntime=={version('onnxruntime')}"]
+    assert request.config.cache
+    folder = request.config.cache.mkdir("genai") / "-".join([*packages, *map(str, sys.version_info[:2])])
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        if (done := subprocess.run(pip, capture_output=True, text=True)).returncode:
+            shutil.rmtree(folder)
+            reason = f"onnxruntime-genai cannot be installed: {done.stderr.strip()[-300:]}"
+            pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        (folder / "ready").touch()
+    return str(python)
+
+
+@pytest.fixture
+def peer(genai_python: str) -> Peer:
+    script = Path(__file__).with_name("genai_peer.py")
+
+    def run(folder: Path, count: int, prompt: Sequence[int]) -> dict[str, Any]:
+        command = [genai_python, str(script), str(folder), str(count), *map(str, prompt)]
+        silent = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=silent)
+        assert done.returncode == 0, done.stderr
+        reply: dict[str, Any] = json.loads(done.stdout)
+        return reply
+
+    return run
+
+
+def greedy(bundle: Bundle, count: int, prompt: Sequence[int]) -> list[int]:
+    """What our runtime says."""
+    session = Session(Model.load(bundle.path, bundle.manifest), capacity=len(prompt) + count)
+    tokens = [int(session.prefill(prompt)[0].argmax())]
+    while len(tokens) < count:
+        tokens.append(int(session.decode(tokens[-1])[0].argmax()))
+    return tokens
+
+
+@pytest.mark.parametrize("text", ["def read_json(", "import os\n\n\nclass "])
+def test_genai_runs_the_demo_bundle_as_it_is_and_says_the_same(pycoder_bundle: Bundle, peer: Peer, text: str) -> None:
+    prompt = Tokenizer.from_file(str(pycoder_bundle.path / "tokenizer.json")).encode(text).ids
+    reply = peer(pycoder_bundle.path, STEPS, prompt)
+    assert reply["tokens"] == greedy(pycoder_bundle, STEPS, prompt)
+    assert len(set(reply["tokens"])) > 10
+    assert reply["defaults"]["max_length"] == pycoder_bundle.manifest.context
+
+
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "qwen3"])
+def test_genai_runs_other_families_and_says_the_same(family: str, tmp_path: Path, peer: Peer) -> None:
+    checkpoint = tiny.checkpoint(family, tmp_path / "checkpoint", eos_token_id=1)
+    bundle = build(checkpoint, output=tmp_path / "model.edge", recipe=Recipe())
+    prompt = list(range(3, 40))
+    tokens = greedy(bundle, STEPS, prompt)
+    assert 1 not in tokens  # it would end the peer's
+    assert peer(bundle.path, STEPS, prompt)["tokens"] == tokens
+
+
+def test_genai_takes_over_how_the_checkpoint_wants_to_be_sampled(pycoder: Path, tmp_path: Path, peer: Peer) -> None:
+    checkpoint = shutil.copytree(pycoder, tmp_path / "checkpoint")
+    wanted = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
+    settings = {**wanted, "eos_token_id": [0, 5], "pad_token_id": None, "min_p": 0.1, "max_new_tokens": 99}
+    (checkpoint / "generation_config.json").write_text(json.dumps(settings))
+    bundle = build(checkpoint, output=tmp_path / "model.edge", context=200, load_check=False)
+    defaults = peer(bundle.path, 1, [312])["defaults"]
+    assert {key: defaults[key] for key in wanted} == pytest.approx(wanted)
+    assert defaults["max_length"] == 200
+
+
+def test_no_more_cache_is_allocated_by_default_than_the_target_allows(pycoder_bundle: Bundle) -> None:
+    facts = replace(pycoder_bundle.manifest.facts, context_length=131_072)
+    config = genai.genai_config(facts, graph="onnx/model.onnx", context=4096, shared=True, generation={})
+    assert config["model"]["context_length"] == 131_072
+    assert config["search"]["max_length"] == 4096
+
+
+def test_a_model_that_ends_with_no_token_of_its_own_still_has_a_padding(pycoder_bundle: Bundle) -> None:
+    facts = replace(pycoder_bundle.manifest.facts, eos=(), pad=None, bos=None)
+    config = genai.genai_config(facts, graph="onnx/model.onnx", context=4096, shared=True, generation={})
+    assert config["model"]["eos_token_id"] == []
+    assert config["model"]["pad_token_id"] == 0
+    assert "bos_token_id" not in config["model"]

@@ -159,11 +159,25 @@ def test_a_tokenizer_that_ends_its_process_is_refused_by_verify(bundle: Path) ->
         verify(bundle)
 
 
-@pytest.mark.parametrize("template", ["{% for m in messages %}", "{{ 'A' * 10**10 }}"])
-def test_a_template_that_does_not_load_is_refused_by_verify(bundle: Path, template: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}", "the chat template cannot be read: Unexpected end of template"),
+        ("{{ messages[0].content + 1 }}", "the chat template failed: can only concatenate str"),
+        ("{{ 'A' * (messages | length * 10**10) }}", "the chat template failed"),
+    ],
+    ids=["syntax", "error", "memory"],
+)
+def test_a_template_that_does_not_work_is_refused_by_verify(bundle: Path, template: str, message: str) -> None:
     replace_file(bundle, "chat_template.jinja", template.encode())
-    with pytest.raises(BundleError, match=r"chat_template.jinja: \w+Error"):
+    with pytest.raises(BundleError, match=f"chat_template.jinja: .*{message}") as caught:
         verify(bundle)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_may_refuse_a_conversation(bundle: Path) -> None:
+    replace_file(bundle, "chat_template.jinja", b"{{ raise_exception('translations only') }}")
+    verify(bundle)
 
 
 def test_a_folder_that_is_no_bundle_says_how_to_make_one(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A mutated tokenizer.json aborts the process that loads it, a hostile template ru
 zero inside of ONNX Runtime: none of it can be caught. `python -m edgewise.bundle.probe text FOLDER` is the child.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgewise.catalog import one_line
-from edgewise.errors import EdgewiseError
+from edgewise.errors import EdgewiseError, GenerationError
 
 TIMEOUT_S = 600
 TEXT_CPU_S = 30  # the largest tokenizers in use take 2 s
@@ -43,31 +42,25 @@ def probe(kind: Kind, folder: Path) -> str | None:
 
 
 def read_text(folder: Path) -> None:
-    """Load the tokenizer and the templates of a folder, and use them once."""
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.exists():
-        _at(tokenizer)
-        from tokenizers import Tokenizer
+    """Load the tokenizer and the chat template of a folder, and use them once, as any runtime would."""
+    if not (folder / "tokenizer.json").exists():
+        return
+    from tokenizers import Tokenizer as Foreign
 
-        loaded = Tokenizer.from_file(str(tokenizer))
-        loaded.decode(loaded.encode(SAMPLE).ids)
-    for file, template in _templates(folder):
-        _at(file)
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from edgewise.text.chat import CONFIG, TEMPLATE, ChatTemplate
+    from edgewise.text.tokenizer import Tokenizer
 
-        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).from_string(template)
-
-
-def _templates(folder: Path) -> list[tuple[Path, str]]:
-    found = []
-    if (file := folder / "chat_template.jinja").exists():
-        found.append((file, file.read_text("utf-8")))
-    if (file := folder / "tokenizer_config.json").exists():
-        _at(file)
-        template = json.loads(file.read_text("utf-8")).get("chat_template") or []
-        named = [{"template": template}] if isinstance(template, str) else template
-        found += [(file, each["template"]) for each in named]
-    return found
+    _at(folder / "tokenizer.json")
+    foreign = Foreign.from_file(str(folder / "tokenizer.json"))
+    foreign.decode(foreign.encode(SAMPLE).ids)
+    tokenizer = Tokenizer.load(folder)
+    _at(folder / TEMPLATE if (folder / TEMPLATE).exists() else folder / CONFIG)
+    if template := ChatTemplate.load(folder, tokenizer):
+        try:
+            template.encode([{"role": "user", "content": SAMPLE}])
+        except GenerationError as error:
+            if error.__cause__ is not None:  # without: the template refuses such a conversation, as it may
+                raise
 
 
 def run_graph(folder: Path) -> None:
@@ -107,11 +100,9 @@ def main(kind: str, folder: str) -> int:
             read_text(Path(folder))
         else:
             run_graph(Path(folder))
-    except EdgewiseError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
     except BaseException as error:  # tokenizers panics with an exception that is no Exception
-        print(f"{reading}: {one_line(error)}", file=sys.stderr)
+        text = " ".join(str(error).split()) if isinstance(error, EdgewiseError) else one_line(error)
+        print(text if folder in text else f"{reading}: {text}", file=sys.stderr)
         return 1
     return 0
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgewise.passes import Pass
     from edgewise.pipeline import build, export
     from edgewise.recipe import Recipe, RecipeStep
+    from edgewise.runtime.result import Result
+    from edgewise.runtime.runner import Runner
     from edgewise.search.protocol import Search
     from edgewise.target import Target
 
@@ -31,6 +33,8 @@ _HOMES = {
     "Pass": "edgewise.passes",
     "Recipe": "edgewise.recipe",
     "RecipeStep": "edgewise.recipe",
+    "Result": "edgewise.runtime.result",
+    "Runner": "edgewise.runtime.runner",
     "Search": "edgewise.search.protocol",
     "Target": "edgewise.target",
     "build": "edgewise.pipeline",
@@ -48,6 +52,8 @@ __all__ = [
     "Pass",
     "Recipe",
     "RecipeStep",
+    "Result",
+    "Runner",
     "Search",
     "Target",
     "__version__",

@@ -1,1 +1,1 @@
-"""sdk, runtime: what ships to a device: sessions, caches, the runner. Imports numpy, onnxruntime and tokenizers only."""
+"""sdk, runtime: what ships to a device: sessions, caches, the runner. numpy, onnxruntime and tokenizers."""

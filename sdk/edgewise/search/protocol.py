@@ -29,17 +29,21 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a search wants done before it goes on."""
+    """What a search wants done before it goes on: rows released, tokens emitted, rows extended, in this order.
+
+    What is emitted is final: it is streamed, and stop rules (end-of-sequence tokens and the limit among them) see
+    each token. A search that emits leaves ending to the rules, and returns when `Reply.stopped` says so.
+    """
 
     extend: tuple[Extend, ...] = ()
     release: tuple[tuple[int, int], ...] = ()  # (model, row): rows live until released
-    emit: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (sequence, tokens that are final): what is streamed
+    emit: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (sequence, tokens that are final)
     hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a search gets back; arrays are views, valid until the next yield."""
+    """What a search gets back; arrays are views, valid until the next yield, and may be written to."""
 
     logits: tuple[FloatArray, ...] = ()  # per Extend, [scores, vocabulary]
     hidden: tuple[FloatArray, ...] | None = None
@@ -92,4 +96,4 @@ class Search(ABC):
 
     @abstractmethod
     def flow(self, context: Context) -> Flow:
-        """Yield requests, receive replies, return the sequences, best first."""
+        """Yield requests, receive replies, return the sequences, best first; none where all was emitted."""

@@ -1,0 +1,78 @@
+"""sdk, runtime: ONNX Runtime as a bundle needs it: no telemetry, no options from a model, no silent fallback."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from edgewise.bundle.manifest import Provider
+from edgewise.errors import BundleError, TargetError
+from edgewise.extras import extras
+from edgewise.options import known
+from edgewise.runtime.threads import physical_cores
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
+with extras():
+    import onnxruntime
+
+onnxruntime.disable_telemetry_events()
+
+CPU = Provider("CPUExecutionProvider")
+FATAL = 4  # its own log repeats on stderr what the exception says
+
+
+def open_graph(
+    path: Path,
+    *,
+    providers: Sequence[Provider] = (CPU,),
+    threads: int | None = None,
+    entries: Mapping[str, str] | None = None,
+) -> Any:
+    """An `onnxruntime.InferenceSession` on exactly these providers (CPU takes what they leave).
+
+    Raises TargetError for a provider that is not there, BundleError for a graph that does not load.
+    """
+    os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set session options
+    _check_available(providers)
+    wanted = [(provider.name, dict(provider.options)) for provider in providers]
+    try:
+        session = onnxruntime.InferenceSession(
+            os.fspath(path), _session_options(threads, entries or {}), wanted, enable_fallback=0
+        )
+    except Exception as error:
+        raise BundleError(f"{path}: {first_line(error)}") from error
+    if missing := {provider.name for provider in providers} - set(session.get_providers()):
+        raise TargetError(f"{path}: {known(missing)} did not start; running: {known(session.get_providers())}")
+    return session
+
+
+def in_place(array: NDArray[Any]) -> Any:
+    """An `OrtValue` on the memory of an array, which must outlive it: what is written there later is seen."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def first_line(error: BaseException) -> str:
+    """What ONNX Runtime said, without what its log adds."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_available(providers: Sequence[Provider]) -> None:
+    available = onnxruntime.get_available_providers()
+    for provider in providers:
+        if provider.name not in available:
+            raise TargetError(
+                f"the bundle runs on {provider.name}, and this onnxruntime has: {known(available)}; "
+                "install the onnxruntime of that device"
+            )
+
+
+def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = physical_cores() if threads is None else threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = FATAL
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options

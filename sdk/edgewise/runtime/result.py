@@ -1,0 +1,66 @@
+"""sdk, runtime: what a generation gives: pieces as they come, and at the end the result with its timings."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step added: tokens, and the text that became certain (it lags behind, and is often empty).
+
+    It prints as its text.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time of a generation went. Seconds on a monotonic clock; rates are tokens per second.
+
+    A rate is None where there is nothing to measure it by: the decode rate of a single token.
+    """
+
+    load_s: float  # opening the bundle, once per runner
+    prompt_tokens: int
+    new_tokens: int
+    time_to_first_token_s: float | None  # the prefill, and the choice of the first token
+    total_s: float
+    prefill_tokens_per_s: float | None  # prompt tokens by the time to the first new one
+    decode_tokens_per_s: float | None  # new tokens but the first, by the time after the first
+    peak_memory_bytes: int | None  # of the process, so far; None where the system does not tell
+
+
+@dataclass(frozen=True)
+class Result:
+    """A generated text; the prompt is in neither its text nor its tokens.
+
+    `finish_reason` is the name of the rule that ended it ("eos", "stop", "length", "time", or a plugin's),
+    or "cancelled". The token that ends a sequence is not part of it; of a stop string the tokens are, the text is not.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    timings: Timings
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has held so far, in bytes; None where the system does not tell."""
+    try:
+        # not getrusage first: its figure begins with what the parent process held
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,232 @@
+"""sdk, runtime: a bundle that answers: text in, text out."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from edgewise.bundle.read import Bundle
+from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.options import parse
+from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
+from edgewise.runtime.model import Model
+from edgewise.runtime.result import Result
+from edgewise.runtime.rows import Rows
+from edgewise.runtime.session import Session
+from edgewise.runtime.stream import Stream
+from edgewise.search.protocol import Context, Processor, Search
+from edgewise.search.stops import Eos, MaxTokens, StopRule, StopStrings, TimeLimit
+from edgewise.text.chat import ChatTemplate, Message
+from edgewise.text.stream import TextStream
+from edgewise.text.tokenizer import Tokenizer
+
+MAX_TOKENS = 256  # new tokens when the caller does not say, or what is left of the context
+LONGEST_TOKEN = 1024  # characters; a text that no context could hold is refused before it is encoded
+
+
+class Runner:
+    """A bundle, open: `generate`, `stream` and `chat`. Close it, or use it in a `with`, to give its memory back.
+
+    Generations are independent of each other; each has its own cache, sized by its prompt and `max_tokens`. Several
+    may be under way at once, also in several threads, a thread at a time for each.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        *,
+        template: ChatTemplate | None = None,
+        config: Mapping[str, Any] | None = None,
+        name: str = "bundle",
+        load_s: float = 0.0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._model: Model | None = model
+        self._template = template
+        self._config = dict(config or {})
+        self._name = name
+        self.load_s = load_s
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, threads: int | None = None, verify: bool = True, context: int | None = None
+    ) -> "Runner":
+        """The runner of a bundle. `threads`: as many as physical cores, unless it is given.
+
+        `context` bounds the prompt and the answer together: what the bundle was built for, unless it is given.
+        Models whose rotary table follows the context (dynamic, longrope) take the table of that context.
+        """
+        started = time.perf_counter()
+        bundle = Bundle.open(path, verify=verify)
+        tokenizer = Tokenizer.load(bundle.path)
+        return cls(
+            Model.load(bundle.path, bundle.manifest, threads=threads, context=context),
+            tokenizer,
+            template=ChatTemplate.load(bundle.path, tokenizer),
+            config=read_generation_config(bundle.path),
+            name=str(bundle.path),
+            load_s=time.perf_counter() - started,
+        )
+
+    @property
+    def model(self) -> Model:
+        """What computes scores, with the facts about it and its context."""
+        if self._model is None:
+            raise GenerationError(f"the runner of {self._name} is closed")
+        return self._model
+
+    def session(self, *, capacity: int) -> Session:
+        """A cache of its own for so many tokens, for those who work with scores themselves."""
+        return Session(self.model, capacity=capacity)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        search: str | Search | None = None,
+        seed: int | None = None,
+        stop: str | Iterable[str | StopRule] = (),
+        time_limit: float | None = None,
+        processors: Iterable[Processor] = (),
+    ) -> Result:
+        """The continuation of a prompt; the options are those of `stream`."""
+        return self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            search=search,
+            seed=seed,
+            stop=stop,
+            time_limit=time_limit,
+            processors=processors,
+        ).result()
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int | None = None,
+        search: str | Search | None = None,
+        seed: int | None = None,
+        stop: str | Iterable[str | StopRule] = (),
+        time_limit: float | None = None,
+        processors: Iterable[Processor] = (),
+    ) -> Stream:
+        """The answer to a conversation, `[{"role": "user", "content": "..."}]`; the options are those of `stream`."""
+        return self.stream(
+            self.encode_chat(messages),
+            max_tokens=max_tokens,
+            search=search,
+            seed=seed,
+            stop=stop,
+            time_limit=time_limit,
+            processors=processors,
+        )
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        search: str | Search | None = None,
+        seed: int | None = None,
+        stop: str | Iterable[str | StopRule] = (),
+        time_limit: float | None = None,
+        processors: Iterable[Processor] = (),
+    ) -> Stream:
+        """The continuation of a prompt, piece by piece. A prompt is a text or tokens; the text of tokens stands alone.
+
+        max_tokens: new tokens at most: 256, or what is left of the context. search: a name or a search with its
+        options; by default what the checkpoint's generation config asks for. seed: the same seed gives the same
+        output. stop: texts (and rules) that end it. time_limit: seconds; it is looked at after each token.
+        Raises GenerationError, ContextOverflow (with the numbers) and OptionError.
+        """
+        tokens = self._encode(prompt)
+        limit = self._limit(len(tokens), max_tokens)
+        eos = eos_tokens(self._config, self.model.facts.eos)
+        context = Context(tokens, limit, eos, tuple(processors), _random(seed))
+        after = tokens if isinstance(prompt, str) else ()
+        return Stream(
+            self._search(search).flow(context),
+            Rows(self.model, capacity=len(tokens) + limit),
+            (Eos(eos), *_stops(stop), MaxTokens(limit), *_time(time_limit)),
+            lambda: TextStream(self.tokenizer, after=after),
+            prompt_tokens=len(tokens),
+            load_s=self.load_s,
+        )
+
+    def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """A conversation as tokens, up to where the answer begins. What users wrote is never a control token."""
+        if self._template is None:
+            raise GenerationError(
+                f"{self._name} has no chat template: it continues texts; use: edgewise run {self._name} TEXT"
+            )
+        return self._template.encode(messages)
+
+    def close(self) -> None:
+        """Give the memory of the model back, once generations that are under way are done with it."""
+        self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        if isinstance(prompt, str) and len(prompt) > LONGEST_TOKEN * self.model.context:
+            raise ContextOverflow(
+                f"the prompt has {len(prompt):,} characters; the context is {self.model.context:,} tokens"
+            )
+        if len(prompt) == 0:
+            raise GenerationError("the prompt is empty; give at least one character")
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(int, prompt))
+        if not tokens:
+            raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
+        return tokens
+
+    def _limit(self, prompt: int, max_tokens: int | None) -> int:
+        context, longest = self.model.context, self.model.facts.context_length
+        left = context - prompt
+        more = f" (it can be opened with up to {longest:,})" if longest > context else ""
+        if left < 1:
+            raise ContextOverflow(
+                f"the prompt has {prompt:,} tokens, and the context is {context:,}{more}: nothing is left for an answer"
+            )
+        if max_tokens is not None and max_tokens > left:
+            raise ContextOverflow(
+                f"the prompt has {prompt:,} tokens; {max_tokens:,} new ones make {prompt + max_tokens:,}, "
+                f"and the context is {context:,}{more}"
+            )
+        return min(MAX_TOKENS, left) if max_tokens is None else max_tokens
+
+    def _search(self, search: str | Search | None) -> Search:
+        if search is None:
+            return default_search(self._config)
+        if isinstance(search, Search):
+            return search
+        if not isinstance(search, str):
+            raise OptionError(f"search is {search!r}; it must be the name of a search, or a search with its options")
+        from edgewise.registry import registry
+
+        return parse(registry().searches.get(search), {}, what=f"search '{search}'")
+
+
+def _stops(stop: str | Iterable[str | StopRule]) -> list[StopRule]:
+    given = (stop,) if isinstance(stop, str) else tuple(stop)
+    strings = tuple(rule for rule in given if isinstance(rule, str))
+    rules: list[StopRule] = [rule for rule in given if not isinstance(rule, str)]
+    return [StopStrings(strings), *rules] if strings else rules
+
+
+def _time(seconds: float | None) -> list[StopRule]:
+    return [] if seconds is None else [TimeLimit(seconds)]
+
+
+def _random(seed: int | None) -> np.random.Generator:
+    if seed is not None and seed < 0:
+        raise OptionError(f"seed is {seed}; it must be 0 or above")
+    return np.random.default_rng(seed)

@@ -1,0 +1,151 @@
+"""sdk, runtime: one sequence: its keys and values, and the scores of what may come next."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.errors import ContextOverflow, GenerationError
+from edgewise.runtime.model import KEEP, Model
+from edgewise.runtime.ort import first_line, in_place
+from edgewise.search.protocol import FloatArray
+
+CHUNK = 512  # tokens that a prefill computes at a time: it bounds the memory of activations
+
+
+class Session:
+    """One KV cache. `prefill` and `decode` append tokens and return the scores of what may follow them.
+
+    Buffers hold `capacity` tokens, are bound once and written in place; they grow (at least double, up to the
+    model's context) only when more is appended than was asked for. Scores are a view, valid until the next call.
+    Whatever fails leaves the session as it was. A session belongs to one thread at a time; several share a model.
+    """
+
+    def __init__(self, model: Model, *, capacity: int, chunk: int = CHUNK) -> None:
+        self.model = model
+        self.length = 0
+        self.capacity = 0
+        self.chunk = chunk
+        self._binding = model.graph.io_binding()
+        self._buffers: list[NDArray[np.generic]] = []
+        self._keep = np.ones(1, np.int64)
+        self._ids = np.zeros(chunk, np.int64)
+        self._logits = np.zeros((1, model.facts.vocab_size), np.float32)
+        self._shape = (0, 0, 0)
+        self._bind_once()
+        self._allocate(capacity)
+
+    def prefill(self, tokens: Sequence[int], *, scores: int = 1) -> FloatArray:
+        """Append tokens, a chunk at a time; the scores after the last `scores` of them, `[scores, vocabulary]`."""
+        ids = self._checked(tokens)
+        if not 1 <= scores <= len(ids):
+            raise GenerationError(f"{scores} positions cannot be scored when {len(ids)} tokens are appended")
+        start = self.length
+        self._reserve(start + len(ids))
+        if len(self._logits) < scores:
+            self._logits = np.zeros((scores, self.model.facts.vocab_size), np.float32)
+            self._shape = (0, 0, 0)
+        first = len(ids) - scores  # the first position whose scores are wanted
+        for begin in range(0, len(ids), self.chunk):
+            end = min(begin + self.chunk, len(ids))
+            self._ids[: end - begin] = ids[begin:end]
+            row = max(0, begin - first)
+            self._run(start + begin, end - begin, row, max(1, end - max(begin, first)))
+        self._check_finite(scores, start + len(ids))
+        self.length = start + len(ids)
+        return self._logits[:scores]
+
+    def decode(self, token: int) -> FloatArray:
+        """Append one token; the scores of the next, `[1, vocabulary]`."""
+        if not 0 <= token < self.model.facts.vocab_size:
+            raise GenerationError(_not_a_token(token, self.model))
+        if self.length >= self.capacity:
+            self._reserve(self.length + 1)
+        self._ids[0] = token
+        self._run(self.length, 1, 0, 1)
+        self._check_finite(1, self.length + 1)
+        self.length += 1
+        return self._logits[:1]
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if not 0 <= length <= self.length:
+            raise GenerationError(f"cannot rewind to {length} tokens: the session holds {self.length}")
+        self.length = length
+
+    def fork(self, length: int | None = None) -> "Session":
+        """A session of its own with the same first tokens (all of them, or `length`); the cache is copied."""
+        kept = self.length if length is None else length
+        other = Session(self.model, capacity=self.capacity, chunk=self.chunk)
+        for mine, copy in zip(self._buffers, other._buffers, strict=True):
+            copy[:, :, :kept] = mine[:, :, :kept]
+        other.length = self.length
+        other.rewind(kept)
+        return other
+
+    def _checked(self, tokens: Sequence[int]) -> NDArray[np.int64]:
+        ids = np.asarray(tokens, np.int64)
+        if not len(ids):
+            raise GenerationError("no tokens were given to append")
+        for token in (int(ids.min()), int(ids.max())):
+            if not 0 <= token < self.model.facts.vocab_size:
+                raise GenerationError(_not_a_token(token, self.model))
+        return ids
+
+    def _reserve(self, tokens: int) -> None:
+        if tokens > self.model.context:
+            raise ContextOverflow(f"{tokens} tokens do not fit in the context of {self.model.context}")
+        if tokens > self.capacity:
+            self._allocate(min(self.model.context, max(tokens, 2 * self.capacity)))
+
+    def _allocate(self, capacity: int) -> None:
+        """Buffers for so many tokens, with what is in the cache, bound as the past and the present of each layer."""
+        if not 0 < capacity <= self.model.context:
+            raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
+        buffers: list[NDArray[np.generic]] = []
+        for i, tensor in enumerate(self.model.cache):
+            buffer = np.zeros(tensor.shape(capacity), tensor.dtype)
+            if self.length:
+                buffer[:, :, : self.length] = self._buffers[i][:, :, : self.length]
+            place = ("cpu", 0, tensor.dtype.type, buffer.shape, buffer.ctypes.data)
+            self._binding.bind_input(tensor.past, *place)
+            self._binding.bind_output(tensor.present, *place)
+            buffers.append(buffer)
+        self._buffers, self.capacity = buffers, capacity
+
+    def _bind_once(self) -> None:
+        """The optional inputs: how many positions to score, and rotary tables that follow the context."""
+        for name, array in {KEEP: self._keep, **self.model.rotary}.items():
+            self._binding.bind_ortvalue_input(name, in_place(array))
+
+    def _run(self, start: int, count: int, row: int, scores: int) -> None:
+        """Compute `count` tokens of `_ids` after the first `start`, with scores written from `row` on."""
+        if self._shape != (count, row, scores):
+            self._bind_shape(count, row, scores)
+        mask = self.model.ones
+        self._binding.bind_input("attention_mask", "cpu", 0, np.int64, (1, start + count), mask.ctypes.data)
+        try:
+            self.model.graph.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise GenerationError(f"ONNX Runtime failed after {start} tokens: {first_line(error)}") from error
+
+    def _bind_shape(self, count: int, row: int, scores: int) -> None:
+        logits = self._logits[row : row + scores]
+        self._keep[0] = scores
+        self._binding.bind_input("input_ids", "cpu", 0, np.int64, (1, count), self._ids.ctypes.data)
+        self._binding.bind_output("logits", "cpu", 0, np.float32, (1, *logits.shape), logits.ctypes.data)
+        self._shape = (count, row, scores)
+
+    def _check_finite(self, scores: int, length: int) -> None:
+        """The maximum of a row shows a NaN or an infinity anywhere in it, and costs a fifth of looking at all."""
+        for row in self._logits[:scores]:
+            if not math.isfinite(row.max()):
+                raise GenerationError(
+                    f"the model's scores after {length} tokens are not finite (NaN or infinity): "
+                    "its weights are damaged, or overflow in this precision"
+                )
+
+
+def _not_a_token(token: int, model: Model) -> str:
+    return f"token {token} does not exist: the vocabulary has {model.facts.vocab_size}, from 0 on"

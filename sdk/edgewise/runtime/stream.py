@@ -1,0 +1,84 @@
+"""sdk, runtime: a generation under way, and its timings."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Self
+
+from edgewise.runtime.drive import Tracks, drive
+from edgewise.runtime.result import Piece, Result, Timings, peak_memory
+from edgewise.runtime.rows import Rows
+from edgewise.runtime.track import Track
+from edgewise.search.protocol import Flow
+from edgewise.search.stops import StopRule
+from edgewise.text.stream import TextStream
+
+
+class Stream(Iterator[Piece]):
+    """The pieces of a generation as they come. `result()` runs it to its end, `close()` cancels it.
+
+    Nothing is computed before the first piece is asked for; its clock starts then.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        rows: Rows,
+        rules: Sequence[StopRule],
+        text: Callable[[], TextStream],
+        *,
+        prompt_tokens: int,
+        load_s: float,
+    ) -> None:
+        self._tracks = Tracks(lambda: Track(rules, text(), self._seconds))
+        self._pieces = self._run(flow, rows)
+        self._prompt_tokens = prompt_tokens
+        self._load_s = load_s
+        self._started: float | None = None
+        self._first: float | None = None  # seconds to the first token
+        self._last = 0.0  # seconds to the last one
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Piece:
+        if self._started is None:
+            self._started = time.perf_counter()
+        piece = next(self._pieces)
+        if piece.tokens:
+            self._last = self._seconds()
+            self._first = self._first or self._last
+        return piece
+
+    def close(self) -> None:
+        """Stop here: what was generated so far becomes the result, with the reason "cancelled"."""
+        self._pieces.close()
+
+    def result(self) -> Result:
+        """The whole of it, once what remains of it is generated."""
+        for _ in self:
+            pass
+        track = self._tracks[0]
+        return Result(track.text, tuple(track.tokens), track.reason or "cancelled", self._timings(len(track.tokens)))
+
+    def _run(self, flow: Flow, rows: Rows) -> Generator[Piece, None, None]:
+        found = yield from drive(flow, rows, self._tracks)
+        track = self._tracks[0]
+        if found:  # a search need not emit what it returns at its end
+            yield self._tracks.emit(0, found[0].tokens[len(track.tokens) :])
+        yield track.finish("eos")
+
+    def _seconds(self) -> float:
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    def _timings(self, tokens: int) -> Timings:
+        decoding = self._last - (self._first or 0.0)
+        return Timings(
+            load_s=self._load_s,
+            prompt_tokens=self._prompt_tokens,
+            new_tokens=tokens,
+            time_to_first_token_s=self._first,
+            total_s=self._last,
+            prefill_tokens_per_s=self._prompt_tokens / self._first if self._first else None,
+            decode_tokens_per_s=(tokens - 1) / decoding if tokens > 1 and decoding > 0 else None,
+            peak_memory_bytes=peak_memory(),
+        )

@@ -1,0 +1,73 @@
+"""sdk, runtime: a sequence on its way: its tokens, its text, and the rules that may end it."""
+
+from collections.abc import Callable, Sequence
+
+from edgewise.runtime.result import Piece
+from edgewise.search.stops import Progress, StopRule, Verdict
+from edgewise.text.stream import TextStream
+
+
+class Track:
+    """Takes the tokens that a search emits and hands out text that no rule can take back.
+
+    Where several rules stop at one token, the first of them gives the reason, and the text is cut by all.
+    """
+
+    def __init__(self, rules: Sequence[StopRule], stream: TextStream, seconds: Callable[[], float]) -> None:
+        self.tokens: list[int] = []
+        self.reason: str | None = None
+        self._rules = tuple(rules)
+        self._stream = stream
+        self._tail = ""  # text that is not handed out yet
+        self._texts: list[str] = []
+        self._seconds = seconds  # since the generation began
+
+    @property
+    def text(self) -> str:
+        """All that was handed out."""
+        return "".join(self._texts)
+
+    def push(self, tokens: Sequence[int]) -> Piece:
+        """Take tokens until a rule stops: those that it took, and the text that became certain."""
+        before, texts = len(self.tokens), []
+        for token in tokens:
+            if self.reason is None:
+                texts.append(self._take(token))
+        text = "".join(texts)
+        self._texts.append(text)
+        return Piece(text, tuple(self.tokens[before:]))
+
+    def finish(self, reason: str) -> Piece:
+        """End the sequence for a reason of the caller's; nothing happens to one that a rule has ended."""
+        if self.reason is not None:
+            return Piece("", ())
+        self.reason = reason
+        text = self._tail + self._stream.flush()
+        self._texts.append(text)
+        return Piece(text, ())
+
+    def _take(self, token: int) -> str:
+        self.tokens.append(token)
+        piece = self._stream.push(token)
+        self._tail += piece
+        progress = Progress(self.tokens, piece, self._tail, self._seconds())
+        hold = 0
+        stops: list[Verdict] = []
+        for rule in self._rules:
+            verdict = rule.check(progress)
+            hold = max(hold, verdict.hold)
+            if verdict.stop:
+                self.reason = self.reason or rule.name
+                stops.append(verdict)
+        if stops:
+            return self._end(stops)
+        certain = len(self._tail) - hold
+        text, self._tail = self._tail[:certain], self._tail[certain:]
+        return text
+
+    def _end(self, stops: list[Verdict]) -> str:
+        if not all(verdict.keep for verdict in stops):
+            self.tokens.pop()
+        cut = max(verdict.cut for verdict in stops)
+        spelled = any(verdict.cut and verdict.keep for verdict in stops)  # what is unfinished comes after the cut
+        return self._tail[: len(self._tail) - cut] + ("" if spelled else self._stream.flush())

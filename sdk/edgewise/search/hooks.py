@@ -1,0 +1,30 @@
+"""sdk, search: the searches, processors and stop rules that come with edgewise."""
+
+from edgewise.hookspecs import hookimpl
+
+
+@hookimpl
+def register_searches() -> dict[str, str]:
+    return {
+        "greedy": "edgewise.search.greedy:Greedy",
+        "sample": "edgewise.search.sample:Sample",
+    }
+
+
+@hookimpl
+def register_processors() -> dict[str, str]:
+    return {
+        "frequency_penalty": "edgewise.search.penalties:FrequencyPenalty",
+        "presence_penalty": "edgewise.search.penalties:PresencePenalty",
+        "repetition_penalty": "edgewise.search.penalties:RepetitionPenalty",
+    }
+
+
+@hookimpl
+def register_stop_rules() -> dict[str, str]:
+    return {
+        "eos": "edgewise.search.stops:Eos",
+        "length": "edgewise.search.stops:MaxTokens",
+        "stop": "edgewise.search.stops:StopStrings",
+        "time": "edgewise.search.stops:TimeLimit",
+    }

@@ -1,0 +1,111 @@
+"""sdk, search: what ends a sequence. Rules are independent: each says after every token whether it is over."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from edgewise.errors import OptionError
+
+
+@dataclass(slots=True)
+class Progress:
+    """A sequence as its rules see it, after each token."""
+
+    tokens: list[int]  # the new tokens, the last one included
+    piece: str  # text that the last token added
+    tail: str  # text that has not been handed out yet; `piece` is its end
+    seconds: float  # since the generation began
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule says. Characters are counted from the end of `Progress.tail`."""
+
+    stop: bool = False
+    hold: int = 0  # characters that may turn out not to belong to the text
+    cut: int = 0  # when it stops: characters that do not belong to it
+    keep: bool = True  # when it stops: whether the last token belongs to the sequence
+
+
+GO_ON = Verdict()
+STOP = Verdict(stop=True)
+
+
+class StopRule(Protocol):
+    """Ends sequences; it keeps no state of its own. Its name is the `finish_reason` of what it ends."""
+
+    name: ClassVar[str]
+
+    def check(self, progress: Progress) -> Verdict: ...
+
+
+@dataclass(frozen=True)
+class Eos:
+    """Ends a sequence before one of these tokens."""
+
+    name: ClassVar[str] = "eos"
+    tokens: frozenset[int]
+
+    def check(self, progress: Progress) -> Verdict:
+        if progress.tokens[-1] in self.tokens:
+            return Verdict(stop=True, cut=len(progress.piece), keep=False)
+        return GO_ON
+
+
+@dataclass(frozen=True)
+class StopStrings:
+    """Ends a sequence where one of these texts begins, also when it spans several tokens.
+
+    The tokens that spell it stay among the sequence's tokens; its text is cut.
+    """
+
+    name: ClassVar[str] = "stop"
+    strings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if "" in self.strings:
+            raise OptionError("a stop string is empty; it would end every text before it begins")
+
+    def check(self, progress: Progress) -> Verdict:
+        tail = progress.tail
+        places = [place for string in self.strings if (place := tail.find(string)) >= 0]
+        if places:
+            return Verdict(stop=True, cut=len(tail) - min(places))
+        return Verdict(hold=max((_overlap(tail, string) for string in self.strings), default=0))
+
+
+@dataclass(frozen=True)
+class MaxTokens:
+    """Ends a sequence after so many tokens."""
+
+    name: ClassVar[str] = "length"
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise OptionError(f"max_tokens is {self.count}; it must be 1 or more")
+
+    def check(self, progress: Progress) -> Verdict:
+        return STOP if len(progress.tokens) >= self.count else GO_ON
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """Ends a sequence at its first token after so many seconds."""
+
+    name: ClassVar[str] = "time"
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise OptionError(f"time_limit is {self.seconds}; it must be more than 0 seconds")
+
+    def check(self, progress: Progress) -> Verdict:
+        return STOP if progress.seconds >= self.seconds else GO_ON
+
+
+def _overlap(text: str, string: str) -> int:
+    """How many characters at the end of the text are the beginning of the string."""
+    for count in range(min(len(text), len(string) - 1), 0, -1):
+        if string.startswith(text[-count:]):
+            return count
+    return 0

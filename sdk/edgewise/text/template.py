@@ -1,0 +1,57 @@
+"""sdk, text: the jinja2 environment that chat templates are written for: that of transformers, in a sandbox."""
+
+import json
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from edgewise.errors import GenerationError
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def compile_template(source: str) -> "jinja2.Template":
+    """The template, ready to render. Raises GenerationError for one that cannot be read."""
+    import jinja2
+
+    try:
+        return _environment().from_string(source)
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise GenerationError(f"the chat template cannot be read: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _environment() -> "jinja2.Environment":
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.nodes import Node
+    from jinja2.parser import Parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` shows trainers which part is the model's; it renders as what it holds."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Parser) -> list[Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+    return environment
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise GenerationError(f"the chat template refuses the conversation: {' '.join(str(message).split())}")
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)

@@ -1,0 +1,96 @@
+"""sdk, text: the tokenizer of a bundle: what a user types never becomes a control token."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import tokenizers
+
+from edgewise.errors import BundleError, EdgewiseError, GenerationError
+
+FILE_NAME = "tokenizer.json"
+
+
+class Tokenizer:
+    """Text to tokens and back. Control tokens are those that the tokenizer's file marks as special."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._lock = Lock()  # the library's own object cannot be set and used at the same time
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        added = tokenizer.get_added_tokens_decoder()
+        self.control = {token: added[token].content for token in sorted(added) if added[token].special}
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer of a bundle. Raises BundleError."""
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise BundleError(f"{path} is missing: the bundle has no tokenizer")
+        with _guarded(BundleError, str(path)):
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """A text as a user writes it, with what the tokenizer puts around one (a first token, often).
+
+        What looks like a control token in it is text. Raises GenerationError for text that is not valid Unicode.
+        """
+        return tuple(self._encode(text, control=False, around=True).ids)
+
+    def encode_rendered(self, text: str, marks: Mapping[str, str]) -> tuple[int, ...]:
+        """A text as a chat template renders it, in which control tokens count, and marked ones do not.
+
+        `marks` are characters with what they stand for (see `edgewise.text.marks`). Without any, the text is encoded
+        as a whole, exactly as in training; with some, the stretches between control tokens are encoded one by one.
+        """
+        whole = self._encode(text, control=True, around=False)
+        spans = list(zip(whole.ids, whole.offsets, strict=True))
+        found = [(token, span) for token, span in spans if token in self.control]
+        literal = [(token, span) for token, span in found if self.control[token] in text[slice(*span)]]
+        if literal == found and not any(mark in text for mark in marks):
+            return tuple(whole.ids)
+        ids: list[int] = []
+        end = 0
+        for token, (start, stop) in literal:
+            ids += [*self._plain(text[end:start], marks), token]
+            end = stop
+        return (*ids, *self._plain(text[end:], marks))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; control tokens have none."""
+        with self._lock, _guarded(GenerationError, "the tokens cannot be decoded"):
+            return self._tokenizer.decode([token for token in tokens if token not in self.control], False)
+
+    def _plain(self, text: str, marks: Mapping[str, str]) -> Iterable[int]:
+        for mark, original in marks.items():
+            text = text.replace(mark, original)
+        return self._encode(text, control=False, around=False).ids if text else ()
+
+    def _encode(self, text: str, *, control: bool, around: bool) -> tokenizers.Encoding:
+        _check_unicode(text)
+        with self._lock, _guarded(GenerationError, "the text cannot be encoded"):
+            self._tokenizer.encode_special_tokens = not control
+            return self._tokenizer.encode(text, add_special_tokens=around)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise GenerationError(
+            f"the text is not valid Unicode: {text[error.start]!r} at character {error.start} is half of a character, "
+            "or a byte that was not UTF-8"
+        ) from error
+
+
+@contextmanager
+def _guarded(kind: type[EdgewiseError], what: str) -> Iterator[None]:
+    """The library's errors as ours; its panics are not even an Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise kind(f"{what}: {str(error).partition(chr(10))[0]}") from error
+        raise

@@ -19,7 +19,7 @@ def loads(content: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from error
     except RecursionError as error:
-        raise ValueError("not JSON that anybody means: nested too deep") from error
+        raise ValueError("nested too deep") from error
 
 
 def loads_object(content: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Session:
         self.capacity = 0
         self.chunk = chunk
         self._binding = model.graph.io_binding()
-        self._buffers: list[NDArray[np.generic]] = []
+        self._buffers: list[NDArray[Any]] = []
         self._keep = np.ones(1, np.int64)
         self._ids = np.zeros(chunk, np.int64)
         self._logits = np.zeros((1, model.facts.vocab_size), np.float32)
@@ -103,7 +104,7 @@ class Session:
         """Buffers for so many tokens, with what is in the cache, bound as the past and the present of each layer."""
         if not 0 < capacity <= self.model.context:
             raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
-        buffers: list[NDArray[np.generic]] = []
+        buffers: list[NDArray[Any]] = []
         for i, tensor in enumerate(self.model.cache):
             buffer = np.zeros(tensor.shape(capacity), tensor.dtype)
             if self.length:
@@ -116,7 +117,8 @@ class Session:
 
     def _bind_once(self) -> None:
         """The optional inputs: how many positions to score, and rotary tables that follow the context."""
-        for name, array in {KEEP: self._keep, **self.model.rotary}.items():
+        arrays: dict[str, NDArray[Any]] = {KEEP: self._keep, **self.model.rotary}
+        for name, array in arrays.items():
             self._binding.bind_ortvalue_input(name, in_place(array))
 
     def _run(self, start: int, count: int, row: int, scores: int) -> None:

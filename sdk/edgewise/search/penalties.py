@@ -16,7 +16,7 @@ from edgewise.search.protocol import FloatArray
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Makes tokens of the prompt and of the text so far less probable: a score above 0 is divided, others multiplied."""
+    """Makes tokens of the prompt and the text so far less probable: divides scores above 0, multiplies others."""
 
     name: ClassVar[str] = "repetition_penalty"
     penalty: float = 1.0  # above 1 discourages, below 1 encourages

@@ -239,3 +239,11 @@ def test_the_card_says_what_was_built_and_how_large_it_is(pycoder_bundle: Bundle
     assert "# llama, 5.8 million parameters, for cpu-x64" in text
     assert "`quantize`: bits = 4, block_size = 128" in text
     assert f"edgewise {pycoder_bundle.manifest.edgewise}" in text
+
+
+def test_the_card_of_a_measured_build_says_how_fast_it_is_and_where(pycoder: Path, tmp_path: Path) -> None:
+    bundle = build(pycoder, output=tmp_path / "model.edge", measure=True, load_check=False)
+    assert Bundle.open(bundle.path) == bundle
+    speed = bundle.manifest.card["speed"]
+    assert speed["decode_tokens_per_s"] > 0
+    assert speed["processor"] in (bundle.path / "README.md").read_text()

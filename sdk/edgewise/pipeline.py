@@ -1,6 +1,7 @@
 """sdk: checkpoint to bundle: the whole of `edgewise build` and `edgewise export`."""
 
 import logging
+import platform
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -32,6 +33,7 @@ def build(
     context: int | None = None,
     force: bool = False,
     load_check: bool = True,
+    measure: bool = False,
     progress: Progress | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     ignore_config: Collection[str] = (),
@@ -39,8 +41,9 @@ def build(
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
     `recipe` replaces the target's own; `context` is what a session gets by default, in tokens; `force` replaces an
-    older bundle; `load_check` runs one token through the result before it takes its place; `on_plan` is shown the
-    plan before a weight is read; `ignore_config` names keys of config.json that change nothing.
+    older bundle; `load_check` runs one token through the result before it takes its place; `measure` puts the speed
+    of this machine on the card; `on_plan` is shown the plan before a weight is read; `ignore_config` names keys of
+    config.json that change nothing.
     """
     output = Path(output)
     with staged(output, force=force) as stage:
@@ -56,6 +59,8 @@ def build(
         manifest = finish(stage, files, prepared, plan, speed={})
         if load_check:
             _check_load(stage)
+        if measure:
+            manifest = finish(stage, files, prepared, plan, speed=_measure(stage, progress))
     return Bundle(output, manifest)
 
 
@@ -93,3 +98,28 @@ def _check_load(folder: Path) -> None:
     if problem := probe("graph", folder):
         raise BundleError(f"the bundle was built, and does not run: {problem}")
     logger.info("load check: %.2f s", time.perf_counter() - started)
+
+
+def _measure(folder: Path, progress: Progress | None) -> dict[str, float | int | str]:
+    """The speed of a bundle on this machine, for its card."""
+    from edgewise import bench
+
+    speed = bench.measure(folder, verify=False, progress=progress)
+    return {
+        "decode_tokens_per_s": round(speed.decode.mean, 1),
+        "prefill_tokens_per_s": round(speed.prefill.mean, 1),
+        "prompt_tokens": speed.prefill.tokens,
+        "new_tokens": speed.decode.tokens,
+        "threads": speed.threads,
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    """The name of this machine's processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

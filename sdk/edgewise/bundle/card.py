@@ -72,8 +72,16 @@ def _row(name: str, parameters: int, before: int, after: int) -> str:
 def _speed(data: Mapping[str, Any]) -> list[str]:
     if "speed" not in data:
         return []
-    figures = [f"- {name.replace('_', ' ')}: {value}" for name, value in data["speed"].items()]
-    return ["## Speed", "", "Measured on the machine that built it.", "", *figures, ""]
+    speed = data["speed"]
+    return [
+        "## Speed",
+        "",
+        f"On {speed['processor']}, {speed['threads']} threads:",
+        "",
+        f"- decode {speed['decode_tokens_per_s']:,} tokens/s, over {speed['new_tokens']} tokens",
+        f"- prefill {speed['prefill_tokens_per_s']:,} tokens/s, over {speed['prompt_tokens']} tokens",
+        "",
+    ]
 
 
 def _step(step: Mapping[str, Any]) -> str:

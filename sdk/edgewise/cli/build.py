@@ -73,6 +73,7 @@ def build(
             context=context,
             force=force,
             load_check=not no_load_check,
+            measure=measure,
             progress=progress,
             on_plan=lambda plan: talk(_text(plan)),
             ignore_config=ignore_config,

@@ -9,12 +9,15 @@ from typing import NoReturn
 import click
 
 from edgewise._version import __version__
+from edgewise.cli.bench import bench
 from edgewise.cli.build import build
+from edgewise.cli.chat import chat
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
 from edgewise.cli.listings import exporters, passes, searches, targets
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
+from edgewise.cli.run import run
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
 from edgewise.extras import extras
@@ -23,6 +26,7 @@ from edgewise.registry import Registry, registry
 
 COMMANDS = {
     "Make a bundle": (build, export),
+    "Run it": (run, chat, bench),
     "Look at it": (inspect, verify),
     "See what is installed": (targets, passes, exporters, searches, plugins),
 }

@@ -16,7 +16,7 @@ import blake3
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.errors import BundleError, GraphError
+from edgewise.errors import BundleError, EdgewiseError, GraphError
 from edgewise.tensors import Streamed, storage
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
@@ -110,6 +110,11 @@ def _serialize(model: ir.Model, places: dict[ir.Value, Place], location: str) ->
                 location, place.offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
             )
         return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
+    except ir.serde.SerdeError as error:  # a small tensor is read here; what is wrong with it lies below onnx_ir's words
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, EdgewiseError):
+            cause = cause.__cause__
+        raise cause or error from error
     finally:
         for value, original in originals.items():
             value.const_value = original

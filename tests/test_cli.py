@@ -133,8 +133,11 @@ BAD = {
             lambda tensors: tensors.update({"model.extra": {"dtype": "BF16", "shape": [0], "data_offsets": [0, 0]}})
         ),
     ),
-    "weights that are no numbers": Bad(
-        BUILD, "not a finite number", weights(lambda content: content[:-512] + b"\xff" * 512)
+    "a small tensor that holds no numbers": Bad(
+        BUILD, "'model.norm.weight' holds NaN", weights(lambda content: content[:-512] + b"\xff" * 512)
+    ),
+    "a matrix that holds no numbers": Bad(
+        BUILD, "NaN", weights(lambda content: content[:4_000_000] + b"\xff" * 512 + content[4_000_512:])
     ),
     "an output that exists": Bad(
         BUILD, "new.edge exists; to replace it, use --force", lambda folder: (folder / "new.edge").mkdir()

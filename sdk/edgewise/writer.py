@@ -110,7 +110,7 @@ def _serialize(model: ir.Model, places: dict[ir.Value, Place], location: str) ->
                 location, place.offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
             )
         return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
-    except ir.serde.SerdeError as error:  # a small tensor is read here; what is wrong with it lies below onnx_ir's words
+    except ir.serde.SerdeError as error:  # inline tensors are read here; the reason is below
         cause: BaseException | None = error
         while cause and not isinstance(cause, EdgewiseError):
             cause = cause.__cause__

@@ -1,5 +1,6 @@
 """tests: our reader of safetensors and the safetensors library agree, and what they disagree on we refuse."""
 
+import gc
 import json
 import os
 from collections.abc import Callable
@@ -243,19 +244,35 @@ def rewrite(path: Path) -> None:
     os.utime(path, ns=(0, 0))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (rewrite, "changed since its header was read"),
-        (lambda path: os.truncate(path, 100), "changed since its header was read"),
-        (os.unlink, "cannot be read: No such file or directory"),
-    ],
-)
-def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+@pytest.mark.parametrize("change", [rewrite, lambda path: os.truncate(path, 100), lambda path: os.truncate(path, 1000)])
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"w": np.ones((4, 4), np.float32)}))
     weight = read_tensors(path)["w"]
     weight.read(0, 1)
     change(path)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match="changed since its header was read"):
         weight.read(1, 2)
+
+
+@pytest.mark.parametrize("change", [os.unlink, lambda path: path.with_name("w").replace(path)])
+def test_a_file_whose_name_is_gone_is_read_to_its_end(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"w": np.ones((4, 4), np.float32)}))
+    path.with_name("w").write_bytes(save({"w": np.zeros((4, 4), np.float32)}))
+    weight = read_tensors(path)["w"]
+    change(path)
+    assert weight.read(1, 2).tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_file_is_closed_with_its_last_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"a": np.ones(4), "b": np.ones(4)}))
+    tensors = read_tensors(path)
+    last, descriptor = tensors.pop("b"), tensors.pop("a")._read.file.descriptor  # type: ignore[attr-defined]
+    gc.collect()
+    os.fstat(descriptor)
+    del last
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)

@@ -10,10 +10,8 @@ becomes resident, and a file that is cut meanwhile is an error instead of a SIGB
 import math
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +47,6 @@ DTYPES = {
     "F64": ir.DataType.DOUBLE,
 }
 
-Identity = tuple[int, int, int, int]
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -66,24 +62,54 @@ class Entry:
 def read_tensors(path: Path) -> dict[str, Streamed]:
     """The tensors of a file by name, unread. Raises CheckpointError, which names the file."""
     try:
-        with _opened(path) as (file, identity):
-            size = identity[2]
-            header = _read_header(file, size)
-            data = 8 + len(header)
-            entries = parse_header(header, size - data)
+        file = File(path)
+        header = _read_header(file)
+        data = 8 + len(header)
+        entries = parse_header(header, file.size - data)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return {e.name: Streamed(e.shape, e.dtype, Rows(path, identity, e, data), name=e.name) for e in entries}
+    return {e.name: Streamed(e.shape, e.dtype, Rows(file, e, data + e.start), name=e.name) for e in entries}
 
 
-def _read_header(file: FileIO, size: int) -> bytes:
-    prefix = file.read(8) or b""
+class File:
+    """A regular file, open until the last tensor that reads from it is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self.descriptor)
+            status = os.fstat(self.descriptor)
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("this is not a regular file")
+        self.size, self.modified = status.st_size, status.st_mtime_ns
+
+    def read(self, offset: int, view: memoryview) -> None:
+        """Fill the view. Raises CheckpointError, also when the file is not as it was when it was opened."""
+        try:
+            while view and (count := os.preadv(self.descriptor, [view], offset)):
+                view, offset = view[count:], offset + count
+            status = os.fstat(self.descriptor)
+        except OSError as error:
+            raise CheckpointError(f"cannot be read: {error.strerror}") from error
+        if view or (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+            raise CheckpointError("the file changed since its header was read; start again")
+
+
+def _read_header(file: File) -> bytes:
+    prefix = bytearray(min(8, file.size))
+    file.read(0, memoryview(prefix))
     length = int.from_bytes(prefix, "little")
-    if len(prefix) < 8 or length > size - 8:
-        raise CheckpointError(f"the file ends within its header ({size:,} bytes): it is truncated, or not safetensors")
+    if len(prefix) < 8 or length > file.size - 8:
+        size = f"{file.size:,} bytes"
+        raise CheckpointError(f"the file ends within its header ({size}): it is truncated, or not safetensors")
     if length > HEADER_BYTES:
         raise CheckpointError(f"the header has {length:,} bytes; more than {HEADER_BYTES:,} are not read")
-    return file.read(length) or b""
+    header = bytearray(length)
+    file.read(8, memoryview(header))
+    return bytes(header)
 
 
 def parse_header(header: bytes, data_bytes: int) -> list[Entry]:
@@ -134,26 +160,21 @@ def _is_sizes(value: Any) -> bool:
 
 @dataclass
 class Rows:
-    """Reads rows of one tensor. Refuses NaN and infinity, and a file that is not the one whose header was read."""
+    """Reads rows of one tensor, and refuses NaN and infinity."""
 
-    path: Path
-    identity: Identity
+    file: File
     entry: Entry
-    data: int  # where the data begins in the file
+    offset: int  # of the first row in the file
     finite: int = 0  # rows known to hold only numbers, from the first one on
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop, in the dtype of the file; a scalar is one row."""
         rows = np.empty((stop - start, *self.entry.shape[1:]), self.entry.dtype.numpy())
-        skip = start * (rows.nbytes // max(1, len(rows)))
+        row_bytes = rows.nbytes // max(1, len(rows))
         try:
-            with _opened(self.path) as (file, identity):
-                if identity != self.identity:
-                    raise CheckpointError("the file changed since its header was read; start again")
-                file.seek(self.data + self.entry.start + skip)
-                _fill(file, rows.reshape(-1).view(np.uint8).data)
+            self.file.read(self.offset + start * row_bytes, rows.reshape(-1).view(np.uint8).data)
         except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from error
+            raise CheckpointError(f"{self.file.path}: {error}") from error
         if stop > self.finite:
             self._check_finite(rows, start)
             self.finite = stop if start <= self.finite else self.finite
@@ -164,23 +185,4 @@ class Rows:
             return
         bad = next(i for i in range(len(rows)) if not is_finite(rows[i : i + 1], self.entry.dtype))
         where = f"tensor '{self.entry.name}' holds NaN or infinity (row {start + bad:,})"
-        raise CheckpointError(f"{self.path}: {where}: the checkpoint is damaged, or its training diverged")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[FileIO, Identity]]:
-    try:
-        with path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise CheckpointError("this is not a regular file")
-            yield file, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror}") from error
-
-
-def _fill(file: FileIO, view: memoryview) -> None:
-    while view:
-        if not (count := file.readinto(view)):
-            raise CheckpointError("the file ended early; it was cut while it was read")
-        view = view[count:]
+        raise CheckpointError(f"{self.file.path}: {where}: the checkpoint is damaged, or its training diverged")

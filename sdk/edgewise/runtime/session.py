@@ -85,6 +85,11 @@ class Session:
         other.rewind(kept)
         return other
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the cache."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int64]:
         ids = np.asarray(tokens, np.int64)
         if not len(ids):

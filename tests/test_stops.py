@@ -1,0 +1,179 @@
+"""tests: stop rules, and the text that they let through: nothing is handed out that a rule could take back."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models
+
+from edgewise.errors import OptionError
+from edgewise.options import parse
+from edgewise.registry import registry
+from edgewise.runtime.track import Track
+from edgewise.search.stops import GO_ON, STOP, Eos, MaxTokens, Progress, StopRule, StopStrings, TimeLimit, Verdict
+from edgewise.text.stream import TextStream
+from edgewise.text.tokenizer import Tokenizer
+
+EOS = 0
+WORDS = ("<eos>", *"ab\n", "ab", "ba", "aab", "\xe2", "\x82", "\xac")  # the last three: the bytes of a euro sign
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """Each token is its text; the last three are parts of a character."""
+    vocabulary = {word: number for number, word in enumerate(WORDS[:7])}
+    vocabulary |= {f"<0x{ord(word):02X}>": number for number, word in enumerate(WORDS[7:], start=7)}
+    library = Library(models.BPE(vocab=vocabulary, merges=[]))
+    library.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return Tokenizer(library)
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def track(tokenizer: Tokenizer, *rules: StopRule, clock: Clock | None = None) -> Track:
+    return Track(rules, TextStream(tokenizer), clock or Clock())
+
+
+def ids(words: Iterable[str]) -> list[int]:
+    return [WORDS.index(word) for word in words]
+
+
+def test_eos_ends_a_sequence_and_is_not_part_of_it(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, Eos(frozenset({EOS, 9})))
+    sequence.push(ids(["a", "b"]))
+    assert sequence.reason is None
+    piece = sequence.push([EOS, *ids(["a"])])
+    assert (sequence.reason, sequence.tokens, sequence.text) == ("eos", ids(["a", "b"]), "ab")
+    assert (piece.tokens, piece.text) == ((), "")
+
+
+def test_a_stop_string_ends_the_text_where_it_begins(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, StopStrings(("ba",)))
+    sequence.push(ids(["a", "ab", "ab", "b"]))
+    assert (sequence.reason, sequence.text) == ("stop", "aa")
+    assert sequence.tokens == ids(["a", "ab", "ab"]), "the token that completes it is the last"
+
+
+def test_text_that_may_begin_a_stop_string_is_held_back(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, StopStrings(("ab\n", "aab\nb")))
+    pieces = [sequence.push([token]).text for token in ids(["b", "a", "a", "b", "b", "ab", "\n"])]
+    assert pieces == ["b", "", "", "", "aabb", "", ""]
+    assert (sequence.reason, sequence.text) == ("stop", "baabb")
+
+
+def test_text_that_was_held_back_comes_when_the_sequence_ends_otherwise(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, StopStrings(("ab\n",)), MaxTokens(3))
+    assert [sequence.push([token]).text for token in ids(["b", "a", "b"])] == ["b", "", "ab"]
+    assert sequence.reason == "length"
+    unfinished = track(tokenizer, StopStrings(("ab\n",)))
+    unfinished.push(ids(["a"]))
+    assert unfinished.finish("eos").text == "a"
+
+
+def test_an_unfinished_character_is_shown_at_the_end_but_not_before_a_stop_string(tokenizer: Tokenizer) -> None:
+    cut = track(tokenizer, MaxTokens(3))
+    cut.push(ids(["a", "\xe2", "\x82"]))
+    assert cut.text == tokenizer.decode(cut.tokens) == "a\ufffd\ufffd"
+    stopped = track(tokenizer, StopStrings(("b",)))
+    stopped.push(ids(["a", "b"]))
+    assert stopped.text == "a"
+
+
+def test_length_counts_new_tokens_and_keeps_the_last(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, MaxTokens(2))
+    assert sequence.push(ids(["a", "b", "a"])).tokens == tuple(ids(["a", "b"]))
+    assert (sequence.reason, sequence.text) == ("length", "ab")
+
+
+def test_time_is_up_at_the_first_token_after_it(tokenizer: Tokenizer) -> None:
+    clock = Clock()
+    sequence = track(tokenizer, TimeLimit(2.0), clock=clock)
+    for seconds in (0.5, 1.9, 2.0):
+        assert sequence.reason is None
+        clock.seconds = seconds
+        sequence.push(ids(["a"]))
+    assert (sequence.reason, sequence.text) == ("time", "aaa")
+
+
+def test_of_several_rules_the_first_gives_the_reason_and_all_cut(tokenizer: Tokenizer) -> None:
+    together = track(tokenizer, Eos(frozenset({EOS})), StopStrings(("b",)), MaxTokens(2))
+    together.push(ids(["a", "ab"]))
+    assert (together.reason, together.text) == ("stop", "aa")
+    last = track(tokenizer, Eos(frozenset({EOS})), MaxTokens(2))
+    last.push([*ids(["a"]), EOS])
+    assert (last.reason, last.tokens) == ("eos", ids(["a"]))
+    length_first = track(tokenizer, MaxTokens(2), StopStrings(("b",)))
+    length_first.push(ids(["a", "ab"]))
+    assert (length_first.reason, length_first.text) == ("length", "aa")
+
+
+def test_nothing_is_taken_after_the_end(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, MaxTokens(1))
+    sequence.push(ids(["a"]))
+    assert sequence.push(ids(["b"])).tokens == ()
+    assert sequence.finish("eos").text == ""
+    assert (sequence.reason, sequence.text) == ("length", "a")
+
+
+class Vowels:
+    """A rule of somebody else's."""
+
+    name: ClassVar[str] = "vowels"
+
+    def check(self, progress: Progress) -> Verdict:
+        return STOP if progress.tail.count("a") == 2 else GO_ON
+
+
+def test_a_rule_of_somebody_else_s_works_like_ours(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, StopStrings(("aaaa",)), Vowels())
+    sequence.push(ids(["b", "a", "a", "a"]))
+    assert (sequence.reason, sequence.text) == ("vowels", "baa")
+
+
+texts = st.lists(st.sampled_from(WORDS[1:7]), max_size=30)
+
+
+@given(texts, st.lists(st.text("ab\n", min_size=1, max_size=5), min_size=1, max_size=3))
+@settings(max_examples=500, deadline=None)
+def test_the_pieces_are_the_text_before_the_first_stop_string(
+    tokenizer: Tokenizer, words: list[str], strings: list[str]
+) -> None:
+    sequence = track(tokenizer, StopStrings(tuple(strings)))
+    pieces = [sequence.push([token]).text for token in ids(words)] + [sequence.finish("eos").text]
+    text = "".join(words)
+    tokens = 0
+    while tokens < len(words) and not any(string in "".join(words[:tokens]) for string in strings):
+        tokens += 1
+    seen = "".join(words[:tokens])  # up to the token that completes a stop string
+    places = [seen.find(string) for string in strings if string in seen]
+    assert "".join(pieces) == sequence.text == (seen[: min(places)] if places else text)
+    assert sequence.reason == ("stop" if places else "eos")
+    assert sequence.tokens == ids(words[:tokens])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("length", {"count": 0}, "max_tokens is 0; it must be 1 or more"),
+        ("time", {"seconds": 0.0}, "time_limit is 0.0"),
+        ("time", {"seconds": float("nan")}, "time_limit is nan"),
+        ("stop", {"strings": ["a", ""]}, "a stop string is empty"),
+        ("stop", {}, "strings must be given"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse(registry().stop_rules.get(name), options, what=name)
+
+
+def test_every_rule_is_found_by_the_reason_that_it_gives() -> None:
+    for name in ("eos", "length", "stop", "time"):
+        assert registry().stop_rules.get(name).name == name

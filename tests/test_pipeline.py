@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -247,3 +249,32 @@ def test_the_card_of_a_measured_build_says_how_fast_it_is_and_where(pycoder: Pat
     speed = bundle.manifest.card["speed"]
     assert speed["decode_tokens_per_s"] > 0
     assert speed["processor"] in (bundle.path / "README.md").read_text()
+
+
+def test_inputs_and_dimensions_have_the_names_that_other_runtimes_look_for(pycoder_bundle: Bundle) -> None:
+    graph = onnx.load(pycoder_bundle.graph(), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    dims = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.input
+        if value.name not in weights
+    }
+    cache = {name: dims.pop(name) for name in list(dims) if name.startswith("past_key_values.")}
+    assert dims == {
+        "input_ids": ["batch_size", "sequence_length"],
+        "attention_mask": ["batch_size", "total_sequence_length"],
+    }
+    assert set(cache) == {f"past_key_values.{layer}.{part}" for layer in range(6) for part in ("key", "value")}
+    assert all(shape == ["batch_size", 2, "past_sequence_length", 64] for shape in cache.values())
+
+
+def test_a_build_takes_no_more_memory_than_its_plan_says(pycoder: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from edgewise.pipeline import build; from edgewise.runtime.result import peak_memory\n"
+        "plans = []\n"
+        "build(sys.argv[1], output=sys.argv[2], load_check=False, on_plan=plans.append)\n"
+        "print(peak_memory() / plans[0].build_memory)"
+    )
+    command = [sys.executable, "-c", program, str(pycoder), str(tmp_path / "model.edge")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0.3 < float(done.stdout) < 1

@@ -13,7 +13,7 @@ from edgewise.sizes import sizes_of, total
 from edgewise.steps import describe
 from edgewise.target import Number, Target
 
-BUILD_BYTES = 200 << 20  # what a build holds whatever the model: the interpreter, the graph, blocks of rows
+BUILD_BYTES = 120 << 20  # what a build holds whatever the model: the interpreter, the graph, blocks of rows
 RUN_BYTES = 100 << 20  # what a runner holds besides weights and cache: the libraries, activations
 
 

@@ -57,7 +57,7 @@ def _attention(layer: Layer, q: ir.Value, k: ir.Value, v: ir.Value, shared: Shar
         attributes["softcap"] = a.softcap
     inputs, name = [q, k, v, shared.mask(a.window), *shared.past[index]], f"{layer.path}self_attn"
     node = ir.node("Attention", inputs, attributes=attributes, num_outputs=3, name=name)
-    cache = ("batch", a.kv_heads, "total", a.head_dim)
+    cache = ("batch_size", a.kv_heads, "total_sequence_length", a.head_dim)
     y, *present = layer.builder.add(
         node,
         [

@@ -13,7 +13,7 @@ FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 Shape = Sequence[int | str]
 
-TOKENS = ("batch", "sequence")
+TOKENS = ("batch_size", "sequence_length")
 
 
 class Builder:

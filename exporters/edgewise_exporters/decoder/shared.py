@@ -10,8 +10,8 @@ from edgewise.rotary import table
 from edgewise.tensors import Streamed
 from edgewise_exporters.decoder.builder import BOOL, FLOAT, INT64, Builder, Shape
 
-KEYS: Shape = ("batch", 1, 1, "total")
-PAIRS: Shape = ("batch", 1, "sequence", "total")
+KEYS: Shape = ("batch_size", 1, 1, "total_sequence_length")
+PAIRS: Shape = ("batch_size", 1, "sequence_length", "total_sequence_length")
 
 
 class Shared:
@@ -22,13 +22,17 @@ class Shared:
 
     def __init__(self, builder: Builder, facts: Facts) -> None:
         self.builder, self.facts = builder, facts
-        self.tokens = builder.input("input_ids", INT64, ("batch", "sequence"))
-        self.valid = builder.input("attention_mask", INT64, ("batch", "total"))
-        self.positions = builder.input("position_ids", INT64, ("batch", "sequence"))
+        self.tokens = builder.input("input_ids", INT64, ("batch_size", "sequence_length"))
+        self.valid = builder.input("attention_mask", INT64, ("batch_size", "total_sequence_length"))
+        self.positions = builder.input("position_ids", INT64, ("batch_size", "sequence_length"))
         self.past = [self._past(layer) for layer in range(facts.layers)]
         self.tables = {name: (self._table(name, "cos"), self._table(name, "sin")) for name in facts.rotary}
         self.queries = self._op(
-            "queries", "Unsqueeze", self.positions, builder.integers(1, 3), shape=("batch", 1, "sequence", 1)
+            "queries",
+            "Unsqueeze",
+            self.positions,
+            builder.integers(1, 3),
+            shape=("batch_size", 1, "sequence_length", 1),
         )
         self.keys = self._key_positions()
         self.masks: dict[int | None, ir.Value] = {None: self._causal()}
@@ -45,7 +49,7 @@ class Shared:
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
         a = self.facts.attention[layer]
-        shape = ("batch", a.kv_heads, "past", a.head_dim)
+        shape = ("batch_size", a.kv_heads, "past_sequence_length", a.head_dim)
         key = self.builder.input(f"past_key_values.{layer}.key", FLOAT, shape)
         return key, self.builder.input(f"past_key_values.{layer}.value", FLOAT, shape)
 
@@ -64,12 +68,12 @@ class Shared:
 
     def _key_positions(self) -> ir.Value:
         one, axes = self.builder.integers(1), self.builder.integers(1, 2)
-        counted = self._op("counted", "CumSum", self.valid, one, shape=("batch", "total"))
-        places = self._op("places", "Sub", counted, one, shape=("batch", "total"))
+        counted = self._op("counted", "CumSum", self.valid, one, shape=("batch_size", "total_sequence_length"))
+        places = self._op("places", "Sub", counted, one, shape=("batch_size", "total_sequence_length"))
         return self._op("keys", "Unsqueeze", places, axes, shape=KEYS)
 
     def _causal(self) -> ir.Value:
-        real = self._op("real", "Cast", self.valid, shape=("batch", "total"), dtype=BOOL, to=BOOL)
+        real = self._op("real", "Cast", self.valid, shape=("batch_size", "total_sequence_length"), dtype=BOOL, to=BOOL)
         real = self._op("valid", "Unsqueeze", real, self.builder.integers(1, 2), shape=KEYS, dtype=BOOL)
         before = self._op("before", "LessOrEqual", self.keys, self.queries, shape=PAIRS, dtype=BOOL)
         return self._op("causal", "And", before, real, shape=PAIRS, dtype=BOOL)

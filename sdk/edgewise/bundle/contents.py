@@ -1,6 +1,7 @@
 """sdk, bundle: the files of a bundle beside the graph: what travels with a checkpoint, the card, the manifest."""
 
 import json
+import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,8 @@ from edgewise.plan import Plan
 from edgewise.prepare import Prepared
 from edgewise.registry import registry
 from edgewise.steps import record
+
+logger = logging.getLogger(__name__)
 
 GRAPH = "onnx/model.onnx"
 
@@ -54,6 +57,8 @@ def finish(
             generation=prepared.checkpoint.generation,
         )
         files[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(settings))
+    else:
+        logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     said = Manifest(
         format=manifest.FORMAT,
         edgewise=__version__,

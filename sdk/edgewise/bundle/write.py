@@ -24,28 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgewise.checkpoint import COMPANIONS
 from edgewise.errors import BundleError
 
 logger = logging.getLogger(__name__)
 
-# What a build or an export writes: nothing else is ever replaced.
-OURS = frozenset(
-    {
-        "LICENSE",
-        "README.md",
-        "chat_template.jinja",
-        "config.json",
-        "genai_config.json",
-        "generation_config.json",
-        "manifest.json",
-        "model.onnx",
-        "model.onnx_data",
-        "onnx",
-        "special_tokens_map.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
-)
+# What a build or an export writes: a folder with anything else in it is never replaced.
+OURS = {*COMPANIONS, "README.md", "genai_config.json", "manifest.json", "model.onnx", "model.onnx_data", "onnx"}
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100

@@ -41,7 +41,7 @@ class KeepLogits(Step):
                     if value not in cuts:
                         cuts[value] = insert_before(node, "Slice", [value, *bounds], [f"{value.name}.kept"])[0]
                     node.replace_input_with(index, cuts[value])
-        graph.outputs[0].shape = ir.Shape(("batch", "kept", get_facts(model).vocab_size))
+        graph.outputs[0].shape = ir.Shape(("batch_size", "kept", get_facts(model).vocab_size))
         return True
 
 

@@ -53,7 +53,7 @@ CASES = {
     ),
     "llama": Case("llama", "grouped queries"),
     "llama tied": Case("llama", "tied embedding", {"tie_word_embeddings": True, "head_dim": None}),
-    "llama biased": Case("llama", "biases", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
+    "llama biased": Case("llama", "biases, gelu", {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
     "llama linear": Case("llama", "rope linear", _rope("linear", factor=4.0), length=120),
     "llama dynamic": Case("llama", "rope dynamic", DYNAMIC, length=120, context=120, decode_context=96),
     "llama dynamic short": Case(

@@ -27,6 +27,8 @@ from edgewise_exporters.decoder import Decoder
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
+torch.set_num_threads(1)  # matrices this small take longer on two
+
 Logits = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 Row = Sequence[int] | Tokens
@@ -61,10 +63,10 @@ def oracle(name: str, home: Path) -> Oracle:
     checkpoint = tiny.checkpoint(case.family, home / "parity" / name.replace(" ", "-"), **case.overrides)
     tokens = np.random.default_rng(7).integers(3, tiny.VOCABULARY, (ROWS, case.length))
     with torch.no_grad():
-        logits = _reference(checkpoint)(torch.from_numpy(tokens)).logits.numpy()
+        logits = reference(checkpoint)(torch.from_numpy(tokens)).logits.numpy()
         # A model of its own: `dynamic` keeps the frequencies of the longest sequence it has seen.
         prompt = torch.from_numpy(tokens[:1, :PROMPT])
-        generated = _reference(checkpoint).generate(prompt, max_new_tokens=STEPS, do_sample=False)
+        generated = reference(checkpoint).generate(prompt, max_new_tokens=STEPS, do_sample=False)
     return Oracle(checkpoint, tokens, logits, tuple(generated[0, PROMPT:].tolist()))
 
 
@@ -73,7 +75,8 @@ def export(name: str, home: Path) -> ir.Model:
     return Decoder().export(Checkpoint.open(oracle(name, home).checkpoint))
 
 
-def _reference(checkpoint: Path) -> Any:
+def reference(checkpoint: Path) -> Any:
+    """The model as transformers loads it."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=torch.float32, attn_implementation="eager"
     )

@@ -12,7 +12,7 @@ transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-cal
 VOCABULARY = 160
 
 # Values that no family has by default, so that a key which is not read shows.
-COMMON = {
+COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -56,7 +56,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def checkpoint(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **overrides: Any) -> Path:
     """A checkpoint of that family under `folder`; the same one each time. `overrides` are keys of its configuration."""
-    values = deepcopy({**COMMON, **FAMILIES[family], **overrides})  # transformers writes into what it is given
+    values = deepcopy({**COMMON, **FAMILIES.get(family, {}), **overrides})  # transformers writes into what it is given
     config = transformers.AutoConfig.for_model(family, **values)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(0)
@@ -77,4 +77,5 @@ def _random(name: str, weight: torch.Tensor, generator: torch.Generator) -> torc
     if "embed_tokens" in name:
         return noise
     scale = PEAK if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.0
-    return noise * (scale / float(weight.shape[1]) ** 0.5)
+    scaled: torch.Tensor = noise * scale / weight.shape[1] ** 0.5
+    return scaled

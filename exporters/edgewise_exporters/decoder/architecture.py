@@ -35,27 +35,27 @@ def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
     defaults = {"rms_norm_eps": 1e-6, **family.defaults}
     config = Config(checkpoint.config, where="config.json", defaults=defaults)
     _refuse_other_methods(config)
-    attention_bias = family.attention_bias == "configured" and config.flag("attention_bias", False)
-    biases = (
-        {"attention.q", "attention.k", "attention.v"} if attention_bias or family.attention_bias == "qkv" else set()
-    )
     architecture = Architecture(
         family=family,
         facts=_facts(config, checkpoint.generation, family),
         intermediate_size=config.integer("intermediate_size"),
         norm_epsilon=config.number("rms_norm_eps"),
         activation=_activation(config, family),
-        attention_biases=frozenset(biases | ({"attention.o"} if attention_bias else set())),
+        attention_biases=_attention_biases(config, family),
         mlp_bias=family.mlp_bias == "configured" and config.flag("mlp_bias", False),
         embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
         logits_softcap=_softcap(config, family.logits_softcap_key),
     )
-    config.refuse_unread(HARMLESS | family.unused)
+    config.refuse_unread(
+        HARMLESS | family.unused, advice="if it does not, leave it out with ignore_config (--ignore-config)"
+    )
     return architecture
 
 
 def _facts(config: Config, generation: Mapping[str, Any], family: Family) -> Facts:
     attention = _attention(config, family)
+    rotary = read_rotary(config, family, attention[0].head_dim)
+    used = {a.rotary for a in attention}
     vocabulary = config.integer("vocab_size")
     tokens = Config({**config.data, **{key: value for key, value in generation.items() if value is not None}}, where="")
     return Facts(
@@ -64,7 +64,7 @@ def _facts(config: Config, generation: Mapping[str, Any], family: Family) -> Fac
         hidden_size=config.integer("hidden_size"),
         context_length=config.integer("max_position_embeddings", most=LONGEST),
         attention=attention,
-        rotary=read_rotary(config, family, attention[0].head_dim),
+        rotary={name: rotary[name] for name in rotary if name in used},
         bos=_first(_tokens(tokens, "bos_token_id", vocabulary)),
         eos=_tokens(tokens, "eos_token_id", vocabulary),
         pad=_first(_tokens(tokens, "pad_token_id", vocabulary)),
@@ -97,6 +97,14 @@ def _attention(config: Config, family: Family) -> tuple[Attention, ...]:
         )
         for kind, rotated in zip(types, rotates, strict=True)
     )
+
+
+def _attention_biases(config: Config, family: Family) -> frozenset[str]:
+    inner = frozenset({"attention.q", "attention.k", "attention.v"})
+    if family.attention_bias == "qkv":
+        return inner
+    configured = family.attention_bias == "configured" and config.flag("attention_bias", False)
+    return inner | {"attention.o"} if configured else frozenset()
 
 
 def _rotary_name(family: Family, layer_type: str) -> str:

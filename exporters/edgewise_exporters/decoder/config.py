@@ -1,10 +1,11 @@
 """exporters, decoder: reading a configuration strictly: a key is understood, known to be harmless, or refused."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgewise.errors import CheckpointError
+from edgewise.options import known
 
 HARMLESS = frozenset(
     {
@@ -35,6 +36,7 @@ HARMLESS = frozenset(
         "return_dict",
         "tokenizer_class",
         "torch_dtype",
+        "transformers.js_config",
         "transformers_version",
         "unsloth_fixed",
         "unsloth_version",
@@ -65,12 +67,10 @@ class Config:
             raise self.error(key, f"a whole number from {least} to {most}")
         return value
 
-    def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
+    def number(self, key: str, default: float | None = None, *, above: float = 0.0, most: float = 1e12) -> float:
         value = self._given(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise self.error(key, "a number")
-        if positive and value <= 0:
-            raise self.error(key, "a number above 0")
+        if not _is_number(value) or not above < value <= most:
+            raise self.error(key, f"a number above {above:g}, at most {most:g}")
         return float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -79,47 +79,43 @@ class Config:
             raise self.error(key, "true or false")
         return value
 
-    def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
+    def choice(self, key: str, names: Collection[str], default: str | None = None) -> str:
         value = self._given(key, default)
-        names = sorted(known)
-        if value not in names:
-            raise self.error(key, f"one of {', '.join(names)}")
+        if value not in list(names):
+            raise self.error(key, f"one of {known(names)}")
         return str(value)
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         values = self._given(key, None)
-        good = isinstance(values, list) and all(
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values
-        )
-        if not good or len(values) != count:
-            raise self.error(key, f"a list of {count} numbers")
+        if not isinstance(values, list) or len(values) != count or not all(_is_number(v) and v > 0 for v in values):
+            raise self.error(key, f"a list of {count} numbers above 0")
         return tuple(map(float, values))
 
-    def names(self, key: str, known: Iterable[str], count: int) -> tuple[str, ...]:
-        values, names = self._given(key, None), list(known)
+    def choices(self, key: str, names: Sequence[Any], count: int) -> tuple[Any, ...]:
+        values = self._given(key, None)
         if not isinstance(values, list) or len(values) != count or not all(value in names for value in values):
-            raise self.error(key, f"a list of {count}, each one of {', '.join(sorted(names))}")
+            raise self.error(key, f"a list of {count}, each one of {known(map(str, names))}")
         return tuple(values)
 
-    def table(self, key: str, *, defaults: Mapping[str, Any] | None = None) -> "Config":
+    def table(self, key: str) -> "Config":
         """The table under a key; an empty one where it is null or absent."""
         value = self.get(key)
         if value is not None and not isinstance(value, Mapping):
             raise self.error(key, "a table")
-        return Config(value or {}, where=f"{self.where}: {key}", defaults=defaults)
+        return Config(value or {}, where=f"{self.where}: {key}")
 
     def must_be(self, key: str, value: float) -> None:
         """Refuse a key that is given, and given as anything else."""
         if self.get(key) not in (None, value):
             raise self.error(key, f"{value!r}".lower())
 
-    def refuse_unread(self, harmless: Iterable[str] = ()) -> None:
+    def refuse_unread(self, harmless: Iterable[str] = (), *, advice: str | None = None) -> None:
         """Refuse the first key that nobody has read, is not harmless and is not switched off."""
         for key in sorted(set(self.data) - self.read - set(harmless)):
             if self.data[key] not in (None, False, 0, "", [], {}):
                 raise CheckpointError(
                     f"{self.where}: the key '{key}' ({_short(self.data[key])}) is not known here and may change the "
-                    "computation; if it does not, leave it out with ignore_config (--ignore-config)"
+                    f"computation; {advice or f'known: {known(self.read)}'}"
                 )
 
     def error(self, key: str, expected: str) -> CheckpointError:
@@ -132,6 +128,10 @@ class Config:
         if value is None:
             raise CheckpointError(f"{self.where}: '{key}' is missing")
         return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _short(value: Any) -> str:

@@ -48,7 +48,7 @@ def rotating(config: Config, layers: int) -> tuple[bool, ...]:
     listed = config.get("no_rope_layers")
     if listed is None:
         return tuple((layer + 1) % nth != 0 for layer in range(layers))
-    return tuple(flag != 0 for flag in config.numbers("no_rope_layers", layers))
+    return tuple(bool(flag) for flag in config.choices("no_rope_layers", (0, 1), layers))
 
 
 def _windows(config: Config) -> bool:
@@ -61,4 +61,4 @@ def _listed(config: Config, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """The configuration's own list, where it has one."""
     if config.get("layer_types") is None:
         return otherwise
-    return config.names("layer_types", (FULL, SLIDING), len(otherwise))
+    return config.choices("layer_types", (FULL, SLIDING), len(otherwise))

@@ -33,24 +33,24 @@ def _tables(config: Config, family: Family) -> dict[str, Config]:
         if name == "global" and scaling.data:
             table = scaling
         filled = {"rope_theta": theta if older[key] is None else older[key]}
-        tables[name] = Config(table.data, where=table.where, defaults=filled)
+        tables[name] = Config(table.data, where=table.where if table.data else config.where, defaults=filled)
     if len(family.rotary) > 1:
         parameters.refuse_unread()
     return tables
 
 
 def _rotary(table: Config, config: Config, family: Family, head_dim: int) -> Rotary:
-    older = table.get("rope_type") is None and table.get("type") is not None
-    kind = family.rope_types[table.choice("type" if older else "rope_type", family.rope_types, "default")]
+    spelling = "rope_type" if table.get("type") is None or table.get("rope_type") is not None else "type"
+    kind = family.rope_types[table.choice(spelling, family.rope_types, "default")]
     longest = config.integer("max_position_embeddings", most=LONGEST)
     if not family.partial_rotary:
         table.must_be("partial_rotary_factor", 1.0)
         config.must_be("partial_rotary_factor", 1.0)
     dim = int(head_dim * table.number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0)))
-    if dim % 2 or not 2 <= dim <= head_dim:
-        raise CheckpointError(f"{table.where}: {dim} rotated dimensions of {head_dim}; expected an even number of them")
+    if dim % 2 or not 4 <= dim <= head_dim:
+        raise CheckpointError(f"{table.where}: {dim} rotated dimensions of {head_dim}; expected an even number from 4")
     original, numbers = _scaling(table, config, kind, dim, longest)
-    theta = table.number("rope_theta")
+    theta = table.number("rope_theta", above=1)
     table.refuse_unread()
     return Rotary(dim=dim, theta=theta, type=kind, original_context=original, parameters=numbers)  # type: ignore[arg-type]
 
@@ -61,9 +61,9 @@ def _scaling(table: Config, config: Config, kind: str, dim: int, longest: int) -
         return 0, {} if kind == "default" else {"factor": table.number("factor")}
     if kind == "dynamic":
         return longest, {"factor": table.number("factor")}
-    original = table.integer("original_max_position_embeddings", longest, most=LONGEST)
+    original = table.integer("original_max_position_embeddings", longest, least=2, most=LONGEST)
     if config.get("original_max_position_embeddings") is not None:
-        original = config.integer("original_max_position_embeddings", most=LONGEST)
+        original = config.integer("original_max_position_embeddings", least=2, most=LONGEST)
     if kind == "llama3":
         return original, _llama3(table)
     factor = table.number("factor", longest / original)
@@ -72,8 +72,7 @@ def _scaling(table: Config, config: Config, kind: str, dim: int, longest: int) -
 
 def _llama3(table: Config) -> Parameters:
     numbers: Parameters = {key: table.number(key) for key in ("factor", "low_freq_factor", "high_freq_factor")}
-    if numbers["low_freq_factor"] == numbers["high_freq_factor"]:
-        raise table.error("high_freq_factor", "more than low_freq_factor")
+    table.number("high_freq_factor", above=table.number("low_freq_factor"))
     return numbers
 
 

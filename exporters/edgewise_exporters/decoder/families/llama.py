@@ -2,4 +2,9 @@
 
 from edgewise_exporters.decoder.family import Family
 
-FAMILY = Family("llama", attention_bias="configured", mlp_bias="configured")
+FAMILY = Family(
+    "llama",
+    attention_bias="configured",
+    mlp_bias="configured",
+    unused=frozenset({"is_llama_config", "max_sequence_length"}),
+)

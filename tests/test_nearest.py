@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from edgewise.errors import CheckpointError
 from edgewise.quantized import BlockQuantized, Format, dequantize, unpack
 from edgewise.tensors import Streamed, constant
-from edgewise_plugins.quantize import nearest
-from edgewise_plugins.quantize.nearest import quantize_rows
+from edgewise_plugins.quantize import blocks
+from edgewise_plugins.quantize.blocks import quantize_rows
+from edgewise_plugins.quantize.nearest import nearest
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
@@ -21,7 +22,7 @@ from onnxruntime.capi import _pybind_state as native
 
 onnxruntime.disable_telemetry_events()
 
-FORMATS = [Format(bits, size, symmetric) for bits in (4, 8) for size in (32, 64, 128) for symmetric in (False, True)]
+FORMATS = [Format(bits, size, symmetric) for bits in (2, 4, 8) for size in (32, 64, 128) for symmetric in (False, True)]
 COLUMNS = [896, 4864, 300, 33]
 INT4 = Format(4, 128, False)
 TINY = float(np.finfo(np.float32).tiny)
@@ -54,12 +55,12 @@ def slowly(block: np.ndarray, form: Format) -> tuple[list[int], np.float32, int]
 
 def quantized(matrix: np.ndarray, form: Format) -> BlockQuantized:
     source = constant(matrix, name="w")
-    return BlockQuantized(matrix.shape, form, lambda a, b: quantize_rows(source, form, a, b), name="w")
+    return BlockQuantized(matrix.shape, form, lambda a, b: quantize_rows(nearest, source, form, a, b), name="w")
 
 
 def parts(matrix: np.ndarray, form: Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes `[rows, blocks, block_size]`, scales and zero points `[rows, blocks]`."""
-    block = quantize_rows(constant(matrix, name="w"), form, 0, len(matrix))
+    block = quantize_rows(nearest, constant(matrix, name="w"), form, 0, len(matrix))
     blocks = block.scales.shape[1]
     if block.zero_points is None:
         zero_points = np.full(block.scales.shape, form.middle, np.uint8)
@@ -115,7 +116,7 @@ def test_a_weight_is_off_by_half_a_step_at_most(
     form: Format, rows: int, columns: int, seed: int, scale: float, shift: float
 ) -> None:
     matrix = ((np.random.default_rng(seed).normal(size=(rows, columns)) + shift) * scale).astype(np.float32)
-    block = quantize_rows(constant(matrix, name="w"), form, 0, rows)
+    block = quantize_rows(nearest, constant(matrix, name="w"), form, 0, rows)
     step = np.repeat(np.abs(block.scales), form.block_size, axis=1)[:, :columns].astype(np.float64)
     error = np.abs(dequantize(block, form, columns).astype(np.float64) - matrix)
     # the signed scale reaches -middle exactly and middle - 1 on the other side: there a weight may be a whole step off
@@ -146,10 +147,10 @@ def test_the_bytes_are_those_of_onnxruntimes_own_quantizer(bits: int, block_size
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 def test_the_bytes_do_not_depend_on_which_rows_are_read_together(form: Format, monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = weights(11, 300)
-    whole = quantize_rows(constant(matrix, name="w"), form, 0, 11)
-    monkeypatch.setattr(nearest, "CHUNK", 700)
+    whole = quantize_rows(nearest, constant(matrix, name="w"), form, 0, 11)
+    monkeypatch.setattr(blocks, "CHUNK", 700)
     source = constant(matrix, name="w")
-    pieces = [quantize_rows(source, form, a, b) for a, b in ((0, 1), (1, 8), (8, 11))]
+    pieces = [quantize_rows(nearest, source, form, a, b) for a, b in ((0, 1), (1, 8), (8, 11))]
     assert whole.packed.tobytes() == b"".join(piece.packed.tobytes() for piece in pieces)
     assert whole.scales.tobytes() == b"".join(piece.scales.tobytes() for piece in pieces)
     if whole.zero_points is not None:
@@ -184,7 +185,7 @@ def test_a_weight_that_is_no_number_is_named_with_its_row(form: Format, value: f
 def test_memory_follows_the_chunk_and_not_the_matrix() -> None:
     row = weights(1, 4096)
     source = Streamed((16384, 4096), ir.DataType.FLOAT, lambda a, b: np.repeat(row, b - a, axis=0), name="w")
-    matrix = BlockQuantized(source.dims, INT4, lambda a, b: quantize_rows(source, INT4, a, b))
+    matrix = BlockQuantized(source.dims, INT4, lambda a, b: quantize_rows(nearest, source, INT4, a, b))
     tracemalloc.start()
     for part in (matrix.packed, matrix.scales, matrix.zero_points):
         assert part is not None

@@ -18,15 +18,15 @@ from edgewise.recipe import read_steps
 from edgewise.registry import registry
 from edgewise.tensors import Streamed, constant, transpose
 from edgewise_plugins.quantize import Quantize
-from edgewise_plugins.quantize.rules import Rule
+from edgewise_plugins.quantize.rules import Choice, Rule
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime
 
 onnxruntime.disable_telemetry_events()
 
-INT4 = Format(4, 128, False)
-INT8 = Format(8, 128, False)
+INT4 = Choice(Format(4, 128, False))
+INT8 = Choice(Format(8, 128, False))
 LAYERS = 4
 ROLES = ("attention.q", "attention.v", "mlp.down")
 Q, V, DOWN = ROLES
@@ -127,9 +127,9 @@ def test_formats_are_known_before_anything_is_read() -> None:
         unread = Streamed([int(size) for size in value.shape.numpy()], ir.DataType.FLOAT, refuse, name=value.name)
         value.const_value = unread
     step = Quantize(rules=(Rule(role="mlp.*", bits=8), Rule(role="attention.q", layers="0,2-3", keep=True)))
-    planned = step.formats(graph)
+    planned = step.choices(graph)
     step(graph)
-    assert planned == stored(graph)
+    assert {name: choice and choice.form for name, choice in planned.items()} == stored(graph)
     assert planned[weight_name(1, DOWN)] == INT8
     assert planned[weight_name(2, Q)] is None
 
@@ -140,27 +140,28 @@ def test_formats_are_known_before_anything_is_read() -> None:
         ([{"role": "mlp.*", "bits": 8}], {weight_name(layer, DOWN): INT8 for layer in EVERY_LAYER}),
         (
             [{"layers": "1-2", "block_size": 32}],
-            {weight_name(layer, role): Format(4, 32, False) for layer in (1, 2) for role in ROLES},
+            {weight_name(layer, role): Choice(Format(4, 32, False)) for layer in (1, 2) for role in ROLES},
         ),
         (
             [{"layers": "0, 3", "role": V, "symmetric": True}],
-            {weight_name(layer, V): Format(4, 128, True) for layer in (0, 3)},
+            {weight_name(layer, V): Choice(Format(4, 128, True)) for layer in (0, 3)},
         ),
         ([{"weight": "*.1.*.v_proj.*", "keep": True}], {weight_name(1, V): None}),
         ([{"role": "lm_head", "bits": 8}], {EMBEDDING: INT8}),
         ([{"role": "embedding", "keep": True}], {EMBEDDING: None}),
+        ([{"role": "embedding", "method": "grid"}], {EMBEDDING: Choice(Format(4, 128, False), "grid")}),
         ([{"role": "[el]*", "bits": 8}], {EMBEDDING: INT8}),
     ],
 )
-def test_a_rule_changes_what_it_matches(rules: list[dict[str, Any]], expected: Mapping[str, Format | None]) -> None:
-    formats = parse(Quantize, {"rules": rules}, what="quantize").formats(model())
-    assert {name: form for name, form in formats.items() if form != INT4} == expected
+def test_a_rule_changes_what_it_matches(rules: list[dict[str, Any]], expected: Mapping[str, Choice | None]) -> None:
+    choices = parse(Quantize, {"rules": rules}, what="quantize").choices(model())
+    assert {name: choice for name, choice in choices.items() if choice != INT4} == expected
 
 
 def test_the_first_rule_that_matches_wins() -> None:
     default, eight = Rule(role=Q, layers="0"), Rule(layers="0-1", bits=8)
-    formats = Quantize(rules=(default, eight, Rule(role=Q, keep=True))).formats(model())
-    by_layer = [formats[weight_name(layer, Q)] for layer in EVERY_LAYER]
+    choices = Quantize(rules=(default, eight, Rule(role=Q, keep=True))).choices(model())
+    by_layer = [choices[weight_name(layer, Q)] for layer in EVERY_LAYER]
     assert by_layer == [INT4, INT8, None, None]
 
 
@@ -181,12 +182,12 @@ def test_the_recipe_in_the_docstring_is_one() -> None:
 
 
 MEANINGLESS: list[tuple[dict[str, Any], str]] = [
-    ({"bits": 5}, "bits: 5 is not one of 4, 8"),
-    ({"bits": "4"}, "bits: '4' is not one of 4, 8"),
+    ({"bits": 5}, "bits: 5 is not one of 2, 4, 8"),
+    ({"bits": "4"}, "bits: '4' is not one of 2, 4, 8"),
     ({"block_size": 100}, "block_size: 100 is not one of 32, 64, 128"),
     ({"symmetric": 1}, "symmetric: expected true or false, got 1"),
     ({"blocksize": 32}, "no option is named 'blocksize'; did you mean 'block_size'?"),
-    ({"rules": [{"bits": 3}]}, "rules[0]: bits: 3 is not one of 4, 8"),
+    ({"rules": [{"bits": 3}]}, "rules[0]: bits: 3 is not one of 2, 4, 8"),
     ({"rules": [{"rol": "lm_head"}]}, "rules[0]: no option is named 'rol'; did you mean 'role'?"),
     ({"rules": [{"layers": "3-1"}]}, "rules[0]: layers '3-1': expected numbers and ranges, as in '0-3,20'"),
     ({"rules": [{"layers": "a"}]}, "rules[0]: layers 'a': expected numbers and ranges, as in '0-3,20'"),
@@ -206,7 +207,7 @@ MEANINGLESS: list[tuple[dict[str, Any], str]] = [
     (
         {"rules": [{"role": "lm_head", "bits": 8}, {"role": "embedding", "keep": True}]},
         "'model.embed_tokens.weight' is one matrix under two roles, and its rules disagree: "
-        "embedding (rule 2) is to be kept and lm_head (rule 1) is to be int8, block 128, asymmetric",
+        "embedding (rule 2) is to be kept and lm_head (rule 1) is to be int8, block 128, asymmetric, nearest",
     ),
 ]
 
@@ -220,7 +221,7 @@ def test_an_option_without_meaning_is_one_clear_line(options: dict[str, Any], me
 
 
 def test_options_are_checked_in_python_too() -> None:
-    with pytest.raises(OptionError, match="bits: 5 is not one of 4, 8"):
+    with pytest.raises(OptionError, match="bits: 5 is not one of 2, 4, 8"):
         Quantize(bits=5)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="block_size: 16 is not one of"):
         Rule(block_size=16)  # type: ignore[arg-type]
@@ -245,7 +246,7 @@ def test_the_pass_says_what_it_did(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="edgewise_plugins"):
         Quantize(rules=(Rule(role="lm_head", keep=True),))(model())
     assert sorted(caplog.messages) == [
-        "int4, block 128, asymmetric: 12 of 13 matrices",
+        "int4, block 128, asymmetric, nearest: 12 of 13 matrices",
         "kept as it is: 1 of 13 matrices",
     ]
 

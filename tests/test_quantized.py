@@ -17,7 +17,7 @@ import onnxruntime
 
 onnxruntime.disable_telemetry_events()
 
-FORMATS = [Format(bits, size, symmetric) for bits in (4, 8) for size in (32, 64, 128) for symmetric in (False, True)]
+FORMATS = [Format(bits, size, symmetric) for bits in (2, 4, 8) for size in (32, 64, 128) for symmetric in (False, True)]
 SHAPES = [(8, 256), (5, 300), (3, 896), (7, 33)]  # whole blocks, a part of a block, an odd number of blocks, one column
 
 

@@ -1,4 +1,4 @@
-"""plugins, quantize: which matrix gets which format: ordered rules, the first that matches wins."""
+"""plugins, quantize: which matrix gets which format and method: ordered rules, the first that matches wins."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,29 +10,45 @@ from edgewise.graph import Linear
 from edgewise.options import check, known, record
 from edgewise.quantized import Format
 
+Bits = Literal[2, 4, 8]
+BlockSize = Literal[32, 64, 128]
+Method = Literal["nearest", "grid", "hqq", "gptq"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a matrix becomes, and by which method."""
+
+    form: Format
+    method: Method = "nearest"
+
+    def __str__(self) -> str:
+        return f"{self.form}, {self.method}"
+
 
 @dataclass(frozen=True)
 class Rule:
     """What some of the matrices get in place of the default.
 
     A matrix matches when its role, its layer and its weight's name all do: `role = "mlp.*"`, `layers = "0-3,20"`,
-    `weight = "*.v_proj.weight"`. It gets the default with `bits`, `block_size` and `symmetric` changed as given, or,
-    with `keep = true`, stays as it is.
+    `weight = "*.v_proj.weight"`. It gets the default with `bits`, `block_size`, `symmetric` and `method` changed as
+    given, or, with `keep = true`, stays as it is.
     """
 
     role: str = "*"
     layers: str = "*"
     weight: str = "*"
-    bits: Literal[4, 8] | None = None
-    block_size: Literal[32, 64, 128] | None = None
+    bits: Bits | None = None
+    block_size: BlockSize | None = None
     symmetric: bool | None = None
+    method: Method | None = None
     keep: bool = False
 
     def __post_init__(self) -> None:
         check(self)
         in_layers(self.layers, None)
-        if self.keep and self._changes():
-            raise OptionError(f"keep = true leaves a matrix as it is: it cannot also set {known(self._changes())}")
+        if self.keep and (changes := {**self._form(), **self._method()}):
+            raise OptionError(f"keep = true leaves a matrix as it is: it cannot also set {known(changes)}")
 
     def __str__(self) -> str:
         chosen = [f"{key} = '{getattr(self, key)}'" for key in ("role", "layers", "weight") if key in record(self)]
@@ -45,13 +61,19 @@ class Rule:
             and in_layers(self.layers, linear.layer)
         )
 
-    def form(self, default: Format) -> Format | None:
-        """The format that a matching matrix gets; None: it is kept."""
-        return None if self.keep else replace(default, **self._changes())
+    def choice(self, default: Choice) -> Choice | None:
+        """What a matching matrix gets; None: it is kept."""
+        return None if self.keep else replace(default, form=replace(default.form, **self._form()), **self._method())
 
-    def _changes(self) -> dict[str, Any]:
-        settings = {"bits": self.bits, "block_size": self.block_size, "symmetric": self.symmetric}
-        return {key: value for key, value in settings.items() if value is not None}
+    def _form(self) -> dict[str, Any]:
+        return _given(bits=self.bits, block_size=self.block_size, symmetric=self.symmetric)
+
+    def _method(self) -> dict[str, Any]:
+        return _given(method=self.method)
+
+
+def _given(**settings: object) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def in_layers(text: str, layer: int | None) -> bool:
@@ -71,8 +93,8 @@ def in_layers(text: str, layer: int | None) -> bool:
     return found
 
 
-def assign(linears: Iterable[Linear], default: Format, rules: Sequence[Rule]) -> dict[str, Format | None]:
-    """The format of each weight by name; None: it stays as it is. Raises OptionError for a rule without effect.
+def assign(linears: Iterable[Linear], default: Choice, rules: Sequence[Rule]) -> dict[str, Choice | None]:
+    """What each weight becomes, by name; None: it stays as it is. Raises OptionError for a rule without effect.
 
     A matrix that is met twice (tied embedding and lm_head) is one weight: a rule for either is a rule for both.
     """
@@ -90,12 +112,12 @@ def assign(linears: Iterable[Linear], default: Format, rules: Sequence[Rule]) ->
     return {name: _settle(name, roles, default, rules) for name, roles in matched.items()}
 
 
-def _settle(name: str, roles: dict[str, int], default: Format, rules: Sequence[Rule]) -> Format | None:
-    forms = {rules[index].form(default): f"{role} (rule {index + 1})" for role, index in roles.items()}
-    if len(forms) > 1:
-        said = " and ".join(f"{who} is to be {form or 'kept'}" for form, who in forms.items())
+def _settle(name: str, roles: dict[str, int], default: Choice, rules: Sequence[Rule]) -> Choice | None:
+    choices = {rules[index].choice(default): f"{role} (rule {index + 1})" for role, index in roles.items()}
+    if len(choices) > 1:
+        said = " and ".join(f"{who} is to be {choice or 'kept'}" for choice, who in choices.items())
         raise OptionError(f"'{name}' is one matrix under two roles, and its rules disagree: {said}")
-    return next(iter(forms), default)
+    return next(iter(choices), default)
 
 
 def _without_effect(index: int, rules: Sequence[Rule], linears: Sequence[Linear]) -> str:

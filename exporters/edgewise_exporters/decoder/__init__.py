@@ -1,10 +1,6 @@
 """exporters: decoder-only language models, by families that are data.
 
-A plugin adds a family with a `Family` of its own, on a subclass that it registers as an exporter:
-
-    class Granite(Decoder):
-        name = "granite"
-        families = {"granite": Family("granite", ...)}
+A plugin adds a family on a subclass of its own: docs/families.md shows one.
 """
 
 from edgewise_exporters.decoder.exporter import Decoder

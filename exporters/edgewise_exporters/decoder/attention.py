@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from edgewise_exporters.decoder.builder import FLOAT, TOKENS
+from edgewise_exporters.decoder.builder import BATCH, FLOAT, TOKENS, TOTAL
 from edgewise_exporters.decoder.layer import Layer
 from edgewise_exporters.decoder.shared import Shared
 
@@ -57,7 +57,7 @@ def _attention(layer: Layer, q: ir.Value, k: ir.Value, v: ir.Value, shared: Shar
         attributes["softcap"] = a.softcap
     inputs, name = [q, k, v, shared.mask(a.window), *shared.past[index]], f"{layer.path}self_attn"
     node = ir.node("Attention", inputs, attributes=attributes, num_outputs=3, name=name)
-    cache = ("batch_size", a.kv_heads, "total_sequence_length", a.head_dim)
+    cache = (BATCH, a.kv_heads, TOTAL, a.head_dim)
     y, *present = layer.builder.add(
         node,
         [

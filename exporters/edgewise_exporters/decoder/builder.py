@@ -13,7 +13,9 @@ FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 Shape = Sequence[int | str]
 
-TOKENS = ("batch_size", "sequence_length")
+BATCH, SEQUENCE, TOTAL = "batch_size", "sequence_length", "total_sequence_length"  # as other runtimes look for them
+TOKENS = (BATCH, SEQUENCE)
+SLOTS = (BATCH, TOTAL)
 
 
 class Builder:
@@ -39,6 +41,7 @@ class Builder:
         return self.initializers[name]
 
     def integers(self, *values: int) -> ir.Value:
+        """A constant vector; equal ones are one value."""
         name = f"integers.{'_'.join(map(str, values))}"
         return self.initializer(constant(np.array(values, np.int64)), name)
 
@@ -67,6 +70,7 @@ class Builder:
         role: str | None = None,
         layer: int | None = None,
     ) -> Sequence[ir.Value]:
+        """The outputs of a node that is appended."""
         for value, (name, shape, dtype) in zip(node.outputs, outputs, strict=True):
             value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         if role is not None:

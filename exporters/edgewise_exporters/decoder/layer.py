@@ -50,14 +50,8 @@ class Layer:
         y = self.op(role, "MatMul", x, weight, name=name, shape=shape)
         if vector is None:
             return y
-        return self.op(
-            f"{role}.bias",
-            "Add",
-            y,
-            self.builder.initializer(vector, f"{path}.bias"),
-            name=f"{name}.biased",
-            shape=shape,
-        )
+        added = self.builder.initializer(vector, f"{path}.bias")
+        return self.op(f"{role}.bias", "Add", y, added, name=f"{name}.biased", shape=shape)
 
     def norm(self, role: str, x: ir.Value, *, module: str, size: int, axes: Sequence[int | str] = TOKENS) -> ir.Value:
         """RMS norm (arXiv 1910.07467) of `[*axes, size]` over its last axis."""

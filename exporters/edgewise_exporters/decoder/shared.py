@@ -8,10 +8,10 @@ import onnx_ir as ir
 from edgewise.facts import Facts
 from edgewise.rotary import table
 from edgewise.tensors import Streamed
-from edgewise_exporters.decoder.builder import BOOL, FLOAT, INT64, Builder, Shape
+from edgewise_exporters.decoder.builder import BATCH, BOOL, FLOAT, INT64, SEQUENCE, SLOTS, TOKENS, TOTAL, Builder, Shape
 
-KEYS: Shape = ("batch_size", 1, 1, "total_sequence_length")
-PAIRS: Shape = ("batch_size", 1, "sequence_length", "total_sequence_length")
+KEYS: Shape = (BATCH, 1, 1, TOTAL)
+PAIRS: Shape = (BATCH, 1, SEQUENCE, TOTAL)
 
 
 class Shared:
@@ -22,18 +22,13 @@ class Shared:
 
     def __init__(self, builder: Builder, facts: Facts) -> None:
         self.builder, self.facts = builder, facts
-        self.tokens = builder.input("input_ids", INT64, ("batch_size", "sequence_length"))
-        self.valid = builder.input("attention_mask", INT64, ("batch_size", "total_sequence_length"))
-        self.positions = builder.input("position_ids", INT64, ("batch_size", "sequence_length"))
+        self.tokens = builder.input("input_ids", INT64, TOKENS)
+        self.valid = builder.input("attention_mask", INT64, SLOTS)
+        self.positions = builder.input("position_ids", INT64, TOKENS)
         self.past = [self._past(layer) for layer in range(facts.layers)]
         self.tables = {name: (self._table(name, "cos"), self._table(name, "sin")) for name in facts.rotary}
-        self.queries = self._op(
-            "queries",
-            "Unsqueeze",
-            self.positions,
-            builder.integers(1, 3),
-            shape=("batch_size", 1, "sequence_length", 1),
-        )
+        axes = builder.integers(1, 3)
+        self.queries = self._op("queries", "Unsqueeze", self.positions, axes, shape=(BATCH, 1, SEQUENCE, 1))
         self.keys = self._key_positions()
         self.masks: dict[int | None, ir.Value] = {None: self._causal()}
 
@@ -49,7 +44,7 @@ class Shared:
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
         a = self.facts.attention[layer]
-        shape = ("batch_size", a.kv_heads, "past_sequence_length", a.head_dim)
+        shape = (BATCH, a.kv_heads, "past_sequence_length", a.head_dim)
         key = self.builder.input(f"past_key_values.{layer}.key", FLOAT, shape)
         return key, self.builder.input(f"past_key_values.{layer}.value", FLOAT, shape)
 
@@ -68,12 +63,12 @@ class Shared:
 
     def _key_positions(self) -> ir.Value:
         one, axes = self.builder.integers(1), self.builder.integers(1, 2)
-        counted = self._op("counted", "CumSum", self.valid, one, shape=("batch_size", "total_sequence_length"))
-        places = self._op("places", "Sub", counted, one, shape=("batch_size", "total_sequence_length"))
+        counted = self._op("counted", "CumSum", self.valid, one, shape=SLOTS)
+        places = self._op("places", "Sub", counted, one, shape=SLOTS)
         return self._op("keys", "Unsqueeze", places, axes, shape=KEYS)
 
     def _causal(self) -> ir.Value:
-        real = self._op("real", "Cast", self.valid, shape=("batch_size", "total_sequence_length"), dtype=BOOL, to=BOOL)
+        real = self._op("real", "Cast", self.valid, shape=SLOTS, dtype=BOOL, to=BOOL)
         real = self._op("valid", "Unsqueeze", real, self.builder.integers(1, 2), shape=KEYS, dtype=BOOL)
         before = self._op("before", "LessOrEqual", self.keys, self.queries, shape=PAIRS, dtype=BOOL)
         return self._op("causal", "And", before, real, shape=PAIRS, dtype=BOOL)

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,44 @@ def test_a_disk_that_runs_full_is_one_line(small_disk: Path) -> None:
     ):
         (stage / "model.onnx").write_bytes(bytes(3 << 20))
     assert list(small_disk.iterdir()) == []
+
+
+def test_an_output_that_is_not_a_bundle_is_never_replaced(pycoder: Path, tmp_path: Path) -> None:
+    home, file, link = tmp_path / "home", tmp_path / "file", tmp_path / "link"
+    home.mkdir()
+    (home / "README.md").touch()
+    (home / "thesis.txt").touch()
+    file.touch()
+    link.symlink_to(home)
+    for output, message in (
+        (home, "holds 'thesis.txt', which no build wrote"),
+        (file, "not a folder"),
+        (link, "not a"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            build(pycoder, output=output, force=True)
+    with pytest.raises(BundleError, match=r"examples/pycoder holds '\S+', which no build wrote"):
+        build(pycoder, output=pycoder, force=True)
+    assert sorted(path.name for path in home.iterdir()) == ["README.md", "thesis.txt"]
+
+
+def test_an_output_that_exists_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "model.edge").mkdir()
+    with pytest.raises(BundleError, match=r"model\.edge exists; to replace it, use --force"):
+        build(tmp_path / "no checkpoint", output=tmp_path / "model.edge")
+
+
+def test_the_folder_to_write_in_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"there is no folder .*absent to write model.edge in"):
+        build(tmp_path / "no checkpoint", output=tmp_path / "absent" / "model.edge")
+
+
+def test_a_build_that_is_asked_to_end_leaves_nothing(pycoder: Path, tmp_path: Path) -> None:
+    program = "from edgewise.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(pycoder), "-o", str(tmp_path / "model.edge")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.001)
+        process.terminate()  # the load check alone takes longer than this
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,8 @@ from edgewise.target import Number, Target
 BUILD_BYTES = 120 << 20  # what a build holds whatever the model: the interpreter, the graph, blocks of rows
 RUN_BYTES = 100 << 20  # what a runner holds besides weights and cache: the libraries, activations
 
+HERE = "this machine"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -53,9 +55,6 @@ class Plan:
                 f"{self.run_memory / 1e9:.2f} GB with a context of {self.context} tokens "
                 f"({self.total.after / 1e9:.2f} GB are weights); use fewer bits, or a shorter context"
             )
-
-
-HERE = "this machine"
 
 
 def plan_build(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from edgewise.bundle.genai import is_uniform
 from edgewise.facts import Facts
 from edgewise.plan import Plan
 
@@ -39,7 +40,7 @@ def readme(
         "",
         f"# {facts.model_type}, {parameters} parameters, for {target}",
         "",
-        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it, and so does onnxruntime-genai.",
+        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it{_others(facts)}.",
         "",
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
         f"  with {_megabytes(data['cache_bytes'])} of keys and values.",
@@ -65,6 +66,10 @@ def readme(
     return "\n".join(lines)
 
 
+def _others(facts: Facts) -> str:
+    return ", and onnxruntime-genai and transformers.js load it as it is" if is_uniform(facts) else ""
+
+
 def _row(name: str, parameters: int, before: int, after: int) -> str:
     return f"| {name} | {parameters:,} | {_megabytes(before)} | {_megabytes(after)} |"
 
@@ -85,7 +90,7 @@ def _speed(data: Mapping[str, Any]) -> list[str]:
 
 
 def _step(step: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{key} = {value}" for key, value in step.items() if key != "pass")
+    options = ", ".join(f"{key} = {value}" for key, value in step.items() if key != "pass" and value != [])
     return f"- `{step['pass']}`: {options}" if options else f"- `{step['pass']}`"
 
 

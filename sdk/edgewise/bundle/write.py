@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # What a build or an export writes: a folder with anything else in it is never replaced.
 OURS = {*COMPANIONS, "README.md", "genai_config.json", "manifest.json", "model.onnx", "model.onnx_data", "onnx"}
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
@@ -45,20 +45,17 @@ def staged(output: Path, *, force: bool = False) -> Iterator[Path]:
     """
     output = Path(os.path.abspath(output))
     check_output(output, force=force)
-    stage, lock = _new_folder(output)
-    try:
-        yield stage
-        _settle(stage)
-        _publish(stage, output, force=force)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise BundleError(f"{output} cannot be written: {error.strerror}; nothing is left of it") from error
-        raise
-    except BundleError as error:
-        raise BundleError(str(error).replace(str(stage), str(output))) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)  # empty-handed after a rename; the old output after an exchange
-        os.close(lock)
+    with _explained(output):
+        stage, lock = _claim(output)
+        try:
+            yield stage
+            _settle(stage)
+            _publish(stage, output, force=force)
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(stage), str(output))) from error
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)  # nothing after a rename; the old output after an exchange
+            os.close(lock)
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -76,14 +73,27 @@ def check_output(output: Path, *, force: bool) -> None:
         raise BundleError(f"{output} holds '{foreign[0]}', which no build wrote: not replaced, remove it yourself")
 
 
-def _new_folder(output: Path) -> tuple[Path, int]:
-    """A folder beside the output that is ours, with the lock that says so."""
+@contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_WRITING:
+            raise
+        raise BundleError(f"{output} cannot be written: {error.strerror}; nothing is left of it") from error
+
+
+def _claim(output: Path) -> tuple[Path, int]:
+    """A new folder beside the output, and the lock that says that its build lives."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.{os.getpid()}.", suffix=".tmp", dir=output.parent))
-        lock = os.open(folder, os.O_RDONLY)
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # another build took it for a dead one, before it was locked
         if _lock(lock) is not False and os.fstat(lock).st_nlink:
             return folder, lock
-        os.close(lock)  # another build took it for a dead one, before we could lock it
+        os.close(lock)
 
 
 def _lock(folder: int) -> bool | None:

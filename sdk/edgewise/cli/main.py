@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -82,7 +83,7 @@ def command_line(installed: Registry) -> Group:
 
 
 def execute(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run one command; the exit code is 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C and SIGTERM."""
     try:
         with extras():
             result = command_line(registry()).main(arguments, prog_name="edgewise", standalone_mode=False)
@@ -108,6 +109,7 @@ def main() -> NoReturn:
     logger = logging.getLogger("edgewise")
     logger.addHandler(_Talk())
     logger.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build clears up after itself
     sys.exit(execute())
 
 

@@ -105,23 +105,15 @@ def probabilities(sample: Sample, scores: FloatArray) -> NDArray[np.float64]:
 
 
 def oracle(sample: Sample, scores: FloatArray) -> NDArray[np.float64]:
-    config = transformers.GenerationConfig(
-        do_sample=True,
-        temperature=sample.temperature,
-        top_k=sample.top_k,
-        top_p=sample.top_p,
-        min_p=sample.min_p or None,
-    )
-    warpers: list[Any] = []
-    if config.temperature != 1:
-        warpers.append(transformers.TemperatureLogitsWarper(config.temperature))
-    if config.top_k:
-        warpers.append(transformers.TopKLogitsWarper(config.top_k))
-    if config.top_p < 1:
-        warpers.append(transformers.TopPLogitsWarper(config.top_p))
-    if config.min_p:
-        warpers.append(transformers.MinPLogitsWarper(config.min_p))
-    chain = transformers.LogitsProcessorList(warpers)
+    """The warpers of transformers, in the order in which its `generate` has them."""
+    warpers: list[Any] = [transformers.TemperatureLogitsWarper(sample.temperature)]
+    if sample.top_k:
+        warpers.append(transformers.TopKLogitsWarper(sample.top_k))
+    if sample.top_p < 1:
+        warpers.append(transformers.TopPLogitsWarper(sample.top_p))
+    if sample.min_p:
+        warpers.append(transformers.MinPLogitsWarper(sample.min_p))
+    chain: Any = transformers.LogitsProcessorList(warpers)
     left = chain(torch.zeros((1, 1), dtype=torch.long), torch.from_numpy(scores[None].copy()))
     found: NDArray[np.float64] = left.double().softmax(-1)[0].numpy()
     return found
@@ -199,7 +191,7 @@ def test_the_crossing_token_is_inside_and_an_exact_hit_adds_none() -> None:
 def test_the_repetition_penalty_is_that_of_transformers(penalty: float) -> None:
     scores = np.random.default_rng(0).normal(0, 3, VOCABULARY).astype(np.float32)
     tokens = (3, 4, 3, 3, 9, 49)
-    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+    theirs: Any = transformers.RepetitionPenaltyLogitsProcessor(penalty)
     expected = theirs(torch.tensor([tokens]), torch.from_numpy(scores[None].copy()))[0].numpy()
     processor = RepetitionPenalty(penalty)
     state = processor.advance(processor.start(tokens[:2]), tokens[2:])

@@ -18,9 +18,8 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, *, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._tokens = list(after[-CONTEXT:])
-        self._text = tokenizer.decode(self._tokens)
-        self._done = len(self._text.rstrip(UNFINISHED))  # characters of it that were handed out
+        self._tokens, self._text = self._start(after)
+        self._done = len(self._text)  # characters of it that were handed out
 
     def push(self, token: int) -> str:
         """The text that is certain with this token and was not before: often none."""
@@ -42,6 +41,15 @@ class TextStream:
         piece = self._text[self._done :]
         self._done = len(self._text)
         return piece
+
+    def _start(self, after: Sequence[int]) -> tuple[list[int], str]:
+        """The last tokens of what the text follows, from where a character begins."""
+        for kept in range(CONTEXT, CONTEXT - 4, -1):
+            tokens = list(after[-kept:])
+            text = self._tokenizer.decode(tokens)
+            if UNFINISHED not in text:
+                break
+        return tokens, text
 
     def _forget(self) -> None:
         """Drop tokens whose text is done, where that changes nothing about the text of the rest."""

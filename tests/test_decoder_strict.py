@@ -10,11 +10,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tiny
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
 from edgewise.graph import get_facts, layer, linears, role
+from edgewise.rotary import tables
 from edgewise.tensors import Streamed, constant
 from edgewise_exporters.decoder import Decoder, Family
 from edgewise_exporters.decoder.architecture import Architecture, read_architecture
@@ -33,6 +36,16 @@ LLAMA: dict[str, Any] = {
     "rope_theta": 10_000.0,
 }
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}
+ROPE_KEYS = [
+    *("rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
+    *(
+        "attention_factor",
+        "original_max_position_embeddings",
+        "short_factor",
+        "full_attention",
+        "partial_rotary_factor",
+    ),
+]
 NORM = "model.norm.weight"
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 
@@ -159,6 +172,27 @@ def test_a_family_refuses_what_it_does_not_compute(family: str, change: dict[str
     message = _refusal({**LLAMA, "model_type": family, **change})
     for word in words:
         assert word in message
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["yarn", "longrope", "gelu", "", "8"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(ROPE_KEYS), inner, max_size=6),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(HUB)), st.data())
+def test_whatever_a_configuration_holds_it_is_read_or_refused(name: str, data: st.DataObject) -> None:
+    config = dict(HUB[name])
+    keys = st.sampled_from([*sorted(set(config) - {"model_type"}), "rope_scaling", "rope_parameters"])
+    config |= data.draw(st.dictionaries(keys, VALUES, max_size=3))
+    try:
+        facts = _read(config).facts
+    except CheckpointError:
+        return
+    for rotary in facts.rotary.values():
+        assert np.isfinite(tables(rotary, 32)).all()
 
 
 def test_keys_that_change_nothing_are_accepted() -> None:

@@ -80,13 +80,17 @@ def test_views_agree_with_numpy_row_by_row() -> None:
         np.testing.assert_array_equal(view.numpy(), expected)
         if view.dims:
             np.testing.assert_array_equal(by_rows(view), expected)
+            np.testing.assert_array_equal(np.concatenate(list(view.walk())), expected)
 
 
-def test_a_transpose_larger_than_its_blocks_agrees() -> None:
-    array = matrix(3000, 3001, np.float32)
+def test_a_matrix_larger_than_a_block_agrees() -> None:
+    array = np.resize(np.arange(251, dtype=np.uint8), (5000, 3600))  # 251 is prime: no two rows alike
     turned = transpose(constant(array))
+    wide = cast(turned, ir.DataType.INT16)
     assert len(list(turned.blocks())) > 1
-    np.testing.assert_array_equal(np.concatenate([turned.read(*block) for block in turned.blocks()]), array.T)
+    for view, expected in ((turned, array.T), (wide, array.T.astype(np.int16))):
+        np.testing.assert_array_equal(np.concatenate(list(view.walk())), expected)
+        np.testing.assert_array_equal(np.concatenate([view.read(*block) for block in view.blocks()]), expected)
 
 
 @given(rows=st.integers(0, 50), columns=st.integers(1, 9), budget=st.integers(1, 200))

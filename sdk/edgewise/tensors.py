@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgewise.floats import convert
 
 BLOCK_BYTES = 4 << 20  # what a walk over a tensor holds at a time
-TRANSPOSE_ELEMENTS = 8 << 20  # for a transpose more, as each block of it reads the whole matrix
+TRANSPOSE_ELEMENTS = 16 << 20  # for a transpose more, as each block of it reads the whole matrix
 STRIP = 32  # rows turned at a time: their columns still share cache lines
 
 Read = Callable[[int, int], np.ndarray]
@@ -45,6 +45,11 @@ class Streamed(ir.LazyTensor):
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop of the first axis, `[stop - start, *shape[1:]]`, in the tensor's dtype."""
         return self._read(start, stop)
+
+    def walk(self) -> Iterator[np.ndarray]:
+        """All rows in order, a block at a time."""
+        for start, stop in self.blocks():
+            yield self.read(start, stop)
 
     def blocks(self, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
         """Row ranges that together cover the tensor, each of at most `budget` bytes (one row at the least)."""
@@ -93,6 +98,14 @@ class Cast(Streamed):
     def __init__(self, base: Streamed, dtype: ir.DataType, *, name: str | None = None) -> None:
         super().__init__(base.dims, dtype, self._convert, name=name or base.name, storage=(dtype, base.storage))
         self.base = base
+
+    def walk(self) -> Iterator[np.ndarray]:
+        for rows in self.base.walk():
+            row_bytes = rows.size // max(1, len(rows)) * self.dtype.bitwidth // 8
+            step = max(1, BLOCK_BYTES // max(1, row_bytes))
+            for i in range(0, len(rows), step):
+                yield convert(rows[i : i + step], self.dtype)
+            del rows  # or it is held while the next ones are read
 
     def blocks(self, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
         return self.base.blocks(budget * self.base.dtype.bitwidth // self.dtype.bitwidth)

@@ -139,11 +139,13 @@ def _write_tensor(place: Place, file: "Output", total: int, progress: Progress |
 
 
 def _content(tensor: ir.TensorProtocol) -> Iterator[memoryview]:
-    if not isinstance(tensor, Streamed):
-        yield memoryview(tensor.tobytes())
-        return
-    for start, stop in tensor.blocks():
-        yield np.ascontiguousarray(tensor.read(start, stop)).reshape(-1).view(np.uint8).data
+    if isinstance(tensor, Streamed):
+        return map(_bytes, tensor.walk())
+    return iter([memoryview(tensor.tobytes())])
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
 
 
 class Output:

@@ -9,7 +9,7 @@ EdgewiseError
 │   └── LoweringError        a target cannot express what the graph computes
 ├── TargetError              a target profile is wrong, or the model does not fit it
 ├── GateError                a build finished, and is not good enough to keep
-├── BundleError              a bundle is damaged, incomplete, or from a newer format
+├── BundleError              a bundle is damaged, incomplete or from a newer format, or cannot be written
 ├── MissingExtra             an optional dependency is not installed
 └── GenerationError          a prompt or a generation that cannot be carried out
     └── ContextOverflow      the prompt, with what is asked for, is longer than the context
@@ -53,7 +53,7 @@ class GateError(EdgewiseError):
 
 
 class BundleError(EdgewiseError):
-    """A bundle is damaged, incomplete, or from a newer format."""
+    """A bundle is damaged, incomplete or from a newer format, or cannot be written."""
 
 
 class GenerationError(EdgewiseError):

@@ -2,7 +2,7 @@
 
 A `Streamed` is an `onnx_ir` tensor whose content is never held whole unless somebody asks for it: `read(a, b)` gives
 rows a to b of the first axis. Transforms (cast, transpose, slices, concatenations) are views too. Peak memory of
-whoever walks over `blocks()` follows the block, not the tensor.
+whoever walks over it follows the block, not the tensor.
 """
 
 import math

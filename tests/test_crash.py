@@ -247,8 +247,8 @@ def test_a_build_that_is_asked_to_end_leaves_nothing(pycoder: Path, tmp_path: Pa
     program = "from edgewise.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", str(pycoder), "-o", str(tmp_path / "model.edge")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while not list(tmp_path.iterdir()):
+        while not list(tmp_path.glob(".*/onnx/*")):
             time.sleep(0.001)
-        process.terminate()  # the load check alone takes longer than this
+        process.terminate()  # what is left to do, with the load check, takes far longer than this
     assert process.returncode == 130
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,6 @@ class FuseActivations(Step):
     """SiLU (x * sigmoid(x)) as QuickGelu with alpha 1."""
 
     name: ClassVar[str] = "ort-activations"
-    removes: ClassVar[frozenset[str]] = frozenset({"Sigmoid"})
 
     def rewrite(self, model: ir.Model) -> bool:
         roles, modified = Roles.of(model), False

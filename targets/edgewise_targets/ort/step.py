@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from edgewise.errors import LoweringError
 from edgewise.graph import layer, mark, role
@@ -32,7 +31,7 @@ class Step(Pass):
         modified = self.rewrite(model)
         if modified:
             model.graph.opset_imports.setdefault(CONTRIB, 1)
-            RemoveUnusedNodesPass()(model)
+            _remove_unused(model.graph)
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
@@ -91,3 +90,12 @@ def initializer(graph: ir.Graph, tensor: Streamed, name: str) -> ir.Value:
     value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
     graph.register_initializer(value)
     return value
+
+
+def _remove_unused(graph: ir.Graph) -> None:
+    for node in reversed(graph):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del graph.initializers[name]

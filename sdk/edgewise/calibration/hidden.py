@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import blake3
 import numpy as np
 
 
@@ -14,6 +15,7 @@ class Hidden:
 
     def __init__(self, path: Path, shape: Sequence[int]) -> None:
         self.path, self.shape = path, tuple(shape)
+        self.digest = ""  # BLAKE3 of the file, once it is written
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Sequences start to stop, as a new array."""
@@ -26,14 +28,14 @@ class Hidden:
     def write(self, batches: Iterable[np.ndarray]) -> None:
         """The whole file, in order; it is there whole or not at all."""
         partial = self.path.with_name(self.path.name + ".partial")
+        digest = blake3.blake3()
         with partial.open("wb") as file:
             for rows in batches:
-                file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
+                content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+                digest.update(content)
+                file.write(content)
         partial.rename(self.path)
+        self.digest = digest.hexdigest()
 
-    def replace(self, path: Path, batches: Iterable[np.ndarray]) -> "Hidden":
-        """What `batches` give, at `path`; this file is removed once that one is whole."""
-        successor = Hidden(path, self.shape)
-        successor.write(batches)
+    def remove(self) -> None:
         self.path.unlink()
-        return successor

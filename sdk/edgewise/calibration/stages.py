@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from edgewise.errors import GraphError
-from edgewise.graph import IR_VERSION
+from edgewise.graph import IR_VERSION, Linear, linears
 from edgewise.tensors import Streamed, streamed
 
 INLINE_BYTES = 1 << 10  # up to this an initializer is a constant of the stage: axes, shapes, scalars
@@ -33,6 +33,17 @@ def values_of(model: ir.Model) -> dict[str, ir.Value]:
     values = {str(value.name): value for value in model.graph.inputs}
     values |= {str(value.name): value for node in model.graph for value in node.outputs}
     return values
+
+
+def linears_by_input(model: ir.Model) -> dict[int | None, dict[str, list[Linear]]]:
+    """The matrix products of each layer (None: around the layers) by the name of the value that they multiply."""
+    layers: dict[int | None, dict[str, list[Linear]]] = {}
+    for linear in linears(model):
+        if linear.node.op_type == "MatMul":
+            value = linear.node.inputs[0]
+            assert value is not None
+            layers.setdefault(linear.layer, {}).setdefault(str(value.name), []).append(linear)
+    return layers
 
 
 def cut(model: ir.Model, outputs: Sequence[ir.Value], *, starts: Collection[ir.Value]) -> Stage:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.hidden import Hidden
 from edgewise.calibration.run import Loaded, read_rows, read_whole
-from edgewise.calibration.stages import cut, values_of
+from edgewise.calibration.stages import cut, linears_by_input, values_of
 from edgewise.errors import GraphError, OptionError
 from edgewise.floats import is_finite
 from edgewise.graph import Linear, get_facts, linears
@@ -37,7 +37,7 @@ class Walk:
     >>> for logits in walk.logits(): ...       # float32 [tokens, vocabulary], chunk by chunk
 
     sequences: int64 `[n, length]`, no padding.
-    folder: holds the hidden states, at most twice.
+    folder: holds the hidden states, of three layers at most.
     context: of the session that is to run the model; it matters where rotary tables follow it.
     start: the layer to begin at, with the hidden states that an earlier walk left in the folder.
     """
@@ -61,8 +61,13 @@ class Walk:
         self.position = start  # the layer whose input is at hand
         shape = (*self.sequences.shape, self.facts.hidden_size)
         self.hidden = Hidden(folder / f"hidden.{start}", shape)
+        self.before: Hidden | None = None  # kept until the next one is left behind: whoever is killed can go on from it
         if not start:
             self.hidden.write(self._embedded())
+
+    def inputs(self, layer: int) -> dict[str, list[Linear]]:
+        """What enters the linears of a layer, or of the head: the name of each value, and the linears that share it."""
+        return linears_by_input(self.model).get(None if layer == self.head else layer, {})
 
     def observe(self, layer: int, observer: Observer) -> None:
         """Show each distinct input of the linears of a layer, with the linears that share it."""
@@ -74,7 +79,11 @@ class Walk:
         if layer == self.head:
             raise GraphError("the walk is at the final norm and the lm_head: nothing follows but logits()")
         name = f"hidden.{layer + 1}"
-        self.hidden = self.hidden.replace(self.folder / name, self._run(layer, observer, name))
+        after = Hidden(self.folder / name, self.hidden.shape)
+        after.write(self._run(layer, observer, name))
+        if self.before:
+            self.before.remove()
+        self.before, self.hidden = self.hidden, after
         self.position += 1
 
     def logits(self) -> Iterator[np.ndarray]:
@@ -91,7 +100,7 @@ class Walk:
     def _run(self, layer: int, observer: Observer | None, *leaving: str) -> Iterator[np.ndarray]:
         """The layer on all sequences; yields what leaves it, if that is asked for, batch by batch."""
         entering = f"hidden.{layer}"
-        shared = self._linears(layer) if observer else {}
+        shared = self.inputs(layer) if observer else {}
         wanted = [self._value(name) for name in dict.fromkeys([*shared, *leaving]) if name != entering]
         loaded = self._load(wanted, layer) if wanted else None
         for start, stop in self._batches():
@@ -107,16 +116,6 @@ class Walk:
                 self._check_finite(values[name], "what leaves it")
                 yield values[name]
                 self._report(stop)
-
-    def _linears(self, layer: int) -> dict[str, list[Linear]]:
-        """The linears of a layer, or of the head, by the value that they multiply."""
-        shared: dict[str, list[Linear]] = {}
-        for linear in linears(self.model):
-            if linear.node.op_type == "MatMul" and linear.layer == (None if layer == self.head else layer):
-                value = linear.node.inputs[0]
-                assert value is not None
-                shared.setdefault(str(value.name), []).append(linear)
-        return shared
 
     def _embedded(self) -> Iterator[np.ndarray]:
         """What enters the first layer. Of the embedding only the rows are read that the sequences need."""
@@ -179,7 +178,7 @@ class Walk:
     def _report(self, stop: int) -> None:
         if self.progress:
             count = len(self.sequences)
-            self.progress("walk", self.position * count + stop, self.head * count)
+            self.progress("calibrate", self.position * count + stop, self.head * count)
 
     def _check_finite(self, array: np.ndarray, what: str) -> None:
         if not is_finite(array, ir.DataType.FLOAT):

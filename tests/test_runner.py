@@ -61,8 +61,10 @@ def oracle(pycoder: Path) -> Callable[..., list[int]]:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(pycoder)
 
     def greedy(prompt: str, count: int, **options: Any) -> list[int]:
-        ids = tokenizer(prompt, return_tensors="pt")
+        ids, threads = tokenizer(prompt, return_tensors="pt"), torch.get_num_threads()
+        torch.set_num_threads(1)  # for a model this small, seven times faster than two
         out = model.generate(**ids, do_sample=False, max_new_tokens=count, **options)
+        torch.set_num_threads(threads)
         tokens: list[int] = out[0, ids["input_ids"].shape[1] :].tolist()
         return tokens[: tokens.index(0)] if 0 in tokens else tokens
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.facts import Facts
 from edgewise.options import parse
 from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
 from edgewise.runtime.model import Model
@@ -78,6 +79,11 @@ class Runner:
             raise GenerationError(f"the runner of {self._name} is closed")
         return self._model
 
+    @property
+    def facts(self) -> Facts:
+        """What the model is."""
+        return self.model.facts
+
     def session(self, *, capacity: int) -> Session:
         """A cache of its own for so many tokens, for those who work with scores themselves."""
         return Session(self.model, capacity=capacity)
@@ -146,7 +152,7 @@ class Runner:
         """
         tokens = self._encode(prompt)
         limit = self._limit(len(tokens), max_tokens)
-        eos = eos_tokens(self._config, self.model.facts.eos)
+        eos = eos_tokens(self._config, self.facts.eos)
         context = Context(tokens, limit, eos, tuple(processors), _random(seed))
         after = tokens if isinstance(prompt, str) else ()
         return Stream(
@@ -189,7 +195,7 @@ class Runner:
         return tokens
 
     def _limit(self, prompt: int, max_tokens: int | None) -> int:
-        context, longest = self.model.context, self.model.facts.context_length
+        context, longest = self.model.context, self.facts.context_length
         left = context - prompt
         more = f" (it can be opened with up to {longest:,})" if longest > context else ""
         if left < 1:

@@ -28,7 +28,7 @@ class Session:
         self.length = 0
         self.capacity = 0
         self.chunk = chunk
-        self._binding = model.graph.io_binding()
+        self.binding = model.graph.io_binding()
         self._buffers: list[NDArray[Any]] = []
         self._keep = np.ones(1, np.int64)
         self._ids = np.zeros(chunk, np.int64)
@@ -115,8 +115,8 @@ class Session:
             if self.length:
                 buffer[:, :, : self.length] = self._buffers[i][:, :, : self.length]
             place = ("cpu", 0, tensor.dtype.type, buffer.shape, buffer.ctypes.data)
-            self._binding.bind_input(tensor.past, *place)
-            self._binding.bind_output(tensor.present, *place)
+            self.binding.bind_input(tensor.past, *place)
+            self.binding.bind_output(tensor.present, *place)
             buffers.append(buffer)
         self._buffers, self.capacity = buffers, capacity
 
@@ -124,24 +124,24 @@ class Session:
         """The optional inputs: how many positions to score, and rotary tables that follow the context."""
         arrays: dict[str, NDArray[Any]] = {KEEP: self._keep, **self.model.rotary}
         for name, array in arrays.items():
-            self._binding.bind_ortvalue_input(name, in_place(array))
+            self.binding.bind_ortvalue_input(name, in_place(array))
 
     def _run(self, start: int, count: int, row: int, scores: int) -> None:
         """Compute `count` tokens of `_ids` after the first `start`, with scores written from `row` on."""
         if self._shape != (count, row, scores):
             self._bind_shape(count, row, scores)
         mask = self.model.ones
-        self._binding.bind_input("attention_mask", "cpu", 0, np.int64, (1, start + count), mask.ctypes.data)
+        self.binding.bind_input("attention_mask", "cpu", 0, np.int64, (1, start + count), mask.ctypes.data)
         try:
-            self.model.graph.run_with_iobinding(self._binding)
+            self.model.graph.run_with_iobinding(self.binding)
         except Exception as error:
             raise GenerationError(f"ONNX Runtime failed after {start} tokens: {first_line(error)}") from error
 
     def _bind_shape(self, count: int, row: int, scores: int) -> None:
         logits = self._logits[row : row + scores]
         self._keep[0] = scores
-        self._binding.bind_input("input_ids", "cpu", 0, np.int64, (1, count), self._ids.ctypes.data)
-        self._binding.bind_output("logits", "cpu", 0, np.float32, (1, *logits.shape), logits.ctypes.data)
+        self.binding.bind_input("input_ids", "cpu", 0, np.int64, (1, count), self._ids.ctypes.data)
+        self.binding.bind_output("logits", "cpu", 0, np.float32, (1, *logits.shape), logits.ctypes.data)
         self._shape = (count, row, scores)
 
     def _check_finite(self, scores: int, length: int) -> None:

@@ -1,0 +1,79 @@
+"""What the loop adds to a token: greedy and sampled generation beside bare `run_with_iobinding` of the same graph.
+
+    python benchmarks/loop.py model.edge
+
+All take turns in one process, so that a slow moment of the machine hits each of them. The bare loop runs one binding
+at the length that the others reach on average. Prints milliseconds a token: medians over the rounds, and the median of
+the differences within a round. Small models show the difference best; the vocabulary is what it depends on.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+
+from edgewise import Runner
+from edgewise.search.greedy import Greedy
+from edgewise.search.protocol import Search
+from edgewise.search.sample import Sample
+
+PROMPT = 16
+SEARCHES: dict[str, Search] = {
+    "greedy": Greedy(),
+    "greedy, penalties": Greedy(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
+    "sample": Sample(),
+    "sample, top-k 50, top-p 0.9": Sample(temperature=0.8, top_k=50, top_p=0.9),
+    "sample, top-p 0.9": Sample(top_p=0.9),
+    "sample, min-p 0.05": Sample(min_p=0.05),
+}
+
+
+def bare(runner: Runner, tokens: int) -> float:
+    """Milliseconds of one run of the graph: nothing between one run and the next."""
+    session = runner.session(capacity=PROMPT + tokens)
+    session.prefill(_prompt(runner, PROMPT + tokens // 2))
+    session.decode(1)
+    graph, binding = runner.model.graph, session.binding
+    started = time.perf_counter()
+    for _ in range(tokens):
+        graph.run_with_iobinding(binding)
+    return 1000 * (time.perf_counter() - started) / tokens
+
+
+def generated(runner: Runner, search: Search, tokens: int) -> float:
+    """Milliseconds from one streamed piece to the next, the prefill left out."""
+    stream = runner.stream(_prompt(runner, PROMPT), max_tokens=tokens + 1, search=search, seed=0, stop="\0never\0")
+    next(stream)
+    started = time.perf_counter()
+    count = sum(len(piece.tokens) for piece in stream)
+    return 1000 * (time.perf_counter() - started) / count
+
+
+def _prompt(runner: Runner, length: int) -> list[int]:
+    prompt: list[int] = np.random.default_rng(length).integers(1, 4096, length).tolist()
+    return prompt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    with Runner.open(options.bundle, threads=options.threads) as runner:
+        timers: dict[str, Callable[[], float]] = {"bare": lambda: bare(runner, options.tokens)}
+        for name, search in SEARCHES.items():
+            timers[name] = lambda search=search: generated(runner, search, options.tokens)  # type: ignore[misc]
+        rounds = [{name: timer() for name, timer in timers.items()} for _ in range(options.rounds + 1)][1:]
+        print(f"vocabulary {runner.model.facts.vocab_size}, {options.rounds} rounds of {options.tokens} tokens")
+        for name in timers:
+            times = [each[name] for each in rounds]
+            added = median(each[name] - each["bare"] for each in rounds)
+            print(f"{name:30} {median(times):8.3f} ms  {added:+8.3f} ms")
+
+
+if __name__ == "__main__":
+    main()

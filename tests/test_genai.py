@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tokenizers import Tokenizer
 
 import tiny
+from cases import DYNAMIC
 from edgewise.bundle import genai
 from edgewise.bundle.read import Bundle
 from edgewise.pipeline import build
@@ -91,6 +93,15 @@ def test_genai_runs_other_families_and_says_the_same(family: str, tmp_path: Path
     assert peer(bundle.path, STEPS, prompt)["tokens"] == tokens
 
 
+def test_genai_says_the_same_beyond_the_original_context(tmp_path: Path, peer: Peer) -> None:
+    checkpoint = tiny.checkpoint("llama", tmp_path / "checkpoint", **DYNAMIC, eos_token_id=1)
+    bundle = build(checkpoint, output=tmp_path / "model.edge", recipe=Recipe(), context=200)
+    prompt = list(range(3, 123))
+    tokens = greedy(bundle, STEPS, prompt)
+    assert 1 not in tokens
+    assert peer(bundle.path, STEPS, prompt)["tokens"] == tokens
+
+
 def test_genai_takes_over_how_the_checkpoint_wants_to_be_sampled(pycoder: Path, tmp_path: Path, peer: Peer) -> None:
     checkpoint = shutil.copytree(pycoder, tmp_path / "checkpoint")
     wanted = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -115,3 +126,14 @@ def test_a_model_that_ends_with_no_token_of_its_own_still_has_a_padding(pycoder_
     assert config["model"]["eos_token_id"] == []
     assert config["model"]["pad_token_id"] == 0
     assert "bos_token_id" not in config["model"]
+
+
+def test_the_example_in_the_docs_works(pycoder_bundle: Bundle, genai_python: str) -> None:
+    page = Path(__file__).parents[1] / "docs" / "bundle.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    silent = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [genai_python, "-c", block], cwd=pycoder_bundle.path.parent, capture_output=True, text=True, env=silent
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split(",")) == 32

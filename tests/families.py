@@ -40,6 +40,11 @@ middle of a generation, when a sequence outgrows the original context, and keeps
 Here the table is fixed for a session by the context that it is opened with, so that a token's scores do not depend on
 how the prompt was cut. A session of the same context as a prompt in one piece computes what transformers computes.
 
+A model with `dynamic` reaches its `factor` times `max_position_embeddings`. By default a bundle gets no more than the
+original context, in which nothing is scaled; ask for more with `--context` when it is built, or with
+`Runner.open(path, context=...)`. A runtime that binds no table of its own (onnxruntime-genai) finds the one of the
+bundle's context in the graph; that of `edgewise export` is the table of the original context.
+
 ## A family of your own
 
 A family is data: where it differs from llama. A plugin adds one on a subclass of the exporter, which it registers

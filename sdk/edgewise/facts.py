@@ -63,6 +63,12 @@ class Facts:
     def layers(self) -> int:
         return len(self.attention)
 
+    @property
+    def original_context(self) -> int:
+        """The longest context with the rotary tables that were trained; beyond it, those that follow change."""
+        originals = [rotary.original_context for rotary in self.rotary.values() if rotary.follows_context]
+        return min([self.context_length, *originals])
+
     def cache_bytes(self, tokens: int, *, element_bytes: int = 4) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""
         return sum(2 * a.kv_heads * a.head_dim for a in self.attention) * tokens * element_bytes

@@ -101,7 +101,7 @@ def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:
 
 def _context(asked: int | None, target: Target, facts: Facts) -> int:
     if asked is None:
-        return min(target.context, facts.context_length)
+        return min(target.context, facts.original_context)
     if not 1 <= asked <= facts.context_length:
         raise OptionError(f"context: {asked} is not from 1 to {facts.context_length}, the context of the model")
     return asked

@@ -10,7 +10,7 @@ from edgewise.facts import Attention, Facts
 from edgewise_exporters.decoder.config import HARMLESS, Config
 from edgewise_exporters.decoder.family import Family
 from edgewise_exporters.decoder.layers import SLIDING, rotating
-from edgewise_exporters.decoder.rope import LONGEST, read_rotary
+from edgewise_exporters.decoder.rope import LONGEST, reach, read_rotary
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
 
@@ -56,13 +56,14 @@ def _facts(config: Config, generation: Mapping[str, Any], family: Family) -> Fac
     attention = _attention(config, family)
     rotary = read_rotary(config, family, attention[0].head_dim)
     used = {a.rotary for a in attention}
+    context = config.integer("max_position_embeddings", most=LONGEST)
     vocabulary = config.integer("vocab_size")
     tokens = Config({**config.data, **{key: value for key, value in generation.items() if value is not None}}, where="")
     return Facts(
         model_type=family.model_type,
         vocab_size=vocabulary,
         hidden_size=config.integer("hidden_size"),
-        context_length=config.integer("max_position_embeddings", most=LONGEST),
+        context_length=reach(rotary, context),
         attention=attention,
         rotary={name: rotary[name] for name in rotary if name in used},
         bos=_first(_tokens(tokens, "bos_token_id", vocabulary)),

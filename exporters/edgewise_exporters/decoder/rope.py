@@ -1,6 +1,7 @@
 """exporters, decoder: the rotary embeddings that a configuration asks for, in its older and its newer spelling."""
 
 import math
+from collections.abc import Mapping
 
 from edgewise.errors import CheckpointError
 from edgewise.facts import Rotary
@@ -17,6 +18,12 @@ def read_rotary(config: Config, family: Family, head_dim: int) -> dict[str, Rota
     """The rotary embeddings of a model by name: `global`, and `local` where windowed layers have their own."""
     tables = _tables(config, family)
     return {name: _rotary(table, config, family, head_dim) for name, table in tables.items()}
+
+
+def reach(rotary: Mapping[str, Rotary], context: int) -> int:
+    """The context of a model: `max_position_embeddings`, which `dynamic` (like no other type) exceeds by its factor."""
+    factors = [r.parameters["factor"] for r in rotary.values() if r.type == "dynamic"]
+    return max([context, *(int(context * factor) for factor in factors if isinstance(factor, float))])
 
 
 def _tables(config: Config, family: Family) -> dict[str, Config]:
@@ -60,7 +67,7 @@ def _scaling(table: Config, config: Config, kind: str, dim: int, longest: int) -
     if kind in ("default", "linear"):
         return 0, {} if kind == "default" else {"factor": table.number("factor")}
     if kind == "dynamic":
-        return longest, {"factor": table.number("factor")}
+        return longest, {"factor": table.number("factor", most=LONGEST / longest)}
     original = table.integer("original_max_position_embeddings", longest, least=2, most=LONGEST)
     if config.get("original_max_position_embeddings") is not None:
         original = config.integer("original_max_position_embeddings", least=2, most=LONGEST)

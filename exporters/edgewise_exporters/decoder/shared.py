@@ -49,8 +49,11 @@ class Shared:
         return key, self.builder.input(f"past_key_values.{layer}.value", FLOAT, shape)
 
     def _table(self, name: str, kind: Literal["cos", "sin"]) -> ir.Value:
-        """A table for the whole context; an input too, where a session of another context needs another one."""
+        """A table for the whole context; where that changes it, for the original one, and an input: a session of a
+        longer context binds its own, and one that does not is refused there instead of scored wrongly."""
         rotary, context = self.facts.rotary[name], self.facts.context_length
+        if rotary.follows_context:
+            context = min(context, rotary.original_context)
 
         def read(start: int, stop: int) -> np.ndarray:
             return table(kind, rotary, context, start, stop)

@@ -15,6 +15,7 @@ from edgewise_targets.ort.inputs import DropPositions, KeepLogits
 from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
+from edgewise_targets.ort.tables import ContextTables
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LowerOrt(Pass):
         return (
             KeepLogits(),
             FuseAttention(),
+            ContextTables(),
             DropPositions(),
             FuseHeadNorms(),
             FuseSkipNorms(),

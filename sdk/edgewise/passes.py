@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
+from edgewise.errors import RecipeError
 from edgewise.options import check
 
 if TYPE_CHECKING:
+    from edgewise.calibration.calibration import Calibration
     from edgewise.target import Target
 
 
@@ -17,6 +19,8 @@ class BuildContext:
 
     target: "Target | None" = None
     context: int | None = None  # tokens that a session gets unless it asks for more or fewer
+    calibration: "Calibration | None" = None  # where the user gave a text
+    dry: bool = False  # a plan is made: formats count, values do not, and a pass that measures need not
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,10 @@ def context_of(model: ir.Model) -> BuildContext:
     """What the build that this pass is part of knows; an empty context outside of a build."""
     context = model.meta.get("edgewise")
     return context if isinstance(context, BuildContext) else BuildContext()
+
+
+def calibration_of(model: ir.Model, *, needed_by: str) -> "Calibration":
+    """The calibration of the build that this pass is part of. Raises RecipeError where the user gave no text."""
+    if calibration := context_of(model).calibration:
+        return calibration
+    raise RecipeError(f"{needed_by} needs a calibration text: --calibration-text FILE")

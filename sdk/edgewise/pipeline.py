@@ -4,6 +4,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from edgewise.bundle.manifest import File
 from edgewise.bundle.probe import probe
 from edgewise.bundle.read import Bundle
 from edgewise.bundle.write import staged
+from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError
 from edgewise.plan import Plan, make_plan
@@ -37,21 +39,32 @@ def build(
     progress: Progress | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     ignore_config: Collection[str] = (),
+    calibration: CalibrationText | None = None,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
     `recipe` replaces the target's own; `context` is what a session gets by default, in tokens; `force` replaces an
     older bundle; `load_check` runs one token through the result before it takes its place; `measure` puts the speed
     of this machine on the card; `on_plan` is shown the plan before a weight is read; `ignore_config` names keys of
-    config.json that change nothing.
+    config.json that change nothing; `calibration` is the text that passes measure the model on.
     """
     output = Path(output)
     with staged(output, force=force) as stage:
-        prepared = prepare(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+        preparing = partial(
+            prepare,
+            target=target,
+            recipe=recipe,
+            context=context,
+            ignore_config=ignore_config,
+            calibration=calibration,
+        )
+        prepared = preparing(checkpoint, dry=calibration is not None)
         plan = make_plan(prepared)
         if on_plan:
             on_plan(plan)
         plan.refuse_what_does_not_fit()
+        if calibration:
+            prepared = preparing(prepared.checkpoint, progress=progress)
 
         files = copy_companions(prepared.checkpoint, stage)
         _check_text(stage)

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewise.calibration.plan import CalibrationPlan
+from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import TargetError
 from edgewise.prepare import Prepared, prepare
@@ -41,6 +43,7 @@ class Plan:
     run_memory: int  # expected peak of a runner with the default context
     memory: Number | None  # what the device has
     total: Part
+    calibration: CalibrationPlan | None = None  # at most, with whole second moments
 
     @property
     def fits(self) -> bool | None:
@@ -64,9 +67,19 @@ def plan_build(
     recipe: Recipe | Path | None = None,
     context: int | None = None,
     ignore_config: Collection[str] = (),
+    calibration: CalibrationText | None = None,
 ) -> Plan:
     """The plan of the build with the same arguments. Raises what the build would raise before it reads a weight."""
-    return make_plan(prepare(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config))
+    prepared = prepare(
+        checkpoint,
+        target=target,
+        recipe=recipe,
+        context=context,
+        ignore_config=ignore_config,
+        calibration=calibration,
+        dry=True,
+    )
+    return make_plan(prepared)
 
 
 def make_plan(prepared: Prepared) -> Plan:
@@ -87,10 +100,11 @@ def make_plan(prepared: Prepared) -> Plan:
         parts=parts,
         context=prepared.context,
         cache=cache,
-        build_memory=BUILD_BYTES,
+        build_memory=max(BUILD_BYTES, prepared.calibration.memory if prepared.calibration else 0),
         run_memory=whole.after + cache + RUN_BYTES,
         memory=prepared.target.hardware.memory_bytes or _memory_here(),
         total=whole,
+        calibration=prepared.calibration,
     )
 
 

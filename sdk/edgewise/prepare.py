@@ -5,9 +5,13 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgewise.bundle.probe import probe
+from edgewise.calibration.plan import CalibrationPlan, plan_statistics
+from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.contracts import Exporter
 from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
@@ -20,6 +24,11 @@ from edgewise.registry import registry
 from edgewise.sizes import Size, sizes_of
 from edgewise.steps import apply, resolve
 from edgewise.target import Target
+from edgewise.text.tokenizer import Tokenizer
+from edgewise.writer import Progress
+
+if TYPE_CHECKING:
+    from edgewise.calibration.calibration import Calibration
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,7 @@ class Prepared:
     facts: Facts
     stored: Mapping[str, Size]  # by part, as the checkpoint stores it
     model: ir.Model
+    calibration: CalibrationPlan | None  # where the user gave a text
 
 
 def prepare(
@@ -45,8 +55,15 @@ def prepare(
     recipe: Recipe | Path | None,
     context: int | None,
     ignore_config: Collection[str],
+    calibration: CalibrationText | None = None,
+    dry: bool = False,
+    progress: Progress | None = None,
 ) -> Prepared:
-    """Load, export, apply the recipe, lower to the target. Everything is lazy: no weight is read."""
+    """Load, export, apply the recipe, lower to the target.
+
+    Everything is lazy, and no weight is read, but by passes that measure the model on a calibration text; with `dry`
+    they do not, and the result is good for a plan only.
+    """
     device = registry().get_target(target) if isinstance(target, str) else target
     passes = resolve(_recipe(recipe, device).steps, where="recipe" if recipe else f"target '{device.name}'")
     lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
@@ -56,10 +73,14 @@ def prepare(
     facts = get_facts(model)
     tokens = _context(context, device, facts)
     stored = sizes_of(model, stored=source.tensors)
-    build = BuildContext(target=device, context=tokens)
+    measured = _calibration(calibration, source, tokens, progress) if calibration else None
+    cost = plan_statistics(model, measured.sequences.shape, gram=True) if measured else None
+    build = BuildContext(target=device, context=tokens, calibration=measured, dry=dry)
     model = apply(model, passes, build, error=RecipeError)
+    if measured and not measured.used and not dry:
+        raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
     model = apply(model, lowering, build, error=LoweringError)
-    return Prepared(source, device, passes, lowering, tokens, facts, stored, model)
+    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost)
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:
@@ -91,6 +112,21 @@ def _installed_exporters() -> Iterator[Exporter]:
             logger.warning("%s", error)
         else:
             yield exporter
+
+
+def _calibration(
+    text: CalibrationText, checkpoint: Checkpoint, context: int, progress: Progress | None
+) -> "Calibration":
+    """The text in the checkpoint's tokens; its tokenizer is first parsed by another process, which may crash."""
+    from edgewise.calibration.calibration import Calibration  # which takes ONNX Runtime
+
+    if "tokenizer.json" not in checkpoint.companions:
+        raise CheckpointError(
+            f"{checkpoint.folder} has no tokenizer.json: a calibration text cannot be read without it"
+        )
+    if problem := probe("text", checkpoint.folder):
+        raise CheckpointError(problem)
+    return Calibration(text, Tokenizer.load(checkpoint.folder), context, progress)
 
 
 def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:

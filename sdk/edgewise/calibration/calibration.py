@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.collect import collect
+from edgewise.calibration.plan import plan_statistics
 from edgewise.calibration.statistics import Statistics
 from edgewise.calibration.texts import CalibrationText
 from edgewise.calibration.walk import Walk
@@ -17,7 +18,7 @@ from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 
 
-@dataclass(frozen=True)
+@dataclass
 class Calibration:
     """A text in the tokens of the checkpoint, and what a model does with it."""
 
@@ -25,6 +26,7 @@ class Calibration:
     tokenizer: Tokenizer
     context: int | None = None  # of the session that is to run the model
     progress: Progress | None = None
+    used: bool = False  # by any pass so far
 
     @cached_property
     def sequences(self) -> np.ndarray:
@@ -33,10 +35,14 @@ class Calibration:
 
     def statistics(self, model: ir.Model, *, gram: bool = False) -> Statistics:
         """The statistics of the model as it is now, from the cache if they are there."""
+        self.used = True
         return collect(model, self.sequences, gram=gram, context=self.context, progress=self.progress)
 
     @contextmanager
     def walk(self, model: ir.Model) -> Iterator[Walk]:
         """A walk over the model's layers, for a pass that changes weights on the way."""
+        self.used = True
+        plan = plan_statistics(model, self.sequences.shape, gram=True)
         with scratch() as folder:
+            plan.refuse_what_does_not_fit(folder)
             yield Walk(model, self.sequences, folder=folder, context=self.context, progress=self.progress)

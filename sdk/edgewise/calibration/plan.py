@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.gram import PANEL
 from edgewise.calibration.resources import available_memory, free_disk, measured_flops
-from edgewise.calibration.stages import linears_by_input
-from edgewise.calibration.walk import BATCH_TOKENS
+from edgewise.calibration.stages import BATCH_TOKENS, linears_by_input
 from edgewise.errors import OptionError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, get_facts, layer

@@ -15,6 +15,7 @@ from edgewise.errors import GraphError
 from edgewise.graph import IR_VERSION, Linear, linears
 from edgewise.tensors import Streamed, streamed
 
+BATCH_TOKENS = 2048  # run through a stage at a time
 INLINE_BYTES = 1 << 10  # up to this an initializer is a constant of the stage: axes, shapes, scalars
 
 

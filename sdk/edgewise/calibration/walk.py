@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.hidden import Hidden
 from edgewise.calibration.run import Loaded, read_rows, read_whole
-from edgewise.calibration.stages import cut, linears_by_input, values_of
+from edgewise.calibration.stages import BATCH_TOKENS, cut, linears_by_input, values_of
 from edgewise.errors import GraphError, OptionError
 from edgewise.floats import is_finite
 from edgewise.graph import Linear, get_facts, linears
@@ -16,7 +16,6 @@ from edgewise.rotary import table
 from edgewise.tensors import Streamed
 from edgewise.writer import Progress
 
-BATCH_TOKENS = 2048  # run at a time
 LOGIT_TOKENS = 256  # as many rows as wide as the vocabulary
 
 Observer = Callable[[Sequence[Linear], np.ndarray], None]
@@ -144,8 +143,9 @@ class Walk:
         if not name.startswith("rotary.") or rotary is None:
             return read_whole(tensor)
         length = self.sequences.shape[1]
-        if rotary.follows_context and self.context:
-            return table("cos" if part == "cos" else "sin", rotary, self.context, 0, length)
+        if rotary.follows_context:
+            context = max(self.context or tensor.dims[0], length)
+            return table("cos" if part == "cos" else "sin", rotary, context, 0, length)
         return tensor.read(0, length)
 
     def _inputs(self, start: int, stop: int) -> dict[str, np.ndarray]:

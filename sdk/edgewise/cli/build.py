@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgewise.cli.calibration import calibration_options, describe, read_calibration
 from edgewise.cli.output import json_option, print_json, size, table, talk
 from edgewise.cli.progress import bars
 
@@ -28,6 +29,7 @@ ignore_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
+@calibration_options
 @force_option
 @ignore_option
 @json_option
@@ -40,6 +42,10 @@ def build(
     dry_run: bool,
     no_load_check: bool,
     measure: bool,
+    calibration_text: Path | None,
+    calibration_tokens: int | None,
+    calibration_length: int | None,
+    seed: int | None,
     force: bool,
     ignore_config: tuple[str, ...],
     as_json: bool,
@@ -54,10 +60,18 @@ def build(
       edgewise build examples/pycoder --target cpu-x64 -o pycoder.edge
       edgewise build examples/pycoder --dry-run
     """
+    calibration = read_calibration(calibration_text, calibration_tokens, calibration_length, seed)
     if dry_run:
         from edgewise.plan import plan_build
 
-        plan = plan_build(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+        plan = plan_build(
+            checkpoint,
+            target=target,
+            recipe=recipe,
+            context=context,
+            ignore_config=ignore_config,
+            calibration=calibration,
+        )
         print_json(_plain(plan)) if as_json else click.echo(_text(plan))
         return
     if output is None:
@@ -77,6 +91,7 @@ def build(
             progress=progress,
             on_plan=lambda plan: talk(_text(plan)),
             ignore_config=ignore_config,
+            calibration=calibration,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())
@@ -87,7 +102,11 @@ def build(
 
 
 def _plain(plan: "Plan") -> dict[str, Any]:
-    return asdict(plan) | {"fits": plan.fits}
+    plain = asdict(plan) | {"fits": plan.fits}
+    if (cost := plan.calibration) is not None:
+        names = ("sequences", "length", "memory", "disk", "seconds")
+        plain["calibration"] = {name: getattr(cost, name) for name in names}
+    return plain
 
 
 def _text(plan: "Plan") -> str:
@@ -103,6 +122,7 @@ def _text(plan: "Plan") -> str:
             f"plan for {plan.target}: {', then '.join(plan.recipe) or 'weights stay as they are'}",
             *table(rows),
             f"to build  {size(plan.build_memory)} of memory",
+            *([describe(plan.calibration)] if plan.calibration else []),
             f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
         ]

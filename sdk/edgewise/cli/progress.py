@@ -18,10 +18,11 @@ def bars() -> "Iterator[Callback | None]":
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
     except ModuleNotFoundError:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), Remaining())
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
         tasks = {}
 

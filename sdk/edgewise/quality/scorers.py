@@ -1,0 +1,109 @@
+"""sdk, quality: what gives scores: a lowered graph, by sessions, or a canonical one, walked layer by layer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.bundle.manifest import FILE_NAME
+from edgewise.bundle.read import Bundle
+from edgewise.calibration.cache import scratch
+from edgewise.calibration.walk import Walk
+from edgewise.checkpoint import Checkpoint
+from edgewise.errors import OptionError
+from edgewise.facts import Facts
+from edgewise.graph import get_facts
+from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import CHUNK, Session
+from edgewise.writer import Progress
+
+CHUNK_BYTES = 64 << 20  # of the scores of one chunk
+GROUP_TOKENS = 4096  # walked together: what a walk that is killed has to do again
+
+
+class Scorer(Protocol):
+    """A model that scores sequences."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
+        """The scores after each token of int64 `[n, length]`, sequence after sequence: float32 `[tokens, vocabulary]`.
+
+        They come a chunk at a time; a chunk is valid until the next one.
+        """
+
+
+class Lowered:
+    """The graph of a bundle, as a device runs it."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.facts = model, model.facts
+
+    def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
+        length = sequences.shape[1]
+        session = Session(self.model, capacity=length)
+        step = max(1, min(CHUNK, CHUNK_BYTES // (4 * self.facts.vocab_size)))
+        for tokens in sequences:
+            session.rewind(0)
+            for start in range(0, length, step):
+                chunk = tokens[start : start + step]
+                yield session.prefill(chunk, scores=len(chunk))
+
+
+class Canonical:
+    """A canonical graph, of which one layer is in memory at a time."""
+
+    def __init__(self, model: ir.Model, *, context: int | None = None, progress: Progress | None = None) -> None:
+        self.model, self.facts = model, get_facts(model)
+        self.context, self.progress = context, progress
+
+    def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
+        rows = max(1, GROUP_TOKENS // int(sequences.shape[1]))
+        for start in range(0, len(sequences), rows):
+            with scratch() as folder:
+                walk = Walk(
+                    self.model,
+                    sequences[start : start + rows],
+                    folder=folder,
+                    context=self.context,
+                    progress=self._part(start, rows, len(sequences)),
+                )
+                for layer in walk.layers:
+                    walk.advance(layer)
+                yield from walk.logits()
+
+    def _part(self, start: int, rows: int, count: int) -> Progress | None:
+        """The progress of one walk, as a part of that of all."""
+        if not (report := self.progress):
+            return None
+
+        def part(stage: str, done: int, total: int) -> None:
+            rest = min(rows, count - start)
+            report("reference", start * total + done * rest, count * total)
+
+        return part
+
+
+def is_bundle(source: str | Path) -> bool:
+    return (Path(source) / FILE_NAME).exists()
+
+
+def lowered(bundle: Bundle, *, length: int) -> Lowered:
+    """The model of a bundle, for sequences of `length` tokens; its own context, where that suffices."""
+    longest = bundle.manifest.facts.context_length
+    if length > longest:
+        raise OptionError(f"sequences of {length:,} tokens do not fit into the model's context of {longest:,}")
+    return Lowered(Model.load(bundle.path, bundle.manifest, context=max(length, bundle.manifest.context)))
+
+
+def scorer(source: str | Path | Checkpoint | ir.Model, *, length: int, progress: Progress | None = None) -> Scorer:
+    """What gives scores for sequences of `length` tokens: of a bundle, a checkpoint or a canonical graph."""
+    if isinstance(source, ir.Model):
+        return Canonical(source, progress=progress)
+    if isinstance(source, Checkpoint) or not is_bundle(source):
+        return Canonical(export_graph(open_checkpoint(source)), progress=progress)
+    return lowered(Bundle.open(source), length=length)

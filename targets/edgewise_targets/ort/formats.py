@@ -3,7 +3,7 @@
 Measured on onnxruntime 1.31.1, x86-64: what has no kernel of its own is dequantized anew for every token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,9 +41,9 @@ def refuse_slow_formats(model: ir.Model) -> None:
 def _slow_product(node: ir.Node) -> str | None:
     bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 0)
     if bits not in BLOCKS:
-        return f"ONNX Runtime has no product with {bits}-bit weights; choose bits 4 or 8"
+        return f"ONNX Runtime has no product with {bits}-bit weights; choose bits {_listed(BLOCKS)}"
     if block not in BLOCKS[bits]:
-        sizes = ", ".join(map(str, BLOCKS[bits]))
+        sizes = _listed(BLOCKS[bits])
         return f"{bits}-bit weights in blocks of {block} fall off the fast path; choose block_size {sizes}"
     if bits != 4 and node.attributes.get_int("accuracy_level", 0) != 4:
         return f"{bits}-bit weights are 100 times slower with float activations; choose accuracy_level 4, or bits 4"
@@ -56,7 +56,16 @@ def _slow_product(node: ir.Node) -> str | None:
 def _no_rows(node: ir.Node) -> str | None:
     bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 0)
     if bits not in BLOCKS:
-        return f"ONNX Runtime has no embedding of {bits} bits; choose bits 4 or 8"
+        return f"ONNX Runtime has no embedding of {bits} bits; choose bits {_listed(BLOCKS)}"
     if block < 16 or block & (block - 1):
         return f"ONNX Runtime has no embedding in blocks of {block}; choose a power of two from 16 on"
     return None
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    """
+    >>> _listed([2, 4, 8])
+    '2, 4 or 8'
+    """
+    *first, last = map(str, numbers)
+    return f"{', '.join(first)} or {last}"

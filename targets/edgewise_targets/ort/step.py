@@ -32,15 +32,13 @@ class Step(Pass):
         if modified:
             model.graph.opset_imports.setdefault(CONTRIB, 1)
             _remove_unused(model.graph)
-        return ir.passes.PassResult(model, modified)
-
-    def ensures(self, model: ir.Model) -> None:
         for node in model.graph:
             if not node.domain and node.op_type in self.removes:
                 raise LoweringError(
                     f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in the dialect 'ort': "
                     f"'{self.name}' does not know it in this place"
                 )
+        return ir.passes.PassResult(model, modified)
 
 
 def become(

@@ -46,6 +46,8 @@ class Recipe:
 
 def read_steps(tables: Any, *, where: str) -> tuple[RecipeStep, ...]:
     """`[[step]]` tables of TOML or JSON as steps. Raises RecipeError, which begins with `where`."""
+    if not isinstance(tables, list | tuple):
+        raise RecipeError(f"{where}: expected a list of tables, each with its pass, got {tables!r}")
     steps = []
     for number, table in enumerate(tables, start=1):
         if not isinstance(table, Mapping) or not isinstance(table.get("pass"), str):

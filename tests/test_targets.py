@@ -92,5 +92,5 @@ def test_a_profile_of_the_user_is_read_from_its_file(tmp_path: Path) -> None:
 
 def test_steps_that_are_no_list_are_refused() -> None:
     profile = 'name = "board"\ndescription = ""\nproviders = []\nrecipe = 3\n'
-    with pytest.raises(TargetError, match="board.toml: recipe: expected a list of tables, each with its pass, got 3"):
+    with pytest.raises(TargetError, match=r"board.toml: recipe: expected a list of tables, each with its pass, got 3"):
         Target.read(profile, where="board.toml")

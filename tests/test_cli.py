@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -157,7 +158,7 @@ BAD = {
         recipe('[[step]]\npass = "quantize"\nbit = 4\n'),
     ),
     "an impossible option of a pass": Bad(
-        f"{BUILD} --recipe recipe.toml", "bits: 5 is not one of 4, 8", recipe('[[step]]\npass = "quantize"\nbits = 5\n')
+        f"{BUILD} --recipe recipe.toml", "bits: 5 is not one of", recipe('[[step]]\npass = "quantize"\nbits = 5\n')
     ),
     "a context beyond the model's": Bad(f"{BUILD} --context 4096", "1024"),
     "an unknown exporter": Bad("export checkpoint -o graph --exporter decodr", "did you mean 'decoder'?"),
@@ -167,6 +168,21 @@ BAD = {
     "a damaged graph": Bad("run model.edge x", "onnx/model.onnx", flip("onnx/model.onnx")),
     "a damaged tokenizer": Bad("run model.edge x", "tokenizer.json", flip("tokenizer.json")),
     "a damaged manifest": Bad("inspect model.edge", "manifest.json", flip("manifest.json")),
+    "an empty prompt": Bad("run model.edge -", "the prompt is empty"),
+    "a prompt longer than the context": Bad("run model.edge -", "the context is 1,024", stdin=b"x = 1\n" * 2000),
+    "more tokens than the context": Bad("run model.edge x --max-tokens 1024", "the context is 1,024"),
+    "a prompt that is not UTF-8": Bad("run model.edge -", "byte 2 is invalid", stdin=b"ab\xff"),
+    "an argument that was not UTF-8": Bad("run model.edge ab\udcff", "at character 2"),
+    "an unknown search": Bad("run model.edge x --search sampel", "did you mean 'sample'?"),
+    "an unknown option of a search": Bad(
+        "run model.edge x --search sample --set temprature=1", "did you mean 'temperature'?"
+    ),
+    "an impossible option of a search": Bad("run model.edge x --search sample --set top_p=2", "top_p is 2"),
+    "no tokens at all": Bad("run model.edge x --max-tokens 0", "max_tokens is 0"),
+    "a time limit of nothing": Bad("run model.edge x --time-limit 0", "time_limit is 0"),
+    "a context beyond that of the model": Bad("run model.edge x --context 2048", "1024"),
+    "a chat without a template": Bad("chat model.edge", "edgewise run model.edge"),
+    "a bench of nothing": Bad("bench model.edge --runs 0", "runs is 0"),
 }
 
 
@@ -213,6 +229,8 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
         ("build checkpoint", "Missing option '-o'"),
         ("build checkpoint -o x.edge --context many", "'many' is not a valid integer"),
         ("inspect", "Missing argument 'BUNDLE'"),
+        ("run model.edge x --set temperature=1", "'--set' needs '--search'"),
+        ("run model.edge x --search sample --set temperature", "not of the form key=value"),
     ],
 )
 def test_wrong_usage_is_met_with_the_closest_there_is(
@@ -282,3 +300,72 @@ def test_a_reader_that_leaves_ends_the_command_quietly(folder: Path) -> None:
         child.stdout.close()
         assert child.wait(60) == 1
         assert child.stderr.read() == b""
+
+
+def run_json(*arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert execute(["run", "model.edge", *arguments, "--json"]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_text_goes_to_stdout_and_timings_to_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", "model.edge", "def read_json(", "--max-tokens", "12"]) == 0
+    out, err = capsys.readouterr()
+    result = run_json("def read_json(", "--max-tokens", "12", capsys=capsys)
+    assert out == result["text"] + "\n"
+    assert err.startswith("12 tokens in ")
+    assert "ended by length" in err
+    assert err.count("\n") == 1
+
+
+def test_a_prompt_is_read_from_stdin_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"import json\n"), "utf-8"))
+    piped = run_json("-", "--max-tokens", "8", capsys=capsys)
+    assert piped["tokens"] == run_json("import json\n", "--max-tokens", "8", capsys=capsys)["tokens"]
+
+
+def test_the_options_of_a_search_are_typed_and_a_seed_repeats_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = ("class Queue:", "--max-tokens", "24", "--search", "sample", "--set", "top_k=40")
+    hot = (*sample, "--set", "temperature=1.5")
+    first, again = (run_json(*hot, "--seed", "3", capsys=capsys) for _ in range(2))
+    assert first["tokens"] == again["tokens"]
+    assert first["tokens"] != run_json(*hot, "--seed", "4", capsys=capsys)["tokens"]
+    greedy = run_json("class Queue:", "--max-tokens", "24", capsys=capsys)
+    assert run_json(*sample, "--set", "temperature=0", capsys=capsys)["tokens"] == greedy["tokens"]
+
+
+def test_a_stop_text_ends_the_text_before_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    free = run_json("def read_json(", "--max-tokens", "32", capsys=capsys)["text"]
+    stopped = run_json("def read_json(", "--max-tokens", "32", "--stop", '"""', capsys=capsys)
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == free[: free.index('"""')]
+
+
+def test_a_control_token_that_a_user_types_is_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_json("<|endoftext|>", "--max-tokens", "1", capsys=capsys)["timings"]["prompt_tokens"] > 1
+
+
+def test_a_bundle_is_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "model.edge", "--prefill", "16", "--decode", "4", "--runs", "2"]
+    assert execute(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["prefill", "decode"]
+    assert execute([*arguments, "--json"]) == 0
+    speed = json.loads(capsys.readouterr().out)
+    assert (speed["prefill"]["tokens"], speed["decode"]["tokens"], speed["decode"]["runs"]) == (16, 4, 2)
+
+
+def test_ctrl_c_ends_a_command_quietly(folder: Path) -> None:
+    command = [sys.executable, "-c", CODE, "run", "model.edge", "def f(", "--search", "sample", "--max-tokens", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stderr
+        assert child.stdout.read(1)
+        child.send_signal(signal.SIGINT)
+        child.stdout.read()
+        assert child.wait(60) == 130
+        assert child.stderr.read().strip() == b""

@@ -1,7 +1,9 @@
 """sdk, cli: `chat`: a conversation with a bundle."""
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,52 +34,65 @@ def chat(bundle: str, system: str | None, context: int | None, generation: Gener
     """
     from edgewise.runtime.runner import Runner
 
-    options = generation.options()
-    opening = [{"role": "system", "content": system}] if system else []
+    with suppress(ImportError):
+        import_module("readline")  # makes `input` a line that can be edited
     with Runner.open(bundle, context=context) as runner:
-        runner.encode_chat([*opening, {"role": "user", "content": "hello"}])  # say now what cannot be done
-        messages = list(opening)
-        while (line := _read()) is not None:
-            if line == "/exit":
-                return
-            if line == "/clear":
-                messages = list(opening)
-            elif line.startswith("/"):
-                _explain(line)
-            elif line:
-                messages = _turn(runner, messages, line, options)
+        conversation = Conversation(runner, generation.options(), system)
+        while True:
+            try:
+                if not conversation.go_on():
+                    return
+            except KeyboardInterrupt:
+                talk("\n(/exit or Ctrl-D leaves)")
 
 
-def _turn(
-    runner: "Runner", messages: list[dict[str, str]], line: str, options: dict[str, object]
-) -> list[dict[str, str]]:
-    """The conversation with one more question and its answer; without them where there is none."""
-    asked = [*messages, {"role": "user", "content": line}]
-    try:
-        stream = runner.chat(asked, **options)  # type: ignore[arg-type]
+class Conversation:
+    """What was said so far, and with whom."""
+
+    def __init__(self, runner: "Runner", options: dict[str, Any], system: str | None) -> None:
+        self._runner = runner
+        self._options = options
+        self._opening = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._opening)
+        runner.encode_chat([*self._opening, {"role": "user", "content": "hello"}])  # say now what cannot be done
+
+    def go_on(self) -> bool:
+        """Read a line and do what it asks; False where it ends the conversation."""
+        line = _read()
+        if line in (None, "/exit"):
+            return False
+        if line == "/clear":
+            self._messages = list(self._opening)
+        elif line and line.startswith("/"):
+            _explain(line)
+        elif line:
+            self._ask(line)
+        return True
+
+    def _ask(self, question: str) -> None:
+        """Stream the answer. Ctrl-C stops it; what was said until then stays in the conversation."""
+        asked = [*self._messages, {"role": "user", "content": question}]
         try:
-            for piece in stream:
-                click.echo(piece.text, nl=False)
-        except KeyboardInterrupt:
-            stream.close()
-        click.echo()
-        return [*asked, {"role": "assistant", "content": stream.result().text}]
-    except GenerationError as error:
-        talk(f"error: {error}; /clear forgets the conversation")
-        return messages
+            stream = self._runner.chat(asked, **self._options)
+            try:
+                for piece in stream:
+                    click.echo(piece.text, nl=False)
+            except KeyboardInterrupt:
+                stream.close()
+            click.echo()
+            self._messages = [*asked, {"role": "assistant", "content": stream.result().text}]
+        except GenerationError as error:
+            talk(f"error: {error}; /clear forgets the conversation")
 
 
 def _read() -> str | None:
     """A line that the user typed; None at the end of them."""
-    while True:
-        try:
-            return input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return None
-        except KeyboardInterrupt:
-            talk("\n(/exit or Ctrl-D leaves)")
-        except UnicodeDecodeError as error:
-            raise GenerationError(f"what was typed is not UTF-8: {error.reason}") from error
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+    except UnicodeDecodeError as error:
+        raise GenerationError(f"what was typed is not UTF-8: {error.reason}") from error
 
 
 def _explain(line: str) -> None:

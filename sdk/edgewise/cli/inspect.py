@@ -1,6 +1,5 @@
 """sdk, cli: `inspect`: what a bundle holds."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
     facts = manifest.facts
     yield "model", f"{facts.model_type}, {facts.layers} layers of {facts.hidden_size}, vocabulary {facts.vocab_size:,}"
     yield "target", f"{manifest.target} ({', '.join(provider.name for provider in manifest.providers)})"
+    yield from _card(manifest.card)
     cache = size(facts.cache_bytes(manifest.context))
     yield "context", f"{manifest.context:,} tokens ({cache} of cache); the model's limit is {facts.context_length:,}"
     for number, step in enumerate(manifest.recipe, start=1):
@@ -46,8 +46,16 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
     for name, file in sorted(manifest.files.items()):
         yield "", f"{size(file.bytes):>10}  {name}"
     yield "in all", f"{size(sum(file.bytes for file in manifest.files.values())):>10}"
-    for key, value in sorted(manifest.card.items()):
-        yield "card", f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "parameters" in card:
+        before, after = size(card["bytes"]["before"]), size(card["bytes"]["after"])
+        yield "size", f"{card['parameters']:,} parameters: {before} in the checkpoint, {after} here"
+    if "speed" in card:
+        speed = card["speed"]
+        rates = f"decode {speed['decode_tokens_per_s']:,}, prefill {speed['prefill_tokens_per_s']:,} tokens/s"
+        yield "speed", f"{rates} ({speed['processor']}, {speed['threads']} threads)"
 
 
 def _step(step: Mapping[str, Any]) -> str:

@@ -1,0 +1,134 @@
+"""tests: a conversation in a terminal: the template, the commands, Ctrl-C and Ctrl-D."""
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from select import select
+
+import pytest
+
+from edgewise.cli.main import execute
+from edgewise.pipeline import build
+
+CODE = "import os; os.login_tty(0); from edgewise.cli.main import main; main()"
+CTRL_C, CTRL_D = b"\x03", b"\x04"
+TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>"
+
+
+@pytest.fixture(scope="module")
+def talker(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with a chat template; what it answers is no matter."""
+    folder = tmp_path_factory.mktemp("talker")
+    checkpoint = shutil.copytree(pycoder, folder / "checkpoint")
+    (checkpoint / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
+    return build(checkpoint, output=folder / "talker.edge", load_check=False).path
+
+
+@dataclass
+class Terminal:
+    """A command in a terminal of its own: what it shows, and keys for it."""
+
+    keyboard: int
+    child: "subprocess.Popen[bytes]"
+    shown: bytes = b""
+
+    def read(self, text: bytes, *, seconds: float = 60) -> None:
+        """Wait until the text is shown. Raises TimeoutError."""
+        while text not in self.shown:
+            if not select([self.keyboard], [], [], seconds)[0]:
+                raise TimeoutError(f"{text!r} is not in {self.shown!r}")
+            self.shown += os.read(self.keyboard, 4096)
+        self.shown = self.shown.partition(text)[2]
+
+    def press(self, key: bytes, *, until: bytes) -> None:
+        """Press a key until a text is shown: readline can miss a Ctrl-C in the moment before it waits for keys."""
+        for _ in range(30):
+            os.write(self.keyboard, key)
+            with suppress(TimeoutError):
+                self.read(until, seconds=2)
+                return
+        raise TimeoutError(f"{until!r} is not in {self.shown!r}")
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[Terminal]:
+    keyboard, screen = pty.openpty()
+    command = [sys.executable, "-c", CODE, *arguments]
+    with subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen) as child:
+        os.close(screen)
+        try:
+            yield Terminal(keyboard, child)
+        finally:
+            child.kill()
+            os.close(keyboard)
+
+
+def say(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def test_a_model_without_a_template_cannot_chat_but_run(
+    pycoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = build(pycoder, output=tmp_path / "model.edge", load_check=False).path
+    assert execute(["chat", str(bundle)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no chat template" in line
+    assert "edgewise run" in line
+
+
+def test_each_turn_knows_the_ones_before_it(
+    talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = ["chat", str(talker), "--max-tokens", "8", "--search", "greedy"]
+    say(monkeypatch, "one", "two", "/clear", "two", "/exit", "three")
+    assert execute(chat) == 0
+    first = capsys.readouterr().out
+    say(monkeypatch, "two")
+    assert execute(chat) == 0
+    alone = capsys.readouterr().out
+    assert first.endswith(alone)
+    assert not first.removesuffix(alone).endswith(alone)
+
+
+def test_commands_are_explained_and_an_unknown_one_is_not_sent(
+    talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(monkeypatch, "/help", "/clera", "")
+    assert execute(["chat", str(talker)]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no command is named '/clera'; did you mean '/clear'?" in err
+    assert err.count("forget the conversation") == 2
+
+
+def test_a_conversation_that_grows_too_long_says_so_and_goes_on(
+    talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(monkeypatch, "word " * 2000, "short")
+    assert execute(["chat", str(talker), "--max-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert out
+    (line,) = err.splitlines()
+    assert line.startswith("error: the prompt has ")
+    assert line.endswith("/clear forgets the conversation")
+
+
+def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(talker: Path) -> None:
+    with terminal("chat", str(talker), "--search", "greedy", "--max-tokens", "900") as typed:
+        typed.read(b"> ")
+        typed.press(CTRL_C, until=b"leaves)")
+        typed.read(b"> ")
+        os.write(typed.keyboard, b"hello\n")
+        typed.read(b"hello")
+        typed.read(b"e")  # of an answer of 900 tokens
+        typed.press(CTRL_C, until=b"> ")
+        typed.press(CTRL_D, until=b"")
+        assert typed.child.wait(60) == 0

@@ -13,6 +13,7 @@ from edgewise._version import __version__
 from edgewise.cli.bench import bench
 from edgewise.cli.build import build
 from edgewise.cli.chat import chat
+from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
 from edgewise.cli.listings import exporters, passes, searches, targets
@@ -28,7 +29,7 @@ from edgewise.registry import Registry, registry
 COMMANDS = {
     "Make a bundle": (build, export),
     "Run it": (run, chat, bench),
-    "Look at it": (inspect, verify),
+    "Look at it": (inspect, verify, evaluate),
     "See what is installed": (targets, passes, exporters, searches, plugins),
 }
 

@@ -67,7 +67,8 @@ def measured(
     for start, chunks in aligned(streams, length):
         end = start + len(chunks[0])
         targets = sequences[number, start + 1 : end + 1]
-        parts.append(measure(*(chunk[: len(targets)] for chunk in chunks), targets))
+        if len(targets):
+            parts.append(measure(*(chunk[: len(targets)] for chunk in chunks), targets))
         if end == length:
             yield type(parts[0]).join(parts)
             number, parts = number + 1, []

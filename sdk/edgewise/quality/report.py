@@ -1,6 +1,7 @@
 """sdk, quality: the figures of a model on a text, and of how far it is from its reference."""
 
 import math
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,15 @@ class Greedy:
 
     tokens: int
     same: tuple[int, ...]
+
+    def sentence(self) -> str:
+        """The figures, as people read them."""
+        never = sum(same == self.tokens for same in self.same)
+        middle = statistics.median(self.same)
+        return (
+            f"the same for {middle:g} of {self.tokens} tokens in the median, {min(self.same)} at least; "
+            f"{never} of {len(self.same)} texts never differ"
+        )
 
 
 @dataclass(frozen=True)

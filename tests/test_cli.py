@@ -242,15 +242,42 @@ def test_wrong_usage_is_met_with_the_closest_there_is(
     assert says in err
 
 
-def test_a_missing_extra_is_named(folder: Path) -> None:
-    block = "import sys; sys.modules['onnx_ir'] = None; "
-    for command in ("build checkpoint -o new.edge", "export checkpoint -o graph"):
-        done = subprocess.run([sys.executable, "-c", block + CODE, *command.split()], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert done.stderr == "error: onnx_ir is not installed; install it with: pip install 'edgewise[build]'\n"
-    done = subprocess.run([sys.executable, "-c", block + CODE, "passes"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "quantize" in done.stdout
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("onnx_ir", "build", "build checkpoint -o new.edge"),
+        ("onnx_ir", "build", "export checkpoint -o graph"),
+        ("huggingface_hub", "build", "build nobody/nothing -o new.edge"),
+        ("onnxruntime", "cpu", "build checkpoint -o new.edge"),
+        ("onnxruntime", "cpu", "run model.edge x"),
+    ],
+)
+def test_a_missing_extra_is_named(package: str, extra: str, command: str, folder: Path) -> None:
+    done = without(package, command)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {package} is not installed; install it with: pip install 'edgewise[{extra}]'\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "model.edge"]
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("onnx_ir", "passes"),
+        ("onnx_ir", "run model.edge x --max-tokens 2"),
+        ("rich", "build checkpoint -o new.edge"),
+        ("onnxruntime", "build checkpoint -o new.edge --no-load-check"),
+    ],
+)
+def test_what_does_not_need_an_extra_works_without_it(package: str, command: str, folder: Path) -> None:
+    done = without(package, command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def without(package: str, command: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process where that package is not installed."""
+    code = f"import sys; sys.modules[{package!r}] = None; {CODE}"
+    return subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True, timeout=120)
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

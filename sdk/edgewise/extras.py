@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from edgewise.errors import MissingExtra
 
@@ -25,3 +26,9 @@ def extras() -> Iterator[None]:
         if package not in EXTRAS:
             raise
         raise MissingExtra(package, EXTRAS[package]) from error
+
+
+def require(package: str) -> None:
+    """Raises MissingExtra where an optional dependency is not installed, before any work is done for nothing."""
+    if find_spec(package) is None:
+        raise MissingExtra(package, EXTRAS[package])

@@ -17,6 +17,7 @@ from edgewise.bundle.write import staged
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError
+from edgewise.extras import require
 from edgewise.plan import Plan, make_plan
 from edgewise.prepare import export_graph, open_checkpoint, prepare
 from edgewise.recipe import Recipe
@@ -48,6 +49,8 @@ def build(
     of this machine on the card; `on_plan` is shown the plan before a weight is read; `ignore_config` names keys of
     config.json that change nothing; `calibration` is the text that passes measure the model on.
     """
+    if load_check or measure:
+        require("onnxruntime")
     output = Path(output)
     with staged(output, force=force) as stage:
         preparing = partial(

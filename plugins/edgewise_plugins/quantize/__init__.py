@@ -2,26 +2,27 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
-from edgewise.errors import GraphError
+from edgewise.errors import GraphError, OptionError
 from edgewise.graph import Linear, linears
-from edgewise.passes import Pass
+from edgewise.passes import Pass, context_of
 from edgewise.quantized import BlockQuantized, Format
 from edgewise_plugins.quantize.blocks import Kernel, quantize_rows
-from edgewise_plugins.quantize.grid import grid
+from edgewise_plugins.quantize.grid import grid_for
 from edgewise_plugins.quantize.hqq import hqq
 from edgewise_plugins.quantize.nearest import nearest
 from edgewise_plugins.quantize.rules import Bits, BlockSize, Choice, Method, Rule, assign
 
 logger = logging.getLogger(__name__)
 
-KERNELS: Mapping[str, Kernel] = {"nearest": nearest, "grid": grid, "hqq": hqq}
+KERNELS: Mapping[str, Kernel] = {"nearest": nearest, "hqq": hqq}
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ class Quantize(Pass):
             { weight = "*.down_proj.weight", keep = true },
         ]
 
-    The graph keeps its shape and stays runnable: its weights are now the dequantized ones. No weight is read here;
-    whoever reads or writes one quantizes it then, a block of rows at a time.
+    Methods, from the fastest to the closest: `nearest`; `grid`, which searches each block's scale and zero point;
+    `hqq`, which lets a few weights be far off for the sake of the many; `gptq`, in which the columns of a matrix make
+    up for each other's error. GPTQ needs a calibration text, and grid uses one if there is one.
+
+    The graph keeps its shape and stays runnable: its weights are now the dequantized ones. But for GPTQ no weight is
+    read here; whoever reads or writes one quantizes it then, a block of rows at a time.
     """
 
     name: ClassVar[str] = "quantize"
@@ -49,7 +54,13 @@ class Quantize(Pass):
     block_size: BlockSize = 128
     symmetric: bool = False
     method: Method = "nearest"
+    damping: float = 0.01  # of GPTQ: added to the diagonal of the second moments, times its mean
     rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.damping > 0:
+            raise OptionError(f"damping: {self.damping} is not more than 0")
 
     def choices(self, model: ir.Model) -> Mapping[str, Choice | None]:
         """What each weight becomes, by name, known from shapes alone; None: it stays as it is."""
@@ -60,18 +71,52 @@ class Quantize(Pass):
         choices = self.choices(model)
         if not choices:
             raise GraphError("the graph has no weights to quantize: no matrix product of it states a role")
-        for linear in {linear.name: linear for linear in linears(model)}.values():
-            if choice := choices[linear.name]:
-                quantize(linear, choice)
+        quantize_model(model, choices, damping=self.damping)
         for choice, count in Counter(choices.values()).items():
             logger.info("%s: %d of %d matrices", choice or "kept as it is", count, len(choices))
         return ir.passes.PassResult(model, modified=any(choices.values()))
 
 
-def quantize(linear: Linear, choice: Choice) -> None:
-    """Put the quantized matrix in the place of the float one."""
+def quantize_model(model: ir.Model, choices: Mapping[str, Choice | None], *, damping: float) -> None:
+    """Put the quantized matrices in the place of the float ones."""
+    matrices = {linear.name: linear for linear in linears(model)}
+    chosen = {name: choice for name, choice in choices.items() if choice}
+    for name in chosen:
+        if isinstance(matrix := matrices[name].matrix, BlockQuantized):
+            raise GraphError(f"'{name}' is quantized already ({matrix.form}); give one step all the rules")
+    compensated = _compensable(model, chosen)
+    dry = context_of(model).dry
+    moments = _second_moments(model, chosen.keys() - compensated, chosen)
+    for name, choice in chosen.items():
+        if dry or name not in compensated:
+            _replace(matrices[name], choice, moments.get(name))
+    if compensated and not dry:
+        from edgewise_plugins.quantize.sequential import quantize_by_layers
+
+        quantize_by_layers(model, {name: chosen[name].form for name in compensated}, damping=damping)
+
+
+def _compensable(model: ir.Model, chosen: Mapping[str, Choice]) -> Collection[str]:
+    """The matrices that GPTQ is to do, and can."""
+    asked = {name for name, choice in chosen.items() if choice.method == "gptq"}
+    if not asked:
+        return asked
+    from edgewise_plugins.quantize.sequential import compensable  # runs the model: more than the other methods need
+
+    return compensable(model, asked)
+
+
+def _second_moments(model: ir.Model, names: Collection[str], chosen: Mapping[str, Choice]) -> Mapping[str, np.ndarray]:
+    """Of the inputs of those matrices whose grids are searched; none without a calibration text."""
+    context = context_of(model)
+    searched = {name for name in names if chosen[name].method in ("grid", "gptq")}
+    if not searched or context.calibration is None or context.dry:
+        return {}
+    statistics = context.calibration.statistics(model)
+    return {name: statistics[name].second_moment for name in searched if name in statistics}
+
+
+def _replace(linear: Linear, choice: Choice, moments: np.ndarray | None) -> None:
     matrix, form = linear.matrix, choice.form
-    if isinstance(matrix, BlockQuantized):
-        raise GraphError(f"'{linear.name}' is quantized already ({matrix.form}); give one step all the rules")
-    rows = partial(quantize_rows, KERNELS[choice.method], matrix, form)
-    linear.replace(BlockQuantized(matrix.dims, form, rows, name=linear.name))
+    kernel = KERNELS.get(choice.method) or grid_for(moments, form)
+    linear.replace(BlockQuantized(matrix.dims, form, partial(quantize_rows, kernel, matrix, form), name=linear.name))

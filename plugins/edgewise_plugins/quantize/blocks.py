@@ -40,23 +40,29 @@ Kernel = Callable[[np.ndarray, Format], Coded]  # of float32 `[rows, blocks, blo
 def quantize_rows(kernel: Kernel, matrix: Streamed, form: Format, start: int, stop: int) -> Block:
     """Rows start to stop, the same whatever the rows around them. Raises CheckpointError for NaN and infinity."""
     step = max(1, CHUNK // matrix.dims[1])
-    chunks = [(a, min(a + step, stop)) for a in range(start, stop, step)]
-    return join([_quantize(kernel, matrix, form, a, b).stored(form) for a, b in chunks])
+    parts = []
+    for first in range(start, stop, step):
+        rows = in_blocks(matrix.read(first, min(first + step, stop)), form.block_size)
+        parts.append(checked(kernel, rows, form, matrix, first).stored(form))
+    return join(parts)
 
 
-def _quantize(kernel: Kernel, matrix: Streamed, form: Format, start: int, stop: int) -> Coded:
+def quantize_all(kernel: Kernel, blocks: np.ndarray, form: Format, matrix: Streamed, start: int) -> Coded:
+    """Rows that are at hand already, `[rows, blocks, block_size]`: those of a matrix from `start` on."""
+    step = max(1, CHUNK // (blocks.shape[1] * blocks.shape[2]))
+    parts = [checked(kernel, blocks[a : a + step], form, matrix, start + a) for a in range(0, len(blocks), step)]
+    return Coded(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def checked(kernel: Kernel, blocks: np.ndarray, form: Format, matrix: Streamed, start: int) -> Coded:
+    """What a method makes of rows. Raises CheckpointError, which names the first whose scales are no numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
-        coded = kernel(in_blocks(matrix.read(start, stop), form.block_size), form)
-    check_finite(coded, matrix, start)
-    return coded
-
-
-def check_finite(coded: Coded, matrix: Streamed, start: int) -> None:
-    """Raises CheckpointError, which names the first row from `start` whose scales are no numbers."""
+        coded = kernel(blocks, form)
     finite = np.isfinite(coded.scales).all(axis=1)
     if not finite.all():
         row = start + int(finite.argmin())
         raise CheckpointError(f"weight '{matrix.name}', row {row}: not a number, infinite, or too large for float32")
+    return coded
 
 
 def in_blocks(rows: np.ndarray, block_size: int) -> np.ndarray:

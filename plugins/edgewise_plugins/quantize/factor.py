@@ -1,0 +1,58 @@
+"""plugins, quantize: the factor that GPTQ compensates errors with (arXiv 2210.17323, section 3.3, step 3).
+
+For the second moments H of a matrix's inputs, damped, and columns in the order they are to be rounded in, this is the
+upper triangular U with U'U = inverse(H). With J the reversal of the order, U = J inverse(cholesky(J H J)) J: one
+Cholesky decomposition and one triangular inverse, where inverting H and decomposing the inverse takes twice the work.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgewise.errors import GraphError
+
+LADDER = (1, 4, 16, 64, 256)  # times the damping that was asked for, until the decomposition succeeds
+BASE = 128  # a triangle of this size is inverted as it is
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Columns in the order of rounding, `[columns]`, and `upper`, float32 `[columns, columns]`, in that order."""
+
+    order: np.ndarray
+    upper: np.ndarray
+
+
+def factorize(gram: np.ndarray, damping: float) -> Factor:
+    """The factor of second moments, float32 `[columns, columns]`; the columns with the largest come first.
+
+    `damping` times the mean of the diagonal is added to it: more where float32 does not suffice.
+    """
+    diagonal = gram.diagonal()
+    order = np.argsort(-diagonal, kind="stable")
+    mean = float(diagonal.mean(dtype=np.float64)) or 1.0  # inputs that are all zero: nothing to compensate
+    reverse = order[::-1]
+    for factor in LADDER:
+        damped = gram[np.ix_(reverse, reverse)]
+        damped[np.diag_indices_from(damped)] += np.float32(mean * damping * factor)
+        try:
+            lower = np.linalg.cholesky(damped)
+        except np.linalg.LinAlgError:
+            continue
+        invert_triangle(lower)
+        if np.isfinite(lower).all():
+            return Factor(order, np.ascontiguousarray(lower[::-1, ::-1]))
+    raise GraphError(f"the second moments of {len(gram)} inputs are not positive definite, even damped by {damping}")
+
+
+def invert_triangle(lower: np.ndarray) -> None:
+    """Invert a lower triangular matrix in place, by halves: nearly all of it is matrix products."""
+    size = len(lower)
+    if size <= BASE:
+        lower[:] = np.tril(np.linalg.inv(lower))
+        return
+    half = size // 2
+    first, corner, last = lower[:half, :half], lower[half:, :half], lower[half:, half:]
+    invert_triangle(first)
+    invert_triangle(last)
+    corner[:] = -(last @ (corner @ first))

@@ -1,0 +1,130 @@
+"""plugins, quantize: GPTQ over a whole model, layer after layer: later layers see what the earlier ones became.
+
+For each layer: its inputs' second moments on the calibration text, with all layers before it quantized; its matrices
+by GPTQ; then the text goes on through the quantized layer. Results are spilled to disk as they come.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.calibration.cache import cache_folder
+from edgewise.calibration.calibration import Calibration
+from edgewise.calibration.gram import add_gram, mirror
+from edgewise.calibration.walk import Walk
+from edgewise.graph import Linear, linears
+from edgewise.passes import calibration_of
+from edgewise.quantized import Block, Format
+from edgewise_plugins.quantize.factor import factorize
+from edgewise_plugins.quantize.gptq import Moments, gptq
+from edgewise_plugins.quantize.spill import Spill
+
+logger = logging.getLogger(__name__)
+
+NEEDED_BY = "method 'gptq'"
+ELEMENTS = 1 << 22  # weights at a time: 16 MiB of float32, and some copies
+TOKENS_PER_FEATURE = 4
+TIED_DAMPING = 10  # times: a tied matrix is an embedding too, whose rows are used alone
+
+
+def quantize_by_layers(model: ir.Model, forms: Mapping[str, Format], *, damping: float) -> None:
+    """Replace the matrices that `forms` names by quantized ones, in graph order."""
+    calibration = calibration_of(model, needed_by=NEEDED_BY)
+    spill = Spill(cache_folder())
+    if tied := _tied_head(model, forms):
+        moments = _head_moments(model, calibration, damping=damping * TIED_DAMPING)
+        _replace(tied, moments, forms[tied.name], spill)
+        forms = {name: form for name, form in forms.items() if name != tied.name}
+    with calibration.walk(model) as walk:
+        for layer in (*walk.layers, walk.head):
+            for group, moments in _observed(walk, layer, forms, damping=damping):
+                for linear in group:
+                    _replace(linear, moments, forms[linear.name], spill)
+            if layer != walk.head:
+                walk.advance(layer)
+
+
+def compensable(model: ir.Model, names: Collection[str]) -> set[str]:
+    """Those of `names` that GPTQ can do: they multiply something, and the text has tokens enough for their inputs.
+
+    With fewer than 4 tokens per input feature, GPTQ fits the text more than the model. Raises RecipeError where there
+    is no text.
+    """
+    if not names:
+        return set()
+    tokens = calibration_of(model, needed_by=NEEDED_BY).sequences.size
+    multiplying = [linear for linear in linears(model) if linear.name in names and linear.role != "embedding"]
+    short = {linear.matrix.dims[1] for linear in multiplying if linear.matrix.dims[1] * TOKENS_PER_FEATURE > tokens}
+    for features in sorted(short):
+        logger.warning(
+            "matrices of %s input features are quantized by the method grid: GPTQ takes %s tokens for them, and the "
+            "calibration text has %s",
+            f"{features:,}",
+            f"{features * TOKENS_PER_FEATURE:,}",
+            f"{tokens:,}",
+        )
+    return {linear.name for linear in multiplying if linear.matrix.dims[1] not in short}
+
+
+def _observed(
+    walk: Walk, layer: int, names: Collection[str], *, damping: float
+) -> Iterator[tuple[list[Linear], Moments]]:
+    """The matrices of a layer that are among `names`, by the input that they share."""
+    grams: dict[str, np.ndarray] = {}
+    groups: dict[str, list[Linear]] = {}
+
+    def observe(sharing: Sequence[Linear], x: np.ndarray) -> None:
+        wanted = [linear for linear in sharing if linear.name in names]
+        if wanted:
+            name = wanted[0].name
+            if name not in grams:
+                grams[name], groups[name] = np.zeros((x.shape[1], x.shape[1]), np.float32), wanted
+            add_gram(grams[name], x)
+
+    if any(linear.name in names for sharing in walk.inputs(layer).values() for linear in sharing):
+        walk.observe(layer, observe)
+    for name, group in groups.items():
+        gram = grams.pop(name)
+        mirror(gram)
+        gram /= np.float32(walk.sequences.size)
+        yield group, Moments(gram, factorize(gram, damping))
+
+
+def _tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
+    """The lm_head, where it is the embedding's matrix: that is needed before the first layer."""
+    embeddings = {linear.name for linear in linears(model) if linear.role == "embedding"}
+    tied = (linear for linear in linears(model) if linear.role == "lm_head" and linear.name in embeddings)
+    return next((linear for linear in tied if linear.name in forms), None)
+
+
+def _head_moments(model: ir.Model, calibration: Calibration, *, damping: float) -> Moments:
+    """Of what enters the lm_head of the float model."""
+    names = {linear.name for linear in linears(model) if linear.role == "lm_head"}
+    with calibration.walk(model) as walk:
+        for layer in walk.layers:
+            walk.advance(layer)
+        ((_, moments),) = _observed(walk, walk.head, names, damping=damping)
+    return moments
+
+
+def _replace(linear: Linear, moments: Moments, form: Format, spill: Spill) -> None:
+    matrix = linear.matrix
+    rows, columns = matrix.dims
+    step = max(1, ELEMENTS // columns)
+    error = nearest_error = 0.0
+    kept = 0
+
+    def blocks() -> Iterator[Block]:
+        nonlocal error, nearest_error, kept
+        for start in range(0, rows, step):
+            part = gptq(matrix, start, min(start + step, rows), moments, form)
+            error, nearest_error, kept = error + part.error, nearest_error + part.nearest_error, kept + part.kept_rows
+            yield part.coded.stored(form)
+
+    linear.replace(spill.write((rows, columns), form, blocks(), name=linear.name))
+    ratio = error / nearest_error if nearest_error else 1.0
+    logger.debug("%s: %.3f of the error of round to nearest", linear.name, ratio)
+    if kept:
+        logger.warning("%s: %d of %d rows keep round to nearest, which is closer on this text", linear.name, kept, rows)

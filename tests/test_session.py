@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import BundleError, ContextOverflow, GenerationError, TargetError
+from edgewise.errors import BundleError, ContextOverflow, GenerationError, OptionError, TargetError
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
 from toy import CONTEXT, DIM, DYNAMIC, KV_HEADS, LAYERS, NAN, VOCABULARY, facts, toy
@@ -75,6 +75,11 @@ def test_after_a_rewind_the_cache_is_that_of_the_tokens_kept(model: Model) -> No
     session.prefill(OTHERS[1:20])
     assert session.length == 40
     assert_close(session.decode(OTHERS[20]), one_pass(model, TOKENS[:20] + OTHERS[:21])[-1:])
+
+
+def test_no_threads_at_all_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="threads is 0; it must be 1 or more"):
+        toy(tmp_path, threads=0)
 
 
 @pytest.mark.parametrize("kept", [None, 0, 1, 17, 30])
@@ -142,6 +147,24 @@ def test_a_rewind_to_what_was_never_there_is_refused(model: Model, length: int) 
     session.prefill([1, 2, 3])
     with pytest.raises(GenerationError, match=f"cannot rewind to {length} tokens: the session holds 3"):
         session.rewind(length)
+
+
+@pytest.mark.parametrize("kept", [-1, 4])
+def test_a_copy_of_more_than_there_is_is_refused(model: Model, kept: int) -> None:
+    origin, other = (Session(model, capacity=9) for _ in range(2))
+    origin.prefill([1, 2, 3])
+    other.prefill([4, 5])
+    with pytest.raises(GenerationError, match=f"cannot copy {kept} tokens: the session holds 3"):
+        other.follow(origin, kept)
+    assert other.length == 2
+
+
+def test_a_session_that_follows_another_grows_for_it(model: Model) -> None:
+    origin, other = Session(model, capacity=60), Session(model, capacity=3)
+    origin.prefill(TOKENS[:30])
+    other.prefill([4, 5])
+    other.follow(origin)
+    assert_close(other.prefill(TOKENS[30:]), one_pass(model, TOKENS)[-1:])
 
 
 def test_no_tokens_and_more_scores_than_tokens_are_refused(model: Model) -> None:

@@ -34,7 +34,7 @@ def toy(folder: Path, *, rotary: Rotary = ROTARY, vocabulary: int = VOCABULARY, 
     path = folder / f"toy-{rotary.type}-{vocabulary}.onnx"
     if not path.exists():
         onnx.save(_graph(rotary, vocabulary), path)
-    return Model(path, facts(rotary, vocabulary), threads=1, **options)
+    return Model(path, facts(rotary, vocabulary), **{"threads": 1, **options})
 
 
 @dataclass

@@ -38,6 +38,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
     "watermarking_config": (),
+    "stop_strings": ([],),
+    "max_time": (),
 }
 
 
@@ -58,7 +60,7 @@ def default_search(config: Mapping[str, Any]) -> Search:
     for key, neutral in _NEUTRAL.items():
         if (value := config.get(key)) is not None and value not in neutral:
             raise OptionError(
-                f"{FILE_NAME} asks for {key}={value!r}, which is not done by default; name a search: greedy, sample"
+                f"{FILE_NAME} asks for {key}={value!r}, which is not done by default; name a search, such as greedy"
             )
     penalty = _number(config, "repetition_penalty", 1.0)
     if not config.get("do_sample"):

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import BundleError, TargetError
+from edgewise.errors import BundleError, OptionError, TargetError
 from edgewise.extras import extras
 from edgewise.options import known
 from edgewise.runtime.threads import physical_cores
@@ -37,10 +37,9 @@ def open_graph(
     os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set session options
     _check_available(providers)
     wanted = [(provider.name, dict(provider.options)) for provider in providers]
+    options = _session_options(threads, entries or {})
     try:
-        session = onnxruntime.InferenceSession(
-            os.fspath(path), _session_options(threads, entries or {}), wanted, enable_fallback=0
-        )
+        session = onnxruntime.InferenceSession(os.fspath(path), options, wanted, enable_fallback=0)
     except Exception as error:
         raise BundleError(f"{path}: {first_line(error)}") from error
     if missing := {provider.name for provider in providers} - set(session.get_providers()):
@@ -69,6 +68,8 @@ def _check_available(providers: Sequence[Provider]) -> None:
 
 
 def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads is {threads}; it must be 1 or more")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = physical_cores() if threads is None else threads
     options.inter_op_num_threads = 1

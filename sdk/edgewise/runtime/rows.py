@@ -35,7 +35,7 @@ class Rows:
         session = self._parent(extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(extend.length)
-        if len(extend.tokens) == 1:
+        if len(extend.tokens) == extend.scores == 1:
             return session.decode(extend.tokens[0])
         return session.prefill(extend.tokens, scores=extend.scores)
 
@@ -47,13 +47,12 @@ class Rows:
             self._rows[row] = session
 
     def _session_for(self, extend: Extend) -> Session:
-        if extend.parent is not None:
-            return self._parent(extend.parent).fork(None if extend.length < 0 else extend.length)
-        if self._free:
-            session = self._free.pop()
+        session = self._free.pop() if self._free else Session(self._model, capacity=self._capacity)
+        if extend.parent is None:
             session.rewind(0)
-            return session
-        return Session(self._model, capacity=self._capacity)
+        else:
+            session.follow(self._parent(extend.parent), None if extend.length < 0 else extend.length)
+        return session
 
     def _parent(self, row: int) -> Session:
         if row not in self._rows:

@@ -187,6 +187,8 @@ class Runner:
             raise ContextOverflow(
                 f"the prompt has {len(prompt):,} characters; the context is {self.model.context:,} tokens"
             )
+        if isinstance(prompt, bytes):
+            raise GenerationError("the prompt is bytes; decode them to a text first")
         if len(prompt) == 0:
             raise GenerationError("the prompt is empty; give at least one character")
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(int, prompt))

@@ -77,13 +77,20 @@ class Session:
 
     def fork(self, length: int | None = None) -> "Session":
         """A session of its own with the same first tokens (all of them, or `length`); the cache is copied."""
-        kept = self.length if length is None else length
         other = Session(self.model, capacity=self.capacity, chunk=self.chunk)
-        for mine, copy in zip(self._buffers, other._buffers, strict=True):
-            copy[:, :, :kept] = mine[:, :, :kept]
-        other.length = self.length
-        other.rewind(kept)
+        other.follow(self, length)
         return other
+
+    def follow(self, other: "Session", length: int | None = None) -> None:
+        """Forget all, and hold a copy of what another session of the same model holds (or its first `length`)."""
+        kept = other.length if length is None else length
+        if not 0 <= kept <= other.length:
+            raise GenerationError(f"cannot copy {kept} tokens: the session holds {other.length}")
+        self.length = 0
+        self._reserve(kept)
+        for mine, theirs in zip(self._buffers, other._buffers, strict=True):
+            mine[:, :, :kept] = theirs[:, :, :kept]
+        self.length = kept
 
     @property
     def bytes(self) -> int:
@@ -145,7 +152,7 @@ class Session:
         self._shape = (count, row, scores)
 
     def _check_finite(self, scores: int, length: int) -> None:
-        """The maximum of a row shows a NaN or an infinity anywhere in it, and costs a fifth of looking at all."""
+        """The maximum of a row shows a NaN or an infinity anywhere in it, for a fifth of the cost of a look at all."""
         for row in self._logits[:scores]:
             if not math.isfinite(row.max()):
                 raise GenerationError(

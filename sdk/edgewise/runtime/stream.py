@@ -13,6 +13,20 @@ from edgewise.search.stops import StopRule
 from edgewise.text.stream import TextStream
 
 
+class Clock:
+    """Seconds since a generation began."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+
+    def start(self) -> None:
+        if self._started is None:
+            self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return 0.0 if self._started is None else time.perf_counter() - self._started
+
+
 class Stream(Iterator[Piece]):
     """The pieces of a generation as they come. `result()` runs it to its end, `close()` cancels it.
 
@@ -29,11 +43,12 @@ class Stream(Iterator[Piece]):
         prompt_tokens: int,
         load_s: float,
     ) -> None:
-        self._tracks = Tracks(lambda: Track(rules, text(), self._seconds))
-        self._pieces = self._run(flow, rows)
+        clock = Clock()
+        self._clock = clock
+        self._tracks = Tracks(lambda: Track(rules, text(), clock.seconds))
+        self._pieces = _pieces(flow, rows, self._tracks)
         self._prompt_tokens = prompt_tokens
         self._load_s = load_s
-        self._started: float | None = None
         self._first: float | None = None  # seconds to the first token
         self._last = 0.0  # seconds to the last one
 
@@ -41,11 +56,10 @@ class Stream(Iterator[Piece]):
         return self
 
     def __next__(self) -> Piece:
-        if self._started is None:
-            self._started = time.perf_counter()
+        self._clock.start()
         piece = next(self._pieces)
         if piece.tokens:
-            self._last = self._seconds()
+            self._last = self._clock.seconds()
             self._first = self._first or self._last
         return piece
 
@@ -60,16 +74,6 @@ class Stream(Iterator[Piece]):
         track = self._tracks[0]
         return Result(track.text, tuple(track.tokens), track.reason or "cancelled", self._timings(len(track.tokens)))
 
-    def _run(self, flow: Flow, rows: Rows) -> Generator[Piece, None, None]:
-        found = yield from drive(flow, rows, self._tracks)
-        track = self._tracks[0]
-        if found:  # a search need not emit what it returns at its end
-            yield self._tracks.emit(0, found[0].tokens[len(track.tokens) :])
-        yield track.finish("eos")
-
-    def _seconds(self) -> float:
-        return 0.0 if self._started is None else time.perf_counter() - self._started
-
     def _timings(self, tokens: int) -> Timings:
         decoding = self._last - (self._first or 0.0)
         return Timings(
@@ -82,3 +86,14 @@ class Stream(Iterator[Piece]):
             decode_tokens_per_s=(tokens - 1) / decoding if tokens > 1 and decoding > 0 else None,
             peak_memory_bytes=peak_memory(),
         )
+
+
+def _pieces(flow: Flow, rows: Rows, tracks: Tracks) -> Generator[Piece, None, None]:
+    found = yield from drive(flow, rows, tracks)
+    track = tracks[0]
+    rest = found[0].tokens[len(track.tokens) :] if found else ()
+    if rest:  # a search need not emit what it returns at its end
+        yield tracks.emit(0, rest)
+    last = track.finish("eos")
+    if last.text:
+        yield last

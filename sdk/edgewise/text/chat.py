@@ -7,14 +7,18 @@ but rendering. Time and memory of a rendering are not bounded in this process; i
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewise.errors import BundleError, GenerationError
 from edgewise.options import known
 from edgewise.text.marks import Marks
 from edgewise.text.template import compile_template
 from edgewise.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import jinja2
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}, and whatever else the template reads
 
@@ -28,7 +32,6 @@ class ChatTemplate:
     """Turns a conversation into tokens, up to where the model's answer begins."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, *, names: Mapping[str, str] | None = None) -> None:
-        self._template = compile_template(source)
         self._source = source
         self._tokenizer = tokenizer
         self._names = dict(names or {})  # bos_token, eos_token ...: templates write them
@@ -53,6 +56,10 @@ class ChatTemplate:
         marks = Marks(self._tokenizer.control.values(), avoid=(self._source, *self._names.values()))
         text = self._render(marks.mark(list(messages)))
         return self._tokenizer.encode_rendered(text, marks.originals)
+
+    @cached_property
+    def _template(self) -> "jinja2.Template":
+        return compile_template(self._source)
 
     def _render(self, messages: Any) -> str:
         variables = {"tools": None, "documents": None, **self._names, "messages": messages}

@@ -1,27 +1,32 @@
 """sdk: checkpoint to bundle: the whole of `edgewise build` and `edgewise export`."""
 
+import dataclasses
 import logging
 import platform
 import time
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from edgewise.bundle.contents import GRAPH, copy_companions, finish
-from edgewise.bundle.manifest import File
+from edgewise.bundle.manifest import File, Manifest
 from edgewise.bundle.probe import probe
 from edgewise.bundle.read import Bundle
 from edgewise.bundle.write import staged
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
-from edgewise.errors import BundleError, CheckpointError
+from edgewise.errors import BundleError, CheckpointError, RecipeError
 from edgewise.extras import require
+from edgewise.facts import Facts
 from edgewise.plan import Plan, make_plan
-from edgewise.prepare import export_graph, open_checkpoint, prepare
+from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
 from edgewise.recipe import Recipe
 from edgewise.target import Target
+from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress, write_model
 
 logger = logging.getLogger(__name__)
@@ -41,15 +46,17 @@ def build(
     on_plan: Callable[[Plan], None] | None = None,
     ignore_config: Collection[str] = (),
     calibration: CalibrationText | None = None,
+    quality: CalibrationText | None = None,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
     `recipe` replaces the target's own; `context` is what a session gets by default, in tokens; `force` replaces an
     older bundle; `load_check` runs one token through the result before it takes its place; `measure` puts the speed
     of this machine on the card; `on_plan` is shown the plan before a weight is read; `ignore_config` names keys of
-    config.json that change nothing; `calibration` is the text that passes measure the model on.
+    config.json that change nothing; `calibration` is the text that passes measure the model on; on `quality` the
+    result is held against the checkpoint, for its card and for the recipe's gate.
     """
-    if load_check or measure:
+    if load_check or measure or quality:
         require("onnxruntime")
     output = Path(output)
     with staged(output, force=force) as stage:
@@ -62,21 +69,29 @@ def build(
             calibration=calibration,
         )
         prepared = preparing(checkpoint, dry=calibration is not None)
+        if prepared.gate and not quality:
+            raise RecipeError("the recipe has a gate, which needs a text to measure the bundle on: --quality-text FILE")
         plan = make_plan(prepared)
         if on_plan:
             on_plan(plan)
         plan.refuse_what_does_not_fit()
+        files = copy_companions(prepared.checkpoint, stage)
+        _check_text(stage)
+        heldout = _sequences(quality, stage, prepared.facts) if quality else None
         if calibration:
             prepared = preparing(prepared.checkpoint, progress=progress)
 
-        files = copy_companions(prepared.checkpoint, stage)
-        _check_text(stage)
         files |= _write_graph(prepared.model, stage, GRAPH, progress)
-        manifest = finish(stage, files, prepared, plan, speed={})
+        manifest = finish(stage, files, prepared, plan, {})
         if load_check:
             _check_load(stage)
+        measured: dict[str, Any] = {}
+        if quality and heldout is not None:
+            measured["quality"] = {"text": quality.path.name, **_judge(stage, manifest, prepared, heldout, progress)}
         if measure:
-            manifest = finish(stage, files, prepared, plan, speed=_measure(stage, progress))
+            measured["speed"] = _measure(stage, progress)
+        if measured:
+            manifest = finish(stage, files, prepared, plan, measured)
     return Bundle(output, manifest)
 
 
@@ -114,6 +129,21 @@ def _check_load(folder: Path) -> None:
     if problem := probe("graph", folder):
         raise BundleError(f"the bundle was built, and does not run: {problem}")
     logger.info("load check: %.2f s", time.perf_counter() - started)
+
+
+def _sequences(text: CalibrationText, folder: Path, facts: Facts) -> np.ndarray:
+    """What a bundle is to be judged on, read before anything that takes long."""
+    text = dataclasses.replace(text, length=min(text.length, facts.context_length))
+    return text.sequences(Tokenizer.load(folder))
+
+
+def _judge(
+    folder: Path, manifest: Manifest, prepared: Prepared, sequences: np.ndarray, progress: Progress | None
+) -> dict[str, Any]:
+    """How good a bundle is, for its card. Raises GateError."""
+    from edgewise.quality.judge import judge
+
+    return judge(Bundle(folder, manifest), prepared, sequences, progress=progress)
 
 
 def _measure(folder: Path, progress: Progress | None) -> dict[str, float | int | str]:

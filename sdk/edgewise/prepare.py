@@ -19,6 +19,7 @@ from edgewise.facts import Facts
 from edgewise.graph import get_facts
 from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
+from edgewise.quality.gate import Gate
 from edgewise.recipe import Recipe
 from edgewise.registry import registry
 from edgewise.sizes import Size, sizes_of
@@ -46,6 +47,8 @@ class Prepared:
     stored: Mapping[str, Size]  # by part, as the checkpoint stores it
     model: ir.Model
     calibration: CalibrationPlan | None  # where the user gave a text
+    gate: Gate | None
+    graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
 
 
 def prepare(
@@ -65,7 +68,8 @@ def prepare(
     they do not, and the result is good for a plan only.
     """
     device = registry().get_target(target) if isinstance(target, str) else target
-    passes = resolve(_recipe(recipe, device).steps, where="recipe" if recipe else f"target '{device.name}'")
+    chosen = _recipe(recipe, device)
+    passes = resolve(chosen.steps, where="recipe" if recipe else f"target '{device.name}'")
     lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
 
@@ -76,11 +80,16 @@ def prepare(
     measured = _calibration(calibration, source, tokens, progress) if calibration else None
     cost = plan_statistics(model, measured.sequences.shape, gram=True) if measured else None
     build = BuildContext(target=device, context=tokens, calibration=measured, dry=dry)
-    model = apply(model, passes, build, error=RecipeError)
+    graphs: list[ir.Model] = []
+    keep = (lambda model: graphs.append(model.clone())) if chosen.gate else None
+    model = apply(model, passes, build, error=RecipeError, before=keep)
+    if keep:
+        keep(model)
     if measured and not measured.used and not dry:
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
     model = apply(model, lowering, build, error=LoweringError)
-    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost)
+    gate, kept = chosen.gate, tuple(graphs)
+    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost, gate, kept)
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:

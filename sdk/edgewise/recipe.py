@@ -4,6 +4,9 @@
 pass = "quantize"
 bits = 4
 block_size = 128
+
+[gate]                  # with --quality-text: what the bundle must reach
+max_mean_kld = 0.03
 """
 
 import tomllib
@@ -12,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewise.errors import RecipeError
+from edgewise.errors import OptionError, RecipeError
+from edgewise.options import parse
+from edgewise.quality.gate import Gate
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,10 @@ class RecipeStep:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to a model on its way to a target."""
+    """What is done to a model on its way to a target, and what it must still be able to do then."""
 
     steps: tuple[RecipeStep, ...] = ()
+    gate: Gate | None = None
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
@@ -39,9 +45,13 @@ class Recipe:
             data = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"recipe {path}: {error}") from error
-        if extra := set(data) - {"step"}:
-            raise RecipeError(f"recipe {path}: unknown key '{min(extra)}'; a recipe is a list of [[step]] tables")
-        return cls(read_steps(data.get("step", []), where=f"recipe {path}"))
+        if extra := set(data) - {"step", "gate"}:
+            raise RecipeError(f"recipe {path}: unknown key '{min(extra)}'; a recipe has [[step]] tables and a [gate]")
+        try:
+            gate = parse(Gate, data["gate"], what=f"recipe {path}: gate") if "gate" in data else None
+        except OptionError as error:
+            raise RecipeError(str(error)) from error
+        return cls(read_steps(data.get("step", []), where=f"recipe {path}"), gate)
 
 
 def read_steps(tables: Any, *, where: str) -> tuple[RecipeStep, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -31,11 +31,23 @@ def resolve(steps: Sequence[RecipeStep], *, where: str) -> tuple[Pass, ...]:
     return tuple(passes)
 
 
-def apply(model: ir.Model, passes: Sequence[Pass], context: BuildContext, *, error: type[EdgewiseError]) -> ir.Model:
-    """The model after each of the passes; a failure is an `error` that names the pass with its options."""
+def apply(
+    model: ir.Model,
+    passes: Sequence[Pass],
+    context: BuildContext,
+    *,
+    error: type[EdgewiseError],
+    before: Callable[[ir.Model], None] | None = None,
+) -> ir.Model:
+    """The model after each of the passes; a failure is an `error` that names the pass with its options.
+
+    `before` is shown the model before each step.
+    """
     for number, step in enumerate(passes, start=1):
+        if before:
+            before(model)
         model.meta["edgewise"] = context
-        before, started = total(sizes_of(model)).bytes, time.perf_counter()
+        size, started = total(sizes_of(model)).bytes, time.perf_counter()
         try:
             model = step(model).model
         except MissingExtra:
@@ -45,7 +57,7 @@ def apply(model: ir.Model, passes: Sequence[Pass], context: BuildContext, *, err
             raise error(f"step {number}, {describe(step)}: {kind}{problem}") from problem
         seconds = time.perf_counter() - started
         after = total(sizes_of(model)).bytes
-        logger.info("%s: %s -> %s bytes, %.2f s", describe(step), f"{before:,}", f"{after:,}", seconds)
+        logger.info("%s: %s -> %s bytes, %.2f s", describe(step), f"{size:,}", f"{after:,}", seconds)
     return model
 
 

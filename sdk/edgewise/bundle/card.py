@@ -1,5 +1,6 @@
 """sdk, bundle: the model card: what was built, from what, how large and how fast; data for programs, and README.md."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,7 @@ def readme(
         *(_row(name, part["parameters"], part["before"], part["after"]) for name, part in data["parts"].items()),
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
         "",
+        *_quality(data),
         *_speed(data),
         "## Recipe",
         "",
@@ -87,6 +89,33 @@ def _speed(data: Mapping[str, Any]) -> list[str]:
         f"- prefill {speed['prefill_tokens_per_s']:,} tokens/s, over {speed['prompt_tokens']} tokens",
         "",
     ]
+
+
+def _quality(data: Mapping[str, Any]) -> list[str]:
+    if "quality" not in data:
+        return []
+    found = data["quality"]
+    return [
+        "## Quality",
+        "",
+        f"On {found['tokens']:,} tokens of {found['text']}, in sequences of {found['length']}, "
+        "against the checkpoint in float32:",
+        "",
+        f"- KL divergence {found['mean_kld']:.4g} ± {found['mean_kld_error']:.2g} nats per token in the mean, "
+        f"p99 {found['p99_kld']:.4g}, at most {found['max_kld']:.4g}",
+        f"- the same most likely token at {found['top1']:.2%} of the positions",
+        f"- perplexity {found['perplexity']:.4g}, {found['bits_per_byte']:.4g} bits per byte: "
+        f"{found['perplexity_ratio']:.4f} ± {found['perplexity_ratio_error']:.4f} times the checkpoint's perplexity",
+        *_greedy(found["greedy"]),
+        "",
+    ]
+
+
+def _greedy(found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    same = statistics.median(found["same"])
+    return [f"- greedy text: the same for {same:g} of {found['tokens']} tokens in the median of {len(found['same'])}"]
 
 
 def _step(step: Mapping[str, Any]) -> str:

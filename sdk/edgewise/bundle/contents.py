@@ -39,12 +39,15 @@ def copy_companions(checkpoint: Checkpoint, folder: Path) -> dict[str, File]:
 
 
 def finish(
-    folder: Path, files: Mapping[str, File], prepared: Prepared, plan: Plan, speed: Mapping[str, Any]
+    folder: Path, files: Mapping[str, File], prepared: Prepared, plan: Plan, measured: Mapping[str, Any]
 ) -> Manifest:
-    """Write genai_config.json, the card and the manifest into a folder that holds all the rest."""
+    """Write genai_config.json, the card and the manifest into a folder that holds all the rest.
+
+    `measured` goes to the card: "speed", "quality", as far as they are known.
+    """
     facts, cache, files = prepared.facts, Cache(), dict(files)
     recipe = tuple(map(record, prepared.recipe))
-    about = card(plan) | ({"speed": dict(speed)} if speed else {})
+    about = card(plan) | dict(measured)
     versions = _versions(prepared)
     text = readme(about, facts=facts, target=plan.target, context=plan.context, recipe=recipe, versions=versions)
     files["README.md"] = _put(folder, "README.md", text.encode())

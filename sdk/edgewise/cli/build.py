@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewise.cli.calibration import calibration_options, describe, read_calibration
+from edgewise.cli.calibration import calibration_options, describe, read_calibration, read_quality
 from edgewise.cli.output import json_option, print_json, size, table, talk
 from edgewise.cli.progress import bars
 
@@ -30,6 +30,13 @@ ignore_option = click.option(
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
 @calibration_options
+@click.option(
+    "--quality-text",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Text on which the bundle is held against the checkpoint, for its card and the recipe's gate.",
+)
+@click.option("--quality-tokens", type=int, metavar="N", help="How much of the text is used.  [default: 8192]")
 @force_option
 @ignore_option
 @json_option
@@ -46,6 +53,8 @@ def build(
     calibration_tokens: int | None,
     calibration_length: int | None,
     seed: int | None,
+    quality_text: Path | None,
+    quality_tokens: int | None,
     force: bool,
     ignore_config: tuple[str, ...],
     as_json: bool,
@@ -61,6 +70,7 @@ def build(
       edgewise build examples/pycoder --dry-run
     """
     calibration = read_calibration(calibration_text, calibration_tokens, calibration_length, seed)
+    quality = read_quality(quality_text, quality_tokens)
     if dry_run:
         from edgewise.plan import plan_build
 
@@ -92,6 +102,7 @@ def build(
             on_plan=lambda plan: talk(_text(plan)),
             ignore_config=ignore_config,
             calibration=calibration,
+            quality=quality,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())

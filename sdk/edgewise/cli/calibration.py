@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from edgewise.calibration.plan import CalibrationPlan
     from edgewise.calibration.texts import CalibrationText
 
+QUALITY_TOKENS = 8192
+
 OPTIONS = (
     click.option(
         "--calibration-text",
@@ -45,6 +47,17 @@ def read_calibration(
     from edgewise.calibration.texts import CalibrationText
 
     return CalibrationText(text, **options)
+
+
+def read_quality(text: Path | None, tokens: int | None) -> "CalibrationText | None":
+    """The same of the text that a bundle is judged on."""
+    if text is None:
+        if tokens is not None:
+            raise click.UsageError("--quality-tokens needs a --quality-text.")
+        return None
+    from edgewise.calibration.texts import CalibrationText
+
+    return CalibrationText(text, QUALITY_TOKENS if tokens is None else tokens)
 
 
 def describe(plan: "CalibrationPlan") -> str:

@@ -1,0 +1,63 @@
+"""sdk, quality: what a build does with its quality text: figures for the card, and the gate of the recipe."""
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from edgewise.bundle.read import Bundle
+from edgewise.calibration.cache import scratch
+from edgewise.errors import GateError
+from edgewise.options import record
+from edgewise.prepare import Prepared, export_graph
+from edgewise.quality.evaluate import assess
+from edgewise.quality.layers import is_quantized, worst_layers
+from edgewise.quality.report import Distance, Quality
+from edgewise.quality.scorers import Canonical, lowered
+from edgewise.text.tokenizer import Tokenizer
+from edgewise.writer import Progress
+
+logger = logging.getLogger(__name__)
+
+DIGITS = 6  # of the figures on a card
+
+
+def judge(
+    bundle: Bundle, prepared: Prepared, sequences: np.ndarray, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The figures of a bundle against the float graph of its checkpoint, for the card.
+
+    Raises GateError where the recipe's gate does not let it pass, which names the layers that cost most.
+    """
+    started = time.perf_counter()
+    model = lowered(bundle, length=sequences.shape[1])
+    reference = Canonical(export_graph(prepared.checkpoint), context=model.model.context, progress=progress)
+    with scratch() as folder:
+        found = assess(model, reference, sequences, Tokenizer.load(bundle.path), folder=folder, progress=progress)
+    logger.info("quality on %s tokens: %.1f s", f"{found.tokens:,}", time.perf_counter() - started)
+    assert found.distance is not None
+    if prepared.gate and (failures := prepared.gate.failures(found.distance)):
+        raise GateError(f"{'; '.join(failures)}{_blame(prepared, sequences, progress)}")
+    gate = {"gate": record(prepared.gate)} if prepared.gate else {}
+    return {**_figures(found, found.distance), **gate}
+
+
+def _blame(prepared: Prepared, sequences: np.ndarray, progress: Progress | None) -> str:
+    """The layers that cost most, for the end of a sentence; nothing where they cannot be told apart."""
+    floats = [graph for graph in prepared.graphs if not is_quantized(graph)][-1]
+    worst = worst_layers(floats, prepared.graphs[-1], sequences, context=prepared.context, progress=progress)
+    costs = ", ".join(f"{name} {kld:.2g}" for name, kld in worst)
+    return f". What costs most (mean KL divergence of it alone): {costs}" if costs else ""
+
+
+def _figures(found: Quality, distance: Distance) -> dict[str, Any]:
+    """Plain data, rounded: the last digits are those of a processor."""
+    plain = dataclasses.asdict(found)
+    plain |= plain.pop("distance")
+    return {key: _rounded(value) for key, value in plain.items()}
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
@@ -121,6 +121,7 @@ def test_any_bytes_at_all_stream_as_they_decode(tokens: list[int]) -> None:
 
 @KINDS
 @given(before=texts, text=texts)
+@example(before="\u0800\ufffd", text="0")
 @settings(max_examples=100, deadline=None)
 def test_a_text_goes_on_where_its_prompt_ends(kind: str, before: str, text: str) -> None:
     """With the space before its first word, which a decoder drops at the beginning of a text."""

@@ -44,12 +44,9 @@ class TextStream:
 
     def _start(self, after: Sequence[int]) -> tuple[list[int], str]:
         """The last tokens of what the text follows, from where a character begins."""
-        for kept in range(CONTEXT, CONTEXT - 4, -1):
-            tokens = list(after[-kept:])
-            text = self._tokenizer.decode(tokens)
-            if UNFINISHED not in text:
-                break
-        return tokens, text
+        tails = [list(after[-kept:]) for kept in range(CONTEXT, CONTEXT - 4, -1)]
+        starts = [(tokens, self._tokenizer.decode(tokens)) for tokens in tails]
+        return min(starts, key=lambda start: start[1].count(UNFINISHED))
 
     def _forget(self) -> None:
         """Drop tokens whose text is done, where that changes nothing about the text of the rest."""

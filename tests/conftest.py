@@ -1,6 +1,7 @@
 """tests: what several rooms share: the demo checkpoint, and its bundle, built once."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,12 @@ def pycoder() -> Path:
 def pycoder_bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The demo checkpoint as it is built by default; not to be written to."""
     return build(pycoder, output=tmp_path_factory.mktemp("bundle") / "pycoder.edge")
+
+
+@pytest.fixture
+def folder(pycoder: Path, pycoder_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a checkpoint and its bundle that a test may spoil."""
+    shutil.copytree(pycoder, tmp_path / "checkpoint")
+    shutil.copytree(pycoder_bundle.path, tmp_path / "model.edge")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -5,4 +5,9 @@ from edgewise.hookspecs import hookimpl
 
 @hookimpl
 def register_passes() -> dict[str, str]:
-    return {"quantize": "edgewise_plugins.quantize:Quantize"}
+    return {
+        "awq": "edgewise_plugins.awq:Awq",
+        "quantize": "edgewise_plugins.quantize:Quantize",
+        "rotate": "edgewise_plugins.rotate:Rotate",
+        "smoothquant": "edgewise_plugins.smooth:SmoothQuant",
+    }

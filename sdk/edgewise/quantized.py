@@ -196,3 +196,9 @@ def stack(parts: Sequence[BlockQuantized], *, name: str | None = None) -> BlockQ
         return join(pieces)
 
     return BlockQuantized((ends[-1], columns), form, quantized, name=name)
+
+
+def cut(matrix: BlockQuantized, start: int, stop: int) -> BlockQuantized:
+    """Rows start to stop of a matrix: one of several projections that are stored as one. They stay as they are."""
+    shape = (stop - start, matrix.dims[1])
+    return BlockQuantized(shape, matrix.form, lambda a, b: matrix.quantized(start + a, start + b), name=matrix.name)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgewise.floats import FORMATS
 from edgewise.graph import role
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, Transposed, storage, streamed
+
+CHECKPOINT_BYTES = "edgewise.checkpoint_bytes"  # in the `meta` of a tensor: its bytes there, where they are no floats
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None) -
     parts: dict[str, Size] = {}
     for value in distinct(model):
         part, elements = _part(value), streamed(value.const_value).size
-        count = stored_bytes(value) if width is None else round(elements * width)
+        count = stored_bytes(value) if width is None else _checkpoint_bytes(value, width)
         parts[part] = parts.get(part, Size()) + Size(0 if part == "tables" else elements, count)
     if stored:
         parts.pop("tables", None)
@@ -53,12 +56,19 @@ def distinct(model: ir.Model) -> Iterator[ir.Value]:
 
 def stored_bytes(value: ir.Value) -> int:
     """Bytes of an initializer when it is written; a quantized matrix counts with its codes."""
-    tensor = value.const_value
-    if isinstance(tensor, Transposed):
-        tensor = tensor.base
-    if isinstance(tensor, BlockQuantized):
-        return tensor.stored_bytes
-    return 0 if tensor is None else int(tensor.nbytes)
+    tensor = _as_stored(value)
+    return tensor.stored_bytes if isinstance(tensor, BlockQuantized) else tensor.nbytes
+
+
+def _checkpoint_bytes(value: ir.Value, width: float) -> int:
+    """Bytes of an initializer in its checkpoint, whose floats take `width` each."""
+    tensor = _as_stored(value)
+    return int(tensor.meta.get(CHECKPOINT_BYTES, round(tensor.size * width)))
+
+
+def _as_stored(value: ir.Value) -> Streamed:
+    tensor = streamed(value.const_value)
+    return tensor.base if isinstance(tensor, Transposed) else tensor
 
 
 def _part(value: ir.Value) -> str:
@@ -70,6 +80,7 @@ def _part(value: ir.Value) -> str:
 
 
 def _mean_width(tensors: Mapping[str, Streamed]) -> float:
-    """Bytes of a parameter in a checkpoint."""
-    elements = sum(math.prod(tensor.dims) for tensor in tensors.values())
-    return sum(tensor.nbytes for tensor in tensors.values()) / max(1, elements)
+    """Bytes of a float in a checkpoint."""
+    floats = [tensor for tensor in tensors.values() if tensor.dtype in FORMATS]
+    elements = sum(math.prod(tensor.dims) for tensor in floats)
+    return sum(tensor.nbytes for tensor in floats) / max(1, elements)

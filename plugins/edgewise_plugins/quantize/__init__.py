@@ -63,18 +63,32 @@ class Quantize(Pass):
             raise OptionError(f"damping: {self.damping} is not more than 0")
 
     def choices(self, model: ir.Model) -> Mapping[str, Choice | None]:
-        """What each weight becomes, by name, known from shapes alone; None: it stays as it is."""
+        """What each weight becomes, by name, known from shapes alone; None: it stays as it is.
+
+        So does a weight that comes quantized (others did, in the checkpoint) unless a rule wants it in another way.
+        """
         default = Choice(Format(self.bits, self.block_size, self.symmetric), self.method)
-        return assign(linears(model), default, self.rules)
+        quantized = _quantized(model)
+        choices = assign(linears(model), default, self.rules)
+        return {name: None if name in quantized and choices[name] == default else choices[name] for name in choices}
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         choices = self.choices(model)
         if not choices:
             raise GraphError("the graph has no weights to quantize: no matrix product of it states a role")
+        quantized = _quantized(model)
+        if quantized == choices.keys():
+            raise GraphError("every matrix is quantized already; give one step all the rules")
         quantize_model(model, choices, damping=self.damping)
         for choice, count in Counter(choices.values()).items():
             logger.info("%s: %d of %d matrices", choice or "kept as it is", count, len(choices))
+        if quantized:
+            logger.info("of these quantized already, and left so: %d", len(quantized))
         return ir.passes.PassResult(model, modified=any(choices.values()))
+
+
+def _quantized(model: ir.Model) -> set[str]:
+    return {linear.name for linear in linears(model) if isinstance(linear.matrix, BlockQuantized)}
 
 
 def quantize_model(model: ir.Model, choices: Mapping[str, Choice | None], *, damping: float) -> None:
@@ -83,7 +97,10 @@ def quantize_model(model: ir.Model, choices: Mapping[str, Choice | None], *, dam
     chosen = {name: choice for name, choice in choices.items() if choice}
     for name in chosen:
         if isinstance(matrix := matrices[name].matrix, BlockQuantized):
-            raise GraphError(f"'{name}' is quantized already ({matrix.form}); give one step all the rules")
+            raise GraphError(
+                f"'{name}' is quantized already ({matrix.form}), and a rule wants it as {chosen[name]}; "
+                "leave it out of the rules, or give one step all of them"
+            )
     compensated = _compensable(model, chosen)
     dry = context_of(model).dry
     moments = _second_moments(model, chosen.keys() - compensated, chosen)

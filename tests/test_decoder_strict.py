@@ -108,7 +108,7 @@ def test_a_published_configuration_means_what_transformers_makes_of_it(name: str
         ({"layer_types": ["full_attention"] * 2}, ["key 'layer_types'"]),
         ({"sliding_window": 8}, ["key 'sliding_window' (8)"]),
         ({"is_causal": False}, ["'is_causal' is False", "expected true"]),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["quantized already", "gptq"]),
+        ({"quantization_config": {"quant_method": "aqlm"}}, ["quantized already", "'aqlm'", "known: awq, gptq"]),
         ({"quantization_config": {"weight_block_size": [128, 128]}}, ["quantized already"]),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, ["rope_scaling: 'type' is 'su'", "dynamic, linear, llama3"]),
         ({"rope_scaling": {"rope_type": "mrope"}}, ["rope_scaling: 'rope_type' is 'mrope'"]),

@@ -10,6 +10,8 @@ from edgewise.facts import Attention, Facts
 from edgewise_exporters.decoder.config import HARMLESS, Config
 from edgewise_exporters.decoder.family import Family
 from edgewise_exporters.decoder.layers import SLIDING, rotating
+from edgewise_exporters.decoder.packed.config import read_packing
+from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.rope import LONGEST, reach, read_rotary
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -26,6 +28,7 @@ class Architecture:
     activation: str  # silu, gelu or gelu_tanh
     attention_biases: frozenset[str]  # roles of the projections that have one
     mlp_bias: bool
+    packing: Packing | None = None  # how linear weights are stored that others have quantized
     embedding_scale: float = 1.0
     logits_softcap: float = 0.0
 
@@ -34,7 +37,7 @@ def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
     """The architecture of a checkpoint. Raises CheckpointError for a key that is wrong or not understood."""
     defaults = {"rms_norm_eps": 1e-6, **family.defaults}
     config = Config(checkpoint.config, where="config.json", defaults=defaults)
-    _refuse_other_methods(config)
+    _refuse_other_attention(config)
     architecture = Architecture(
         family=family,
         facts=_facts(config, checkpoint.generation, family),
@@ -43,6 +46,7 @@ def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
         activation=_activation(config, family),
         attention_biases=_attention_biases(config, family),
         mlp_bias=family.mlp_bias == "configured" and config.flag("mlp_bias", False),
+        packing=read_packing(config),
         embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
         logits_softcap=_softcap(config, family.logits_softcap_key),
     )
@@ -123,13 +127,7 @@ def _softcap(config: Config, key: str | None) -> float:
     return 0.0 if key is None or config.get(key) is None else config.number(key)
 
 
-def _refuse_other_methods(config: Config) -> None:
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
-        raise CheckpointError(
-            f"{config.where}: the checkpoint is quantized already ('quantization_config': {method}); "
-            "expected bfloat16, float16 or float32 weights: use the checkpoint that it was made from"
-        )
+def _refuse_other_attention(config: Config) -> None:
     config.must_be("is_causal", True)
     config.must_be("use_bidirectional_attention", False)
 

@@ -1,5 +1,6 @@
 """exporters, decoder: the exporter itself."""
 
+import logging
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -12,6 +13,8 @@ from edgewise_exporters.decoder.families import FAMILIES
 from edgewise_exporters.decoder.family import Family
 from edgewise_exporters.decoder.model import build_model
 from edgewise_exporters.decoder.weights import Weights
+
+logger = logging.getLogger(__name__)
 
 
 class Decoder:
@@ -31,7 +34,20 @@ class Decoder:
                 f"config.json: {unknown('model_type', kind, list(self.families))}; "
                 "a plugin adds one with an exporter of its own (docs/families.md shows how)"
             )
-        family, weights = self.families[checkpoint.config["model_type"]], Weights(checkpoint)
-        model = build_model(read_architecture(checkpoint, family), weights)
+        family = self.families[checkpoint.config["model_type"]]
+        architecture = read_architecture(checkpoint, family)
+        weights = Weights(checkpoint, architecture.packing)
+        model = build_model(architecture, weights)
         weights.refuse_rest(family.model_type)
+        _tell_unpacked(sorted(weights.unpacked))
         return model
+
+
+def _tell_unpacked(modules: list[str]) -> None:
+    if modules:
+        logger.warning(
+            "%d packed matrices become floats (the first is %s): their groups are in the order of activations "
+            "(desc_act), or of a size that no kernel takes; a quantize step rounds them again",
+            len(modules),
+            modules[0],
+        )

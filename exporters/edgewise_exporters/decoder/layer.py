@@ -41,7 +41,7 @@ class Layer:
         start = sum(self.features(other)[0] for other in sharing[: sharing.index(role)])
         total, own = sum(self.features(other)[0] for other in sharing), (start, start + rows)
         path = f"{self.path}{modules[role]}"
-        matrix = self.weights.take(f"{path}.weight", total, columns, rows=own)
+        matrix = self.weights.take_matrix(path, total, columns, rows=own)
         vector = self.weights.take(f"{path}.bias", total, rows=own) if bias else None
         if len(sharing) > 1:
             path = f"{path}.{role.split('.')[-1]}"

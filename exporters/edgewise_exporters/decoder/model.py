@@ -52,7 +52,7 @@ def _head(
         turned = (facts.hidden_size, facts.vocab_size)
         weight = builder.op("Transpose", table, name="lm_head.weight", shape=turned, role="lm_head.weight", perm=[1, 0])
     else:
-        matrix = weights.take(HEAD, facts.vocab_size, facts.hidden_size)
+        matrix = weights.take_matrix("lm_head", facts.vocab_size, facts.hidden_size)
         weight = builder.initializer(transpose(matrix), HEAD)
     shape = (*TOKENS, facts.vocab_size)
     if not cap:

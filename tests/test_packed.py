@@ -1,0 +1,404 @@
+"""tests: checkpoints that others have quantized, GPTQ and AWQ, keep their codes and compute what these stand for."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import packed
+import parity
+import tiny
+from edgewise.checkpoint import Checkpoint
+from edgewise.errors import CheckpointError, GraphError
+from edgewise.graph import get_facts, linears
+from edgewise.pipeline import build
+from edgewise.plan import plan_build
+from edgewise.quantized import BlockQuantized, Format, unpack
+from edgewise.recipe import Recipe
+from edgewise.tensors import Streamed, constant
+from edgewise.writer import write_model
+from edgewise_exporters.decoder import Decoder
+from edgewise_exporters.decoder.packed import turned
+from edgewise_exporters.decoder.packed.awq import Awq
+from edgewise_exporters.decoder.packed.format import Packing
+from edgewise_exporters.decoder.packed.gptq import Gptq
+from edgewise_plugins.quantize import Quantize
+from edgewise_plugins.quantize.rules import Rule
+from edgewise_targets.ort.lower import LowerOrt
+from lowered import Lowered
+
+GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": False}
+AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+QUERY = "model.layers.1.self_attn.q_proj"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A packed checkpoint, and one of the floats that its codes stand for."""
+
+    packed: Path
+    twin: Path
+
+    def export(self) -> ir.Model:
+        return Decoder().export(Checkpoint.open(self.packed))
+
+
+def pair(folder: Path, config: Mapping[str, Any], family: str = "llama", keep: tuple[str, ...] = ()) -> Pair:
+    floats = tiny.checkpoint(family, folder / "floats", num_hidden_layers=2)
+    made = Pair(folder / "packed", folder / "twin")
+    packed.pack_checkpoint(floats, made.packed, made.twin, config, keep=keep)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", GPTQ),
+        ("llama", {**GPTQ, "sym": True, "group_size": -1}),
+        ("llama", {**GPTQ, "bits": 8, "checkpoint_format": "gptq_v2", "group_size": 16}),
+        ("llama", {**GPTQ, "desc_act": True}),
+        ("llama", {**GPTQ, "group_size": 24}),
+        ("phi3", {**GPTQ, "bits": 2, "sym": True}),
+        ("phi3", {**GPTQ, "desc_act": True}),
+        ("qwen2", {**GPTQ, "bits": 8}),
+        ("gemma2", AWQ),
+        ("phi3", {**AWQ, "group_size": -1}),
+        ("qwen2", AWQ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+)
+def test_logits_are_those_of_transformers_with_the_dequantized_floats(
+    family: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    made = pair(tmp_path, config, family)
+    model = made.export()
+    write_model(model, tmp_path / "model.onnx")
+    tokens, oracle = _oracle(made.twin)
+    session = parity.Canonical(parity.load(tmp_path / "model.onnx"), get_facts(model), 256)
+    assert parity.difference(session(list(tokens)), oracle) <= parity.TOLERANCE
+
+
+def _oracle(twin: Path) -> tuple[parity.Tokens, parity.Oracle]:
+    tokens = np.random.default_rng(3).integers(3, tiny.VOCABULARY, (2, 24))
+    with torch.no_grad():
+        logits = parity.reference(twin)(torch.from_numpy(tokens)).logits.numpy()
+    return tokens, parity.Oracle(twin, tokens, logits, greedy=())
+
+
+@pytest.mark.parametrize(("family", "config"), [("llama", GPTQ), ("phi3", {**GPTQ, "sym": True}), ("qwen2", AWQ)])
+def test_the_lowered_graph_multiplies_with_the_codes_of_the_checkpoint(
+    family: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    made = pair(tmp_path, config, family)
+    model = made.export()
+    before = {linear.name: linear.matrix for linear in linears(model)}
+    lowered = LowerOrt(accuracy_level=0)(model).model  # activations in float32: as exact as the reference
+    products = [node for node in lowered.graph if node.op_type == "MatMulNBits"]
+    assert len(products) == 2 * 5  # queries, keys and values are one
+    down = next(node for node in products if "1.mlp.down_proj" in str(node.name))
+    codes, matrix = down.inputs[1], before["model.layers.1.mlp.down_proj.weight"]
+    assert codes is not None
+    assert codes.const_value is not None
+    assert isinstance(matrix, BlockQuantized)
+    np.testing.assert_array_equal(codes.const_value.numpy(), matrix.packed.numpy())
+    write_model(lowered, tmp_path / "model.onnx")
+    tokens, oracle = _oracle(made.twin)
+    session = Lowered(parity.load(tmp_path / "model.onnx"), get_facts(model), 256)
+    assert parity.difference(session(list(tokens)), oracle) <= parity.TOLERANCE
+
+
+SIZES = st.integers(1, 24).map(lambda n: 8 * n)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["gptq", "gptq_v2", "awq"]), st.sampled_from([2, 4, 8]), st.sampled_from([-1, 8, 16, 32, 48, 128]),
+    st.booleans(), SIZES, SIZES, st.integers(0, 2**32),
+)  # fmt: skip
+def test_codes_scales_and_zero_points_are_those_that_were_packed(
+    kind: str, bits: int, group_size: int, symmetric: bool, rows: int, columns: int, seed: int
+) -> None:
+    assume(kind != "awq" or (bits == 4 and not symmetric))
+    coded = _random(rows, columns, bits, group_size, symmetric, seed)
+    packing: Packing = Awq(bits, group_size)
+    if kind != "awq":
+        packing = Gptq(bits, group_size, symmetric, zero_offset=int(kind == "gptq"))
+    matrix = packing.matrix(_tensors(coded, kind, bits), rows, columns)
+    np.testing.assert_array_equal(matrix.numpy(), coded.floats())
+    middle = rows // 3
+    np.testing.assert_array_equal(np.concatenate([matrix.read(0, middle), matrix.read(middle, rows)]), coded.floats())
+    if not isinstance(matrix, BlockQuantized):
+        assert group_size == 8 or bits == 2 or columns < 16
+        return
+    block = matrix.quantized(0, rows)
+    codes = unpack(block.packed, bits).reshape(rows, -1)
+    np.testing.assert_array_equal(codes[:, :columns], coded.codes)
+    last = coded.zero_points[:, -1:]
+    assert (codes[:, columns:] == last).all(), "columns beyond the matrix weigh nothing"
+
+
+def _random(rows: int, columns: int, bits: int, group_size: int, symmetric: bool, seed: int) -> packed.Coded:
+    """Any codes and any zero points, 0 and the highest too."""
+    random = np.random.default_rng(seed)
+    groups = np.arange(columns, dtype=np.int32) // (columns if group_size == -1 else group_size)
+    shape = (rows, int(groups[-1]) + 1)
+    zeros = np.full(shape, 2 ** (bits - 1)) if symmetric else random.integers(0, 2**bits, shape)
+    scales = random.standard_normal(shape).astype(np.float16)
+    return packed.Coded(random.integers(0, 2**bits, (rows, columns)), zeros, scales, groups)
+
+
+def _tensors(coded: packed.Coded, kind: str, bits: int) -> dict[str, Streamed]:
+    parts = packed.awq(coded) if kind == "awq" else packed.gptq(coded, bits=bits, version=1 if kind == "gptq" else 2)
+    return {part: constant(np.ascontiguousarray(array), name=f"m.{part}") for part, array in parts.items()}
+
+
+@pytest.mark.parametrize("kind", ["gptq", "awq"])
+def test_a_matrix_is_read_in_chunks_of_its_outputs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turned, "CHUNK_BYTES", 1000)  # a few words of each tensor
+    coded = _random(200, 96, 4, 32, False, 1)
+    packing: Packing = Awq(4, 32) if kind == "awq" else Gptq(4, 32)
+    matrix = packing.matrix(_tensors(coded, kind, 4), 200, 96)
+    assert isinstance(matrix, BlockQuantized)
+    np.testing.assert_array_equal(matrix.numpy(), coded.floats())
+    np.testing.assert_array_equal(matrix.read(37, 101), coded.floats()[37:101])
+    blocks = [matrix.quantized(start, min(start + 7, 200)) for start in range(0, 200, 7)]
+    codes = np.concatenate([unpack(block.packed, 4).reshape(len(block.packed), -1) for block in blocks])
+    np.testing.assert_array_equal(codes, coded.codes)
+
+
+@pytest.mark.parametrize(
+    ("bits", "group_size", "columns", "block"),
+    [
+        (4, 128, 256, 128), (4, 256, 512, 256), (8, 16, 64, 16), (4, 512, 1024, 128), (4, 96, 192, 32), (4, 48, 96, 16),
+        (4, -1, 11008, 128), (4, -1, 896, 128), (4, -1, 96, 64), (2, -1, 4864, 128), (2, 256, 512, 128),
+        (4, 1024, 896, 128), (2, 16, 64, None), (4, 24, 96, None), (4, 20, 80, None),
+    ],
+)  # fmt: skip
+def test_a_group_becomes_blocks_that_kernels_take_or_floats(
+    bits: int, group_size: int, columns: int, block: int | None
+) -> None:
+    coded = _random(16, columns, bits, group_size, False, 5)
+    matrix = Gptq(bits, group_size).matrix(_tensors(coded, "gptq", bits), 16, columns)
+    assert (matrix.form.block_size if isinstance(matrix, BlockQuantized) else None) == block
+
+
+def test_fused_projections_are_rows_with_the_codes_that_they_have(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ, "phi3")
+    found = {linear.role: linear.matrix for linear in linears(made.export()) if linear.layer == 1}
+    parts = [found[f"attention.{part}"] for part in "qkv"]
+    whole = load_file(made.twin / "model.safetensors")["model.layers.1.self_attn.qkv_proj.weight"]
+    np.testing.assert_array_equal(np.concatenate([part.numpy() for part in parts]), whole)
+    assert [part.form for part in parts if isinstance(part, BlockQuantized)] == [Format(4, 32, False)] * 3
+
+
+@pytest.mark.parametrize("config", [{**GPTQ, "sym": True, "group_size": -1}, AWQ])
+def test_a_build_without_a_quantize_step_keeps_the_bits(config: dict[str, Any], tmp_path: Path) -> None:
+    made = pair(tmp_path, config)
+    bundle = build(made.packed, output=tmp_path / "model.edge", recipe=Recipe())
+    graph = onnx.load(bundle.path / "onnx" / "model.onnx", load_external_data=False).graph
+    operators = [node.op_type for node in graph.node]
+    assert operators.count("MatMulNBits") == 2 * 5
+    assert operators.count("MatMul") == 1  # the lm_head was left as it is
+    assert operators.count("Gather") == 2  # so was the embedding; the other one counts tokens
+
+
+def test_the_default_recipe_leaves_alone_what_is_quantized(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = pair(tmp_path, GPTQ)
+    with caplog.at_level(logging.INFO):
+        bundle = build(made.packed, output=tmp_path / "model.edge")
+    assert "kept as it is: 14 of 16 matrices" in caplog.text
+    assert "quantized already, and left so: 14" in caplog.text
+    graph = onnx.load(bundle.path / "onnx" / "model.onnx", load_external_data=False).graph
+    blocks = {
+        next(a.i for a in node.attribute if a.name == "block_size")
+        for node in graph.node
+        if node.op_type == "MatMulNBits" and "layers" in node.name
+    }
+    assert blocks == {32}
+    assert {"MatMul", "Gather"} & {node.op_type for node in graph.node} == {"Gather"}
+
+
+def test_a_rule_that_wants_a_quantized_matrix_in_another_way_is_refused(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ)
+    with pytest.raises(GraphError, match=r"down_proj.weight' is quantized already \(int4, block 32, asymmetric\)"):
+        Quantize(rules=(Rule(role="mlp.down", bits=8),))(made.export())
+
+
+@pytest.mark.parametrize("config", [GPTQ, AWQ, {**GPTQ, "desc_act": True}])
+def test_the_plan_counts_what_the_checkpoint_stores(config: dict[str, Any], tmp_path: Path) -> None:
+    made = pair(tmp_path, config, "phi3")
+    stored = {name: array.nbytes for name, array in load_file(made.packed / "model.safetensors").items()}
+    coded = sum(size for name, size in stored.items() if "_proj" in name)
+    plan = plan_build(made.packed, recipe=Recipe())
+    assert plan.parts["attention"].before + plan.parts["mlp"].before == coded
+    floats = load_file(made.twin / "model.safetensors")
+    assert plan.total.parameters == sum(array.size for array in floats.values())
+    shapes = [array.shape for name, array in floats.items() if "_proj" in name]
+    after = plan.parts["attention"].after + plan.parts["mlp"].after
+    if config.get("desc_act"):
+        assert after == sum(4 * rows * columns for rows, columns in shapes)
+    else:
+        assert after == sum(Format(4, 32, symmetric=False).stored_bytes(*shape) for shape in shapes)
+
+
+def test_columns_in_the_order_of_activations_become_floats_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = pair(tmp_path, {**GPTQ, "desc_act": True}).export()
+    assert not any(isinstance(linear.matrix, BlockQuantized) for linear in linears(model))
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert message.startswith("14 packed matrices become floats (the first is model.layers.0.mlp.down_proj)")
+    assert "desc_act" in message
+
+
+def test_an_order_that_changes_no_group_stays_packed(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ)
+    _change_config(made.packed, desc_act=True, static_groups=True)
+    assert sum(isinstance(linear.matrix, BlockQuantized) for linear in linears(made.export())) == 14
+
+
+def test_modules_that_were_not_converted_stay_floats(tmp_path: Path) -> None:
+    made = pair(tmp_path, {**AWQ, "modules_to_not_convert": ["q_proj"]}, keep=("q_proj",))
+    quantized = {linear.role: isinstance(linear.matrix, BlockQuantized) for linear in linears(made.export())}
+    assert not quantized["attention.q"]
+    assert quantized["attention.k"]
+    assert not quantized["embedding"]
+    assert not quantized["lm_head"]
+
+
+def test_no_code_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(pair(tmp_path, GPTQ).packed)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        raise AssertionError("a weight was read")
+
+    tensors = {
+        name: tensor if name.endswith("g_idx") else Streamed(tensor.dims, tensor.dtype, read, name=name)
+        for name, tensor in checkpoint.tensors.items()
+    }
+    model = Decoder().export(Checkpoint("test", checkpoint.folder, checkpoint.config, {}, tensors, {}))
+    assert sum(isinstance(linear.matrix, BlockQuantized) for linear in linears(model)) == 14
+
+
+def test_biases_of_zeros_that_older_tools_added_are_ignored_and_others_are_not(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ)
+    _change_tensors(made.packed, **{f"{QUERY}.bias": np.zeros(128, np.float16)})
+    made.export()
+    _change_tensors(made.packed, **{f"{QUERY}.bias": np.ones(128, np.float16)})
+    assert f"tensor '{QUERY}.bias', [128] FLOAT16, has no place" in _refusal(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quant_method": "bitsandbytes"}, ["'bitsandbytes'", "known: awq, gptq", "the checkpoint that it was made"]),
+        ({"quant_method": "fp8"}, ["'quant_method': 'fp8'", "known: awq, gptq"]),
+        ({"quant_method": "compressed-tensors"}, ["'compressed-tensors'"]),
+        ({"quant_method": "hqq"}, ["'hqq'"]),
+        ({"quant_method": None}, ["'None'", "known: awq, gptq"]),
+        ({"quant_method": ["gptq"]}, ["known: awq, gptq"]),
+        ({"bits": 3}, ["quantization_config: 'bits' is 3", "expected 2, 4, 8"]),
+        ({"bits": None}, ["'bits' is missing"]),
+        ({"bits": "4"}, ["'bits' is '4'", "a whole number"]),
+        ({"group_size": 0}, ["'group_size' is 0", "-1: all of a row"]),
+        ({"group_size": -2}, ["'group_size' is -2"]),
+        ({"sym": "yes"}, ["'sym' is 'yes'", "true or false"]),
+        ({"checkpoint_format": "marlin"}, ["'checkpoint_format' is 'marlin'", "one of gptq, gptq_v2"]),
+        ({"format": "bitblas"}, ["'format' is 'bitblas'"]),
+        ({"is_marlin_format": True}, ["'is_marlin_format' is True"]),
+        ({"pack_dtype": "int16"}, ["'pack_dtype' is 'int16'", "int32"]),
+        ({"dynamic": {"+:.*down_proj": {"bits": 8}}}, ["'dynamic' is", "one format for all packed modules"]),
+        ({"dynamic": "all"}, ["'dynamic' is 'all'", "a table"]),
+        ({"adapter": {"lora": {"rank": 32}}}, ["'adapter' is", "not read"]),
+        ({**AWQ, "version": "gemv"}, ["'version' is 'gemv'", "'gemm'"]),
+        ({**AWQ, "version": "marlin"}, ["'version' is 'marlin'"]),
+        ({**AWQ, "backend": "llm-awq"}, ["'llm-awq'", "'autoawq'"]),
+        ({**AWQ, "bits": 8}, ["'bits' is 8; expected 4"]),
+        ({"bits": 8}, ["qweight' is [8, 128] INT32; expected [16, 128] INT32"]),
+        ({"group_size": 16}, ["qzeros' is [2, 16] INT32; expected [4, 16] INT32"]),
+    ],
+)  # fmt: skip
+def test_a_format_that_is_not_read_is_refused_by_name(
+    change: dict[str, Any], words: list[str], refused: Pair, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(refused.packed)
+    config = {**checkpoint.config, "quantization_config": {**GPTQ, **change}}
+    with pytest.raises(CheckpointError) as caught:
+        Decoder().export(Checkpoint("test", tmp_path, config, {}, checkpoint.tensors, {}))
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("refused"), GPTQ)
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "expected"),
+    [
+        ("qweight", np.zeros((8, 64), np.int32), "is [8, 64] INT32; expected [8, 128] INT32"),
+        ("qweight", np.zeros((8, 128), np.int64), "is [8, 128] INT64; expected [8, 128] INT32"),
+        ("qzeros", None, "is absent; expected [2, 16] INT32"),
+        ("scales", np.zeros((2, 128), np.float64), "is [2, 128] DOUBLE; expected [2, 128] BFLOAT16, FLOAT16 or FLOAT"),
+        ("g_idx", np.zeros(63, np.int32), "is [63] INT32; expected [64] INT32"),
+        ("g_idx", np.full(64, 2, np.int32), "names group 2; there are 2"),
+        ("g_idx", np.full(64, -1, np.int32), "names group -1; there are 2"),
+        ("weight", np.zeros((128, 64), np.float32), "has no place in a 'llama'"),
+        ("shift", np.zeros(3, np.float32), "has no place in a 'llama'"),
+    ],
+)
+def test_a_packed_module_with_other_tensors_is_refused(
+    part: str, array: np.ndarray | None, expected: str, tmp_path: Path
+) -> None:
+    made = pair(tmp_path, GPTQ)
+    _change_tensors(made.packed, **{f"{QUERY}.{part}": array})
+    message = _refusal(made)
+    assert f"tensor '{QUERY}.{part}'" in message
+    assert expected in message
+
+
+def test_packed_weights_that_no_configuration_speaks_of_are_named(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ)
+    _change_config(made.packed, None)
+    assert "q_proj.qweight' is there, and config.json has no 'quantization_config')" in _refusal(made)
+
+
+def test_zero_points_that_are_not_symmetric_as_said_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    made = pair(tmp_path, {**GPTQ, "sym": False})
+    _change_config(made.packed, sym=True)
+    with pytest.raises(CheckpointError, match=r"qzeros' has a zero point of \d+; 'sym': true means 8 everywhere"):
+        build(made.packed, output=tmp_path / "model.edge", recipe=Recipe())
+    assert not (tmp_path / "model.edge").exists()
+
+
+def _change_tensors(folder: Path, **changes: np.ndarray | None) -> None:
+    path = folder / "model.safetensors"
+    tensors = {**load_file(path), **changes}
+    save_file({name: array for name, array in tensors.items() if array is not None}, path)
+
+
+def _change_config(folder: Path, table: Mapping[str, Any] | None = GPTQ, **changes: Any) -> None:
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), "quantization_config": table and {**table, **changes}}
+    path.write_text(json.dumps(config))
+
+
+def _refusal(made: Pair) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        made.export()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,6 +1,7 @@
 """sdk, quality: what a build does with its quality text: figures for the card, and the gate of the recipe."""
 
 import dataclasses
+import json
 import logging
 import time
 from typing import Any
@@ -53,11 +54,9 @@ def _blame(prepared: Prepared, sequences: np.ndarray, progress: Progress | None)
 
 
 def _figures(found: Quality, distance: Distance) -> dict[str, Any]:
-    """Plain data, rounded: the last digits are those of a processor."""
-    plain = dataclasses.asdict(found)
-    plain |= plain.pop("distance")
-    return {key: _rounded(value) for key, value in plain.items()}
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    """Plain data as it comes back from a file, rounded: the last digits are those of a processor."""
+    plain = dataclasses.asdict(found) | dataclasses.asdict(distance)
+    del plain["distance"]
+    rounded = {key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value for key, value in plain.items()}
+    figures: dict[str, Any] = json.loads(json.dumps(rounded))
+    return figures

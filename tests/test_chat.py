@@ -1,24 +1,17 @@
 """tests: a conversation in a terminal: the template, the commands, Ctrl-C and Ctrl-D."""
 
 import os
-import pty
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from select import select
 
 import pytest
 
 from edgewise.cli.main import execute
 from edgewise.pipeline import build
+from terminal import CTRL_C, CTRL_D, terminal
 
-CODE = "import os; os.login_tty(0); from edgewise.cli.main import main; main()"
-CTRL_C, CTRL_D = b"\x03", b"\x04"
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>"
 
 
@@ -29,45 +22,6 @@ def talker(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = shutil.copytree(pycoder, folder / "checkpoint")
     (checkpoint / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     return build(checkpoint, output=folder / "talker.edge", load_check=False).path
-
-
-@dataclass
-class Terminal:
-    """A command in a terminal of its own: what it shows, and keys for it."""
-
-    keyboard: int
-    child: "subprocess.Popen[bytes]"
-    shown: bytes = b""
-
-    def read(self, text: bytes, *, seconds: float = 60) -> None:
-        """Wait until the text is shown. Raises TimeoutError."""
-        while text not in self.shown:
-            if not select([self.keyboard], [], [], seconds)[0]:
-                raise TimeoutError(f"{text!r} is not in {self.shown!r}")
-            self.shown += os.read(self.keyboard, 4096)
-        self.shown = self.shown.partition(text)[2]
-
-    def press(self, key: bytes, *, until: bytes) -> None:
-        """Press a key until a text is shown: readline can miss a Ctrl-C in the moment before it waits for keys."""
-        for _ in range(30):
-            os.write(self.keyboard, key)
-            with suppress(TimeoutError):
-                self.read(until, seconds=2)
-                return
-        raise TimeoutError(f"{until!r} is not in {self.shown!r}")
-
-
-@contextmanager
-def terminal(*arguments: str) -> Iterator[Terminal]:
-    keyboard, screen = pty.openpty()
-    command = [sys.executable, "-c", CODE, *arguments]
-    with subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen) as child:
-        os.close(screen)
-        try:
-            yield Terminal(keyboard, child)
-        finally:
-            child.kill()
-            os.close(keyboard)
 
 
 def say(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

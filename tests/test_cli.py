@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgewise.cli.main import COMMANDS, execute
+from terminal import terminal
 
 NAMES = [str(command.name) for commands in COMMANDS.values() for command in commands]
 CODE = "from edgewise.cli.main import main; main()"
@@ -60,6 +61,17 @@ def test_a_build_prints_its_plan_as_talk_and_its_result_as_data(
     assert out.startswith("new.edge: ")
     assert out.count("\n") == 1
     assert err.startswith("plan for cpu-x64")
+
+
+def test_progress_is_shown_to_a_terminal_and_to_nothing_else(folder: Path) -> None:
+    build = ["build", "checkpoint", "--no-load-check", "-o"]
+    with terminal(*build, "seen.edge") as screen:
+        screen.read(b"write")
+        screen.read("\u2501".encode())  # of the bar
+        screen.read(b"seen.edge: ")
+    done = subprocess.run([sys.executable, "-c", CODE, *build, "new.edge"], capture_output=True, text=True, timeout=60)
+    assert "write" not in done.stderr
+    assert "\u2501" not in done.stderr
 
 
 @pytest.mark.parametrize(

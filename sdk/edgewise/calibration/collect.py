@@ -93,6 +93,7 @@ def _cached(path: Path) -> Statistics | None:
         return Statistics.load(path)
     except OptionError as error:
         logger.warning("%s", error)
+        path.unlink(missing_ok=True)
         return None
 
 

@@ -62,7 +62,7 @@ class Statistics(Mapping[str, InputStatistics]):
             tensors = read_tensors(path)
             shared = strictjson.loads_object(metadata["inputs"].encode())
         except (OSError, ValueError, KeyError, CheckpointError) as error:
-            raise OptionError(f"{path} cannot be used: {error}; delete it, and it is computed again") from error
+            raise OptionError(f"{path} cannot be used: {error}; without it, it is computed again") from error
         inputs = {name: _read(tensors, name) for name in shared}
         return cls({linear: inputs[name] for name, linears in shared.items() for linear in linears})
 

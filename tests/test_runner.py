@@ -34,6 +34,7 @@ from edgewise.search.sample import Sample
 from edgewise.search.stops import StopStrings
 from edgewise.text.chat import ChatTemplate
 from toy import toy
+from toy_tokenizers import sentencepiece, with_control
 
 PROMPT = "def read_json("
 TEMPLATE = "{% for m in messages %}<|user|>{{ m.content }}\n{% endfor %}<|assistant|>\n"
@@ -367,6 +368,22 @@ def test_what_a_search_returns_at_its_end_passes_the_rules_too(toy_runner: Runne
     string = toy_runner.tokenizer.decode([22])
     stopped = toy_runner.generate([1], search=AtOnce(), stop=string)
     assert (stopped.text, stopped.finish_reason) == (toy_runner.tokenizer.decode([20, 21]), "stop")
+
+
+def test_a_text_is_continued_and_tokens_are_answered(tmp_path: Path) -> None:
+    """A tokenizer with a mark for spaces drops the one before a first word; after a text it belongs there."""
+    tokenizer = with_control(sentencepiece)
+    runner = Runner(toy(tmp_path, vocabulary=400), tokenizer)
+    search = AtOnce(tokenizer.encode("a rose")[1:])
+    assert runner.generate("the", search=search).text == " a rose"
+    assert runner.generate(tokenizer.encode("the"), search=search).text == "a rose"
+
+
+def test_a_released_row_gives_its_memory_to_the_next(toy_runner: Runner) -> None:
+    rows = Rows(toy_runner.model, capacity=8)
+    first = rows.extend([Extend(0, (1, 2), None)])[0]
+    rows.release(0, 0)
+    assert np.shares_memory(first, rows.extend([Extend(7, (3,), None)])[0])
 
 
 @pytest.mark.parametrize(

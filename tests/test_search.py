@@ -19,7 +19,7 @@ from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from edgewise.search.processors import Chain, History
 from edgewise.search.protocol import Context, FloatArray, Processor, Reply, Search
-from edgewise.search.sample import Sample, draw, highest, nucleus
+from edgewise.search.sample import Sample, draw, highest, locate, nucleus
 
 VOCABULARY = 50
 REAL = 151_936  # tokens, of a large vocabulary in use
@@ -148,6 +148,14 @@ def test_what_has_no_weight_is_never_drawn(values: list[float], seed: int) -> No
     weights = np.array([*values, 1.0, 0.0], np.float32)
     weights[weights < 0.5] = 0
     assert weights[draw(weights, np.random.default_rng(seed))] > 0
+
+
+def test_a_place_at_the_very_end_is_the_last_weight_that_counts() -> None:
+    """A random number just below 1 may round to it."""
+    for length in (5, 5000):
+        weights = np.zeros(length, np.float32)
+        weights[:3] = 1
+        assert locate(weights, 1.0, "right") == 2
 
 
 numbers = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=300)

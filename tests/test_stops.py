@@ -81,9 +81,11 @@ def test_an_unfinished_character_is_shown_at_the_end_but_not_before_a_stop_strin
     cut = track(tokenizer, MaxTokens(3))
     cut.push(ids(["a", "\xe2", "\x82"]))
     assert cut.text == tokenizer.decode(cut.tokens) == "a\ufffd\ufffd"
-    stopped = track(tokenizer, StopStrings(("b",)))
-    stopped.push(ids(["a", "b"]))
-    assert stopped.text == "a"
+    library = Library(models.BPE(vocab={"a": 0, "b\u00e2": 1}, merges=[]))  # the second: b, and a byte of a euro sign
+    library.decoder = decoders.ByteLevel()
+    stopped = track(Tokenizer(library), StopStrings(("b",)))
+    stopped.push([0, 1])
+    assert (stopped.reason, stopped.text) == ("stop", "a")
 
 
 def test_length_counts_new_tokens_and_keeps_the_last(tokenizer: Tokenizer) -> None:

@@ -35,9 +35,9 @@ class CalibrationText:
     def __post_init__(self) -> None:
         check(self)
         if self.length < 2:
-            raise OptionError(f"calibration length: {self.length} is too short; expected at least 2 tokens")
+            raise OptionError(f"length: {self.length} is too short; expected at least 2 tokens")
         if self.tokens < self.length:
-            raise OptionError(f"calibration tokens: {self.tokens} is less than one sequence of {self.length}")
+            raise OptionError(f"tokens: {self.tokens} is less than one sequence of {self.length}")
 
     def sequences(self, tokenizer: Tokenizer) -> np.ndarray:
         """Sequences as a session would get them, int64 `[n, length]`: what the tokenizer puts first comes first.
@@ -48,7 +48,7 @@ class CalibrationText:
         first, last = _around(tokenizer)
         width, wanted = self.length - len(first), self.tokens // self.length
         if width < 1:
-            raise OptionError(f"calibration length: {self.length} has no room beside {len(first)} tokens at the start")
+            raise OptionError(f"length: {self.length} has no room beside {len(first)} tokens at the start")
         stream: list[int] = []
         for passage in self._passages():
             stream += tokenizer.encode(passage)[len(first) : -last or None]
@@ -57,11 +57,11 @@ class CalibrationText:
         count = min(wanted, len(stream) // width)
         if not count:
             raise OptionError(
-                f"calibration text {self.path} has {len(stream):,} tokens, and a sequence takes {width:,}: "
+                f"text {self.path} has {len(stream):,} tokens, and a sequence takes {width:,}: "
                 "give more text, or ask for shorter sequences"
             )
         if count < wanted:
-            logger.warning("calibration text %s: %d sequences, of %d asked for", self.path, count, wanted)
+            logger.warning("text %s: %d sequences, of %d asked for", self.path, count, wanted)
         windows = np.array(stream[: count * width], np.int64).reshape(count, width)
         return np.concatenate([np.tile(np.array(first, np.int64), (count, 1)), windows], axis=1)
 
@@ -93,10 +93,10 @@ def _cut(text: str) -> Iterator[str]:
 
 def _texts(path: Path) -> Iterator[str]:
     if not path.exists():
-        raise OptionError(f"calibration text {path} does not exist; expected a file, or a folder of files")
+        raise OptionError(f"text {path} does not exist; expected a file, or a folder of files")
     files = _files(path) if path.is_dir() else [path]
     if (size := sum(file.stat().st_size for file in files)) > LARGEST:
-        raise OptionError(f"calibration text {path} has {size:,} bytes; at most {LARGEST:,} are read: give less")
+        raise OptionError(f"text {path} has {size:,} bytes; at most {LARGEST:,} are read: give less")
     for file in files:
         content = _read(file)
         if file.suffix == ".jsonl":
@@ -116,9 +116,9 @@ def _read(file: Path) -> str:
     try:
         return file.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise OptionError(f"calibration text {file} is not UTF-8 text (byte {error.start:,})") from error
+        raise OptionError(f"text {file} is not UTF-8 text (byte {error.start:,})") from error
     except OSError as error:
-        raise OptionError(f"calibration text {file} cannot be read: {error.strerror}") from error
+        raise OptionError(f"text {file} cannot be read: {error.strerror}") from error
 
 
 def _lines(file: Path, content: str) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _lines(file: Path, content: str) -> Iterator[str]:
         try:
             text = strictjson.loads_object(line.encode()).get("text")
         except ValueError as error:
-            raise OptionError(f"calibration text {file}, line {number}: {error}") from error
+            raise OptionError(f"text {file}, line {number}: {error}") from error
         if not isinstance(text, str):
-            raise OptionError(f'calibration text {file}, line {number}: expected an object with a "text"')
+            raise OptionError(f'text {file}, line {number}: expected an object with a "text"')
         yield text

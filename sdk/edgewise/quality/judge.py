@@ -10,11 +10,11 @@ import numpy as np
 
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
-from edgewise.errors import GateError
+from edgewise.errors import GateError, GraphError
 from edgewise.options import record
 from edgewise.prepare import Prepared, export_graph
 from edgewise.quality.evaluate import assess
-from edgewise.quality.layers import is_quantized, worst_layers
+from edgewise.quality.layers import is_quantized, layer_costs
 from edgewise.quality.report import Distance, Quality
 from edgewise.quality.scorers import Canonical, lowered
 from edgewise.text.tokenizer import Tokenizer
@@ -23,6 +23,8 @@ from edgewise.writer import Progress
 logger = logging.getLogger(__name__)
 
 DIGITS = 6  # of the figures on a card
+WORST = 5  # layers that are named
+ARITHMETIC = 0.5  # share of the divergence that weights account for, below which they are not to blame
 
 
 def judge(
@@ -40,17 +42,24 @@ def judge(
     logger.info("quality on %s tokens: %.1f s", f"{found.tokens:,}", time.perf_counter() - started)
     assert found.distance is not None
     if prepared.gate and (failures := prepared.gate.failures(found.distance)):
-        raise GateError(f"{'; '.join(failures)}{_blame(prepared, sequences, progress)}")
+        raise GateError("; ".join(failures) + _blame(prepared, sequences, found.distance.mean_kld, progress))
     gate = {"gate": record(prepared.gate)} if prepared.gate else {}
     return {**_figures(found, found.distance), **gate}
 
 
-def _blame(prepared: Prepared, sequences: np.ndarray, progress: Progress | None) -> str:
-    """The layers that cost most, for the end of a sentence; nothing where they cannot be told apart."""
-    floats = [graph for graph in prepared.graphs if not is_quantized(graph)][-1]
-    worst = worst_layers(floats, prepared.graphs[-1], sequences, context=prepared.context, progress=progress)
-    costs = ", ".join(f"{name} {kld:.2g}" for name, kld in worst)
-    return f". What costs most (mean KL divergence of it alone): {costs}" if costs else ""
+def _blame(prepared: Prepared, sequences: np.ndarray, mean_kld: float, progress: Progress | None) -> str:
+    """What costs most, for the end of a sentence; nothing where it cannot be told."""
+    floats = [graph for graph in prepared.graphs[:-1] if not is_quantized(graph)]  # folded and rotated, if asked for
+    if not floats:
+        return ""
+    try:
+        costs = layer_costs(floats[-1], prepared.graphs[-1], sequences, context=prepared.context, progress=progress)
+    except GraphError as error:
+        return f". Its layers cannot be told apart: {error}"
+    if sum(costs.values()) < ARITHMETIC * mean_kld:
+        return f". The weights alone cost {sum(costs.values()):.2g}: it is the target's arithmetic that costs most"
+    worst = ", ".join(f"{name} {kld:.2g}" for name, kld in list(costs.items())[:WORST])
+    return f". What costs most (mean KL divergence of it alone): {worst}"
 
 
 def _figures(found: Quality, distance: Distance) -> dict[str, Any]:

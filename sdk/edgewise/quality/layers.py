@@ -10,28 +10,24 @@ from edgewise.tensors import Streamed, Transposed, streamed
 from edgewise.writer import Progress
 
 TOKENS = 512  # that layers are told apart on
-WORST = 5
 
 
-def worst_layers(
+def layer_costs(
     floats: ir.Model,
     reduced: ir.Model,
     sequences: np.ndarray,
     *,
     context: int | None = None,
     progress: Progress | None = None,
-) -> list[tuple[str, float]]:
-    """The layers that cost most, with the mean KL divergence that each costs alone, on a few of the sequences.
+) -> dict[str, float]:
+    """The mean KL divergence that each layer costs alone, the largest first, on a few of the sequences.
 
-    `reduced` is what a recipe made of `floats`: the same nodes with other weights. Of a graph with other nodes the
-    layers cannot be told apart, and the list is empty.
+    `reduced` is what a recipe made of `floats`: other weights, which the same nodes read; a node that reads a weight
+    of its own is a GraphError.
     """
-    changes = changes_by_layer(floats, reduced)
-    if not all(set(change) <= set(floats.graph.initializers) for change in changes.values()):
-        return []
     some = sequences[: max(1, TOKENS // sequences.shape[1])]
-    found = sensitivity(floats, changes, some, context=context, progress=progress)
-    return sorted(found.items(), key=lambda item: -item[1])[:WORST]
+    found = sensitivity(floats, changes_by_layer(floats, reduced), some, context=context, progress=progress)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def changes_by_layer(floats: ir.Model, reduced: ir.Model) -> dict[str, dict[str, Streamed]]:

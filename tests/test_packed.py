@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,15 @@ from edgewise.writer import write_model
 from edgewise_exporters.decoder import Decoder
 from edgewise_exporters.decoder.packed import turned
 from edgewise_exporters.decoder.packed.awq import Awq
+from edgewise_exporters.decoder.packed.config import METHODS
 from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.packed.gptq import Gptq
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
 from edgewise_targets.ort.lower import LowerOrt
 from lowered import Lowered
+
+PAGE = Path(__file__).parents[1] / "docs" / "quantized-checkpoints.md"
 
 GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": False}
 AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
@@ -227,6 +231,25 @@ def test_the_default_recipe_leaves_alone_what_is_quantized(tmp_path: Path, caplo
     }
     assert blocks == {32}
     assert {"MatMul", "Gather"} & {node.op_type for node in graph.node} == {"Gather"}
+
+
+def test_the_recipe_in_the_docs_quantizes_what_is_left(tmp_path: Path) -> None:
+    made = pair(tmp_path, GPTQ)
+    (recipe,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(recipe)
+    bundle = build(made.packed, output=tmp_path / "model.edge", recipe=tmp_path / "recipe.toml")
+    graph = onnx.load(bundle.path / "onnx" / "model.onnx", load_external_data=False).graph
+    bits = {
+        node.name.partition(".layers.")[0]: attribute.i
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name == "bits"
+    }
+    assert bits == {"hidden.0.blocks": 8, "model": 4, "logits": 8}
+
+
+def test_the_docs_list_the_methods_that_are_read() -> None:
+    assert re.findall(r"^\| `(\w+)`", PAGE.read_text("utf-8"), re.MULTILINE)[1:] == sorted(METHODS, reverse=True)
 
 
 def test_a_rule_that_wants_a_quantized_matrix_in_another_way_is_refused(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ FOOT = """
 ## What is refused
 
 A tensor that is absent, that is left over, or that has another shape than `config.json` says; weights in another type
-than bfloat16, float16 and float32 (but for [packed ones](quantized-checkpoints.md), GPTQ and AWQ); a key of `config.json` that is not known and is not switched off. Each is one line
-that names the tensor or the key. If you know that a key changes nothing, `--ignore-config KEY` leaves it out.
+than bfloat16, float16 and float32, but for [quantized ones](quantized-checkpoints.md) of two kinds; a key of
+`config.json` that is not known and is not switched off. Each is one line that names the tensor or the key. If you know
+that a key changes nothing, `--ignore-config KEY` leaves it out.
 
 ## Contexts
 

@@ -25,7 +25,7 @@ def environment(folder: Path, packages: list[str]) -> Path:
 def build(checkpoint: Path, output: Path, python: Path) -> Path:
     """The peer's own int4 model for the CPU, as its builder makes it by default; threads set to 2."""
     if not output.exists():
-        command = [python, "-m", "onnxruntime_genai.models.builder", "-i", checkpoint, "-o", output]
+        command: list[str | Path] = [python, "-m", "onnxruntime_genai.models.builder", "-i", checkpoint, "-o", output]
         command += ["-p", "int4", "-e", "cpu", "-c", output.with_suffix(".cache")]
         quiet = subprocess.DEVNULL
         subprocess.run(command, check=True, env=offline(), stdout=quiet, stderr=quiet)

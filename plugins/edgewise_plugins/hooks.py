@@ -10,4 +10,5 @@ def register_passes() -> dict[str, str]:
         "quantize": "edgewise_plugins.quantize:Quantize",
         "rotate": "edgewise_plugins.rotate:Rotate",
         "smoothquant": "edgewise_plugins.smooth:SmoothQuant",
+        "w8a8": "edgewise_plugins.w8a8:W8A8",
     }

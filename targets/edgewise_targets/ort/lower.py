@@ -12,6 +12,7 @@ from edgewise_targets.ort.embedding import QuantizedEmbedding
 from edgewise_targets.ort.formats import RefuseSlowFormats
 from edgewise_targets.ort.head import TiedHead
 from edgewise_targets.ort.inputs import DropPositions, KeepLogits
+from edgewise_targets.ort.integer import IntegerProducts
 from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
@@ -43,6 +44,7 @@ class LowerOrt(Pass):
             FuseActivations(),
             PackProjections(),
             QuantizedEmbedding(),
+            IntegerProducts(),
             QuantizedProducts(self.accuracy_level),
             TiedHead(),
             RefuseSlowFormats(),

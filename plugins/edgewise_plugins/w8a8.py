@@ -1,0 +1,62 @@
+"""plugins: W8A8: int8 weights, a scale for each row, for products with activations of 8 bits."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgewise.graph import Linear, linears
+from edgewise.integer import Int8Rows
+from edgewise.passes import Pass
+from edgewise.quantized import BlockQuantized, Format
+from edgewise_plugins.quantize.blocks import quantize_rows
+from edgewise_plugins.quantize.nearest import nearest
+
+logger = logging.getLogger(__name__)
+
+TABLE = Format(bits=8, block_size=128, symmetric=True)
+
+
+@dataclass(frozen=True)
+class W8A8(Pass):
+    """Stores the matrices of the layers in int8, a scale for each row, and lets the target multiply integers.
+
+    Long prompts gain most: they are bound by arithmetic. Matrices that a step before has quantized stay as they are,
+    so that exceptions are made first:
+
+        [[step]]
+        pass = "quantize"
+        rules = [{ role = "mlp.down", layers = "0-1", bits = 8 }, { keep = true }]
+
+        [[step]]
+        pass = "w8a8"
+
+    `embedding`: whether the embedding and the lm_head become int8 too, in blocks of 128, their activations as before.
+    The graph keeps its shape and stays runnable: its weights are now the dequantized ones, its activations float.
+    """
+
+    name: ClassVar[str] = "w8a8"
+
+    embedding: bool = True
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        chosen = dict(self._choices(model))
+        for linear, form in chosen.values():
+            matrix = linear.matrix
+            rows = partial(quantize_rows, nearest, matrix, form)
+            linear.replace(BlockQuantized(matrix.dims, form, rows, name=linear.name))
+        logger.info("w8a8: %d matrices", len(chosen))
+        return ir.passes.PassResult(model, modified=bool(chosen))
+
+    def _choices(self, model: ir.Model) -> Iterator[tuple[str, tuple[Linear, Format]]]:
+        """What becomes what, by name: a tied lm_head and the embedding are one."""
+        for linear in linears(model):
+            if isinstance(linear.matrix, BlockQuantized):
+                continue
+            if linear.role.startswith(("attention.", "mlp.")):
+                yield linear.name, (linear, Int8Rows.of(columns=linear.matrix.dims[1]))
+            elif self.embedding and linear.role in ("embedding", "lm_head"):
+                yield linear.name, (linear, TABLE)

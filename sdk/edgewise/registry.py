@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgewise.contracts import Exporter
     from edgewise.passes import Pass
     from edgewise.search.protocol import Processor, Search
+    from edgewise.search.stops import StopRule
 
 GROUP = "edgewise"
 
@@ -60,7 +61,7 @@ class Registry:
         self.passes: Catalog[type[Pass]] = self._classes("pass", needs=("name", "call"))
         self.searches: Catalog[type[Search]] = self._classes("search", needs=("name", "flow"))
         self.processors: Catalog[type[Processor]] = self._classes("processor", needs=("start", "advance", "apply"))
-        self.stop_rules: Catalog[type[Any]] = self._classes("stop rule", needs=())
+        self.stop_rules: Catalog[type[StopRule]] = self._classes("stop rule", needs=("name", "check"))
         self.targets: Catalog[Target] = self._fill(Catalog("target", _load_target, describe_resource))
 
     def get_target(self, name: str) -> Target:

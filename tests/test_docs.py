@@ -17,6 +17,7 @@ from edgewise.registry import Registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
+RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("start", "calibration", "quality"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
 
 
@@ -28,7 +29,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "start.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
     folder = shutil.copytree(checkout, checkout.parent / page.stem)
     text = page.read_text("utf-8")
@@ -52,9 +53,10 @@ def test_each_example_in_the_help_works(checkout: Path) -> None:
                 _edgewise(example, folder)
 
 
-def test_the_python_in_the_readme_works(checkout: Path) -> None:
-    folder = shutil.copytree(checkout, checkout.parent / "python")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "quality.md"], ids=lambda page: page.name)
+def test_the_python_on_a_page_works(page: Path, checkout: Path) -> None:
+    folder = shutil.copytree(checkout, checkout.parent / f"python-{page.stem}")
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout

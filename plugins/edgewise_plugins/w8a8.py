@@ -1,15 +1,18 @@
 """plugins: W8A8: int8 weights, a scale for each row, for products with activations of 8 bits."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgewise.errors import OptionError
 from edgewise.graph import Linear, linears
 from edgewise.integer import Int8Rows
+from edgewise.options import known
 from edgewise.passes import Pass
 from edgewise.quantized import BlockQuantized, Format
 from edgewise_plugins.quantize.blocks import quantize_rows
@@ -24,8 +27,8 @@ TABLE = Format(bits=8, block_size=128, symmetric=True)
 class W8A8(Pass):
     """Stores the matrices of the layers in int8, a scale for each row, and lets the target multiply integers.
 
-    Long prompts gain most: they are bound by arithmetic. Matrices that a step before has quantized stay as they are,
-    so that exceptions are made first:
+    Long prompts gain most: they are bound by arithmetic. `keep`: weights that stay as they are, by name; `*` stands
+    for anything. Matrices that a step before has quantized stay as they are too:
 
         [[step]]
         pass = "quantize"
@@ -33,6 +36,7 @@ class W8A8(Pass):
 
         [[step]]
         pass = "w8a8"
+        keep = ["model.layers.0.*"]
 
     `embedding`: whether the embedding and the lm_head become int8 too, in blocks of 128, their activations as before.
     The graph keeps its shape and stays runnable: its weights are now the dequantized ones, its activations float.
@@ -40,9 +44,11 @@ class W8A8(Pass):
 
     name: ClassVar[str] = "w8a8"
 
+    keep: tuple[str, ...] = ()
     embedding: bool = True
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        self._refuse_unmatched([linear.name for linear in linears(model)])
         chosen = dict(self._choices(model))
         for linear, form in chosen.values():
             matrix = linear.matrix
@@ -54,9 +60,17 @@ class W8A8(Pass):
     def _choices(self, model: ir.Model) -> Iterator[tuple[str, tuple[Linear, Format]]]:
         """What becomes what, by name: a tied lm_head and the embedding are one."""
         for linear in linears(model):
-            if isinstance(linear.matrix, BlockQuantized):
+            if isinstance(linear.matrix, BlockQuantized) or self._keeps(linear.name):
                 continue
             if linear.role.startswith(("attention.", "mlp.")):
                 yield linear.name, (linear, Int8Rows.of(columns=linear.matrix.dims[1]))
             elif self.embedding and linear.role in ("embedding", "lm_head"):
                 yield linear.name, (linear, TABLE)
+
+    def _keeps(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.keep)
+
+    def _refuse_unmatched(self, names: Collection[str]) -> None:
+        for pattern in self.keep:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise OptionError(f"keep: '{pattern}' matches no weight of this model; known: {known(names)}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgewise.errors import GraphError
 
-LADDER = (1, 4, 16, 64, 256)  # times the damping that was asked for, until the decomposition succeeds
+LARGEST = 10  # times the mean of the diagonal: no damping above that is tried
 BASE = 128  # a triangle of this size is inverted as it is
 
 
@@ -26,23 +26,29 @@ class Factor:
 def factorize(gram: np.ndarray, damping: float) -> Factor:
     """The factor of second moments, float32 `[columns, columns]`; the columns with the largest come first.
 
-    `damping` times the mean of the diagonal is added to it: more where float32 does not suffice.
+    `damping` times the mean of the diagonal is added to it; ten times more as long as float32 does not suffice.
     """
     diagonal = gram.diagonal()
     order = np.argsort(-diagonal, kind="stable")
     mean = float(diagonal.mean(dtype=np.float64)) or 1.0  # inputs that are all zero: nothing to compensate
-    reverse = order[::-1]
-    for factor in LADDER:
-        damped = gram[np.ix_(reverse, reverse)]
-        damped[np.diag_indices_from(damped)] += np.float32(mean * damping * factor)
-        try:
-            lower = np.linalg.cholesky(damped)
-        except np.linalg.LinAlgError:
-            continue
-        invert_triangle(lower)
-        if np.isfinite(lower).all():
+    share = damping
+    while share <= LARGEST:
+        lower = _inverse_of_cholesky(gram, order[::-1], share * mean)
+        if lower is not None:
             return Factor(order, np.ascontiguousarray(lower[::-1, ::-1]))
-    raise GraphError(f"the second moments of {len(gram)} inputs are not positive definite, even damped by {damping}")
+        share *= 10
+    raise GraphError(f"the second moments of {len(gram)} inputs are not positive definite, even damped by {LARGEST}")
+
+
+def _inverse_of_cholesky(gram: np.ndarray, order: np.ndarray, added: float) -> np.ndarray | None:
+    damped = gram[np.ix_(order, order)]
+    damped[np.diag_indices_from(damped)] += np.float32(added)
+    try:
+        lower = np.linalg.cholesky(damped)
+    except np.linalg.LinAlgError:
+        return None
+    invert_triangle(lower)
+    return lower if np.isfinite(lower).all() else None
 
 
 def invert_triangle(lower: np.ndarray) -> None:

@@ -27,9 +27,9 @@ ROUNDS = 2
 
 def grid_for(importance: np.ndarray | None, form: Format) -> Kernel:
     """The search for a matrix whose input columns matter by `importance`, `[columns]` (mean squares); None: alike."""
-    if importance is None:
+    if importance is None or not importance.any():
         return grid
-    scaled = importance / max(float(importance.max()), float(SMALLEST))  # a float32 square of anything stays in range
+    scaled = importance / importance.max()  # a float32 square of anything stays in range
     return partial(grid, importance=in_blocks(scaled[None], form.block_size))
 
 

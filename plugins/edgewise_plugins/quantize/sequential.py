@@ -32,18 +32,21 @@ TIED_DAMPING = 10  # times: a tied matrix is an embedding too, whose rows are us
 def quantize_by_layers(model: ir.Model, forms: Mapping[str, Format], *, damping: float) -> None:
     """Replace the matrices that `forms` names by quantized ones, in graph order."""
     calibration = calibration_of(model, needed_by=NEEDED_BY)
-    spill = Spill(cache_folder())
+    spill, kept = Spill(cache_folder()), {}
     if tied := _tied_head(model, forms):
         moments = _head_moments(model, calibration, damping=damping * TIED_DAMPING)
-        _replace(tied, moments, forms[tied.name], spill)
+        kept[tied.name] = _replace(tied, moments, forms[tied.name], spill)
         forms = {name: form for name, form in forms.items() if name != tied.name}
     with calibration.walk(model) as walk:
         for layer in (*walk.layers, walk.head):
             for group, moments in _observed(walk, layer, forms, damping=damping):
                 for linear in group:
-                    _replace(linear, moments, forms[linear.name], spill)
+                    kept[linear.name] = _replace(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
                 walk.advance(layer)
+    if rows := sum(kept.values()):
+        names = ", ".join(name for name in sorted(kept, key=lambda name: -kept[name])[:3] if kept[name])
+        logger.info("gptq: %d rows keep round to nearest, which is closer on this text; most in %s", rows, names)
 
 
 def compensable(model: ir.Model, names: Collection[str]) -> set[str]:
@@ -109,22 +112,22 @@ def _head_moments(model: ir.Model, calibration: Calibration, *, damping: float) 
     return moments
 
 
-def _replace(linear: Linear, moments: Moments, form: Format, spill: Spill) -> None:
+def _replace(linear: Linear, moments: Moments, form: Format, spill: Spill) -> int:
+    """Quantize one matrix; how many of its rows keep round to nearest."""
     matrix = linear.matrix
     rows, columns = matrix.dims
     step = max(1, ELEMENTS // columns)
-    error = nearest_error = 0.0
-    kept = 0
+    errors, nearest_errors, kept = [], [], 0
 
     def blocks() -> Iterator[Block]:
-        nonlocal error, nearest_error, kept
+        nonlocal kept
         for start in range(0, rows, step):
             part = gptq(matrix, start, min(start + step, rows), moments, form)
-            error, nearest_error, kept = error + part.error, nearest_error + part.nearest_error, kept + part.kept_rows
+            errors.append(part.error)
+            nearest_errors.append(part.nearest_error)
+            kept += part.kept_rows
             yield part.coded.stored(form)
 
     linear.replace(spill.write((rows, columns), form, blocks(), name=linear.name))
-    ratio = error / nearest_error if nearest_error else 1.0
-    logger.debug("%s: %.3f of the error of round to nearest", linear.name, ratio)
-    if kept:
-        logger.warning("%s: %d of %d rows keep round to nearest, which is closer on this text", linear.name, kept, rows)
+    logger.debug("%s: error %.3g, by round to nearest %.3g", linear.name, sum(errors), sum(nearest_errors))
+    return kept

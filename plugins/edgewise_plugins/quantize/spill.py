@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ class Spill:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the matrices in it)
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._end = 0
 

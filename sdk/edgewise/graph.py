@@ -9,8 +9,9 @@ never by a name or a pattern. Roles of a decoder layer, in order of computation:
     mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product  mlp.down  mlp.post_norm  mlp.residual
 
 and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
-each of them the role. The residual stream that enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters
-the final norm.
+each of them the role. Where a weight has its input features in another order, a Gather before the product brings them
+into it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
+enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
 """
 
 import json

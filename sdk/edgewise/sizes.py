@@ -74,7 +74,7 @@ def _as_stored(value: ir.Value) -> Streamed:
 def _part(value: ir.Value) -> str:
     """What an initializer is for, by the role of the first node that takes it."""
     roles = [name for node in value.consumers() if (name := role(node))]
-    if not roles or str(value.name).startswith("rotary."):
+    if not roles or str(value.name).startswith("rotary.") or value.dtype == ir.DataType.INT64:
         return "tables"
     return "norm" if roles[0].endswith("norm") else roles[0].partition(".")[0]
 

@@ -89,19 +89,25 @@ def _words(codes: NDArray[np.int64], bits: int, order: tuple[int, ...] | None = 
 
 
 def pack_checkpoint(
-    floats: Path, packed: Path, twin: Path, config: Mapping[str, Any], *, keep: tuple[str, ...] = (), seed: int = 0
+    floats: Path, packed: Path, twin: Path, config: Mapping[str, Any], *, keep: tuple[str, ...] = ()
 ) -> None:
     """Two copies of a checkpoint: its layers packed as `config` says, and with the floats that this stands for."""
     tensors = load_file(floats / "model.safetensors")
     coded, plain = dict(tensors), dict(tensors)
-    random = np.random.default_rng(seed)
+    random, orders = np.random.default_rng(0), dict[int, NDArray[np.int64]]()
     for name, weight in tensors.items():
         module = name.removesuffix(".weight")
         if not module.endswith("_proj") or any(part in name for part in keep):
             continue
-        order = random.permutation(weight.shape[1]) if config.get("desc_act") else None
+        order = orders.setdefault(weight.shape[1], random.permutation(weight.shape[1]))
         bits, symmetric = config["bits"], config.get("sym", False)
-        matrix = rounded(weight, bits=bits, group_size=config["group_size"], symmetric=symmetric, order=order)
+        matrix = rounded(
+            weight,
+            bits=bits,
+            group_size=config["group_size"],
+            symmetric=symmetric,
+            order=order if config.get("desc_act") else None,
+        )
         version = 2 if config.get("checkpoint_format") == "gptq_v2" else 1
         parts = awq(matrix) if config["quant_method"] == "awq" else gptq(matrix, bits=bits, version=version)
         del coded[name]

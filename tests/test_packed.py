@@ -4,9 +4,9 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ import parity
 import tiny
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError, GraphError
-from edgewise.graph import get_facts, linears
+from edgewise.graph import get_facts, linears, role
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
 from edgewise.quantized import BlockQuantized, Format, unpack
@@ -43,6 +43,7 @@ from lowered import Lowered
 PAGE = Path(__file__).parents[1] / "docs" / "quantized-checkpoints.md"
 
 GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": False}
+ACT_ORDER = {**GPTQ, "desc_act": True}
 AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
 QUERY = "model.layers.1.self_attn.q_proj"
 
@@ -71,10 +72,10 @@ def pair(folder: Path, config: Mapping[str, Any], family: str = "llama", keep: t
         ("llama", GPTQ),
         ("llama", {**GPTQ, "sym": True, "group_size": -1}),
         ("llama", {**GPTQ, "bits": 8, "checkpoint_format": "gptq_v2", "group_size": 16}),
-        ("llama", {**GPTQ, "desc_act": True}),
+        ("llama", ACT_ORDER),
         ("llama", {**GPTQ, "group_size": 24}),
         ("phi3", {**GPTQ, "bits": 2, "sym": True}),
-        ("phi3", {**GPTQ, "desc_act": True}),
+        ("phi3", ACT_ORDER),
         ("qwen2", {**GPTQ, "bits": 8}),
         ("gemma2", AWQ),
         ("phi3", {**AWQ, "group_size": -1}),
@@ -100,7 +101,9 @@ def _oracle(twin: Path) -> tuple[parity.Tokens, parity.Oracle]:
     return tokens, parity.Oracle(twin, tokens, logits, greedy=())
 
 
-@pytest.mark.parametrize(("family", "config"), [("llama", GPTQ), ("phi3", {**GPTQ, "sym": True}), ("qwen2", AWQ)])
+@pytest.mark.parametrize(
+    ("family", "config"), [("llama", GPTQ), ("phi3", {**GPTQ, "sym": True}), ("qwen2", AWQ), ("llama", ACT_ORDER)]
+)
 def test_the_lowered_graph_multiplies_with_the_codes_of_the_checkpoint(
     family: str, config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -128,26 +131,29 @@ SIZES = st.integers(1, 24).map(lambda n: 8 * n)
 @settings(deadline=None, max_examples=60)
 @given(
     st.sampled_from(["gptq", "gptq_v2", "awq"]), st.sampled_from([2, 4, 8]), st.sampled_from([-1, 8, 16, 32, 48, 128]),
-    st.booleans(), SIZES, SIZES, st.integers(0, 2**32),
+    st.booleans(), st.booleans(), SIZES, SIZES, st.integers(0, 2**32),
 )  # fmt: skip
 def test_codes_scales_and_zero_points_are_those_that_were_packed(
-    kind: str, bits: int, group_size: int, symmetric: bool, rows: int, columns: int, seed: int
+    kind: str, bits: int, group_size: int, symmetric: bool, shuffled: bool, rows: int, columns: int, seed: int
 ) -> None:
-    assume(kind != "awq" or (bits == 4 and not symmetric))
+    assume(kind != "awq" or (bits == 4 and not symmetric and not shuffled))
     coded = _random(rows, columns, bits, group_size, symmetric, seed)
+    if shuffled:
+        coded = replace(coded, groups=np.random.default_rng(seed).permutation(coded.groups))
     packing: Packing = Awq(bits, group_size)
     if kind != "awq":
         packing = Gptq(bits, group_size, symmetric, zero_offset=int(kind == "gptq"))
-    matrix = packing.matrix(_tensors(coded, kind, bits), rows, columns)
-    np.testing.assert_array_equal(matrix.numpy(), coded.floats())
-    middle = rows // 3
-    np.testing.assert_array_equal(np.concatenate([matrix.read(0, middle), matrix.read(middle, rows)]), coded.floats())
+    found = packing.matrix(_tensors(coded, kind, bits), rows, columns)
+    matrix, order = found.tensor, slice(None) if found.order is None else found.order
+    floats, middle = coded.floats()[:, order], rows // 3
+    np.testing.assert_array_equal(matrix.numpy(), floats)
+    np.testing.assert_array_equal(np.concatenate([matrix.read(0, middle), matrix.read(middle, rows)]), floats)
     if not isinstance(matrix, BlockQuantized):
         assert group_size == 8 or bits == 2 or columns < 16
         return
     block = matrix.quantized(0, rows)
     codes = unpack(block.packed, bits).reshape(rows, -1)
-    np.testing.assert_array_equal(codes[:, :columns], coded.codes)
+    np.testing.assert_array_equal(codes[:, :columns], coded.codes[:, order])
     last = coded.zero_points[:, -1:]
     assert (codes[:, columns:] == last).all(), "columns beyond the matrix weigh nothing"
 
@@ -172,7 +178,7 @@ def test_a_matrix_is_read_in_chunks_of_its_outputs(kind: str, monkeypatch: pytes
     monkeypatch.setattr(turned, "CHUNK_BYTES", 1000)  # a few words of each tensor
     coded = _random(200, 96, 4, 32, False, 1)
     packing: Packing = Awq(4, 32) if kind == "awq" else Gptq(4, 32)
-    matrix = packing.matrix(_tensors(coded, kind, 4), 200, 96)
+    matrix = packing.matrix(_tensors(coded, kind, 4), 200, 96).tensor
     assert isinstance(matrix, BlockQuantized)
     np.testing.assert_array_equal(matrix.numpy(), coded.floats())
     np.testing.assert_array_equal(matrix.read(37, 101), coded.floats()[37:101])
@@ -193,7 +199,7 @@ def test_a_group_becomes_blocks_that_kernels_take_or_floats(
     bits: int, group_size: int, columns: int, block: int | None
 ) -> None:
     coded = _random(16, columns, bits, group_size, False, 5)
-    matrix = Gptq(bits, group_size).matrix(_tensors(coded, "gptq", bits), 16, columns)
+    matrix = Gptq(bits, group_size).matrix(_tensors(coded, "gptq", bits), 16, columns).tensor
     assert (matrix.form.block_size if isinstance(matrix, BlockQuantized) else None) == block
 
 
@@ -258,7 +264,7 @@ def test_a_rule_that_wants_a_quantized_matrix_in_another_way_is_refused(tmp_path
         Quantize(rules=(Rule(role="mlp.down", bits=8),))(made.export())
 
 
-@pytest.mark.parametrize("config", [GPTQ, AWQ, {**GPTQ, "desc_act": True}])
+@pytest.mark.parametrize("config", [GPTQ, AWQ, ACT_ORDER, {**GPTQ, "group_size": 24}])
 def test_the_plan_counts_what_the_checkpoint_stores(config: dict[str, Any], tmp_path: Path) -> None:
     made = pair(tmp_path, config, "phi3")
     stored = {name: array.nbytes for name, array in load_file(made.packed / "model.safetensors").items()}
@@ -269,20 +275,41 @@ def test_the_plan_counts_what_the_checkpoint_stores(config: dict[str, Any], tmp_
     assert plan.total.parameters == sum(array.size for array in floats.values())
     shapes = [array.shape for name, array in floats.items() if "_proj" in name]
     after = plan.parts["attention"].after + plan.parts["mlp"].after
-    if config.get("desc_act"):
+    if config["group_size"] == 24:
         assert after == sum(4 * rows * columns for rows, columns in shapes)
     else:
         assert after == sum(Format(4, 32, symmetric=False).stored_bytes(*shape) for shape in shapes)
 
 
-def test_columns_in_the_order_of_activations_become_floats_and_that_is_said(
+def test_columns_in_the_order_of_activations_keep_their_codes_behind_a_gather(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = pair(tmp_path, {**GPTQ, "desc_act": True}).export()
-    assert not any(isinstance(linear.matrix, BlockQuantized) for linear in linears(model))
+    made = pair(tmp_path, ACT_ORDER)
+    model = made.export()
+    floats = load_file(made.twin / "model.safetensors")
+    assert not caplog.records
+    ordered = {}
+    for linear in linears(model):
+        if linear.layer is not None:
+            (x, _), matrix = linear.node.inputs, linear.matrix
+            assert x is not None
+            gather = ordered[linear.role, linear.layer] = cast(ir.Node, x.producer())
+            order = cast(ir.Value, gather.inputs[1]).const_value
+            assert order is not None
+            assert isinstance(matrix, BlockQuantized)
+            np.testing.assert_array_equal(matrix.numpy(), floats[linear.name][:, order.numpy()])
+    assert ordered["attention.q", 0] is ordered["attention.k", 0] is ordered["attention.v", 0]
+    assert ordered["mlp.gate", 1] is ordered["mlp.up", 1]
+    assert role(ordered["mlp.down", 1]) == "mlp.down.order"
+
+
+def test_groups_of_a_size_that_no_kernel_takes_become_floats_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = pair(tmp_path, {**GPTQ, "group_size": 24})
+    assert not any(isinstance(linear.matrix, BlockQuantized) for linear in linears(made.export()))
     (message,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert message.startswith("14 packed matrices become floats (the first is model.layers.0.mlp.down_proj)")
-    assert "desc_act" in message
 
 
 def test_an_order_that_changes_no_group_stays_packed(tmp_path: Path) -> None:

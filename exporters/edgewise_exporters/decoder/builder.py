@@ -26,6 +26,7 @@ class Builder:
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
+        self._ordered: dict[tuple[str, bytes], ir.Value] = {}
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
@@ -47,6 +48,18 @@ class Builder:
 
     def scalar(self, value: float, name: str) -> ir.Value:
         return self.initializer(constant(np.array(value, np.float32)), name)
+
+    def ordered(self, x: ir.Value, order: np.ndarray | None, role: str, layer: int | None = None) -> ir.Value:
+        """Features of `x`, its last axis, in the order that a weight has them; once for all weights of that order."""
+        if order is None:
+            return x
+        key = (str(x.name), order.tobytes())
+        if key not in self._ordered:
+            name = f"{x.name}.{role.rpartition('.')[2]}_order"
+            indices = self.initializer(constant(order.astype(np.int64)), f"{name}.indices")
+            place: dict[str, Any] = {"role": f"{role}.order", "layer": layer, "shape": (*TOKENS, len(order))}
+            self._ordered[key] = self.op("Gather", x, indices, name=name, axis=-1, **place)
+        return self._ordered[key]
 
     def op(
         self,

@@ -46,8 +46,8 @@ class Decoder:
 def _tell_unpacked(modules: list[str]) -> None:
     if modules:
         logger.warning(
-            "%d packed matrices become floats (the first is %s): their groups are in the order of activations "
-            "(desc_act), or of a size that no kernel takes; a quantize step rounds them again",
+            "%d packed matrices become floats (the first is %s), as no kernel takes groups like theirs; "
+            "a quantize step rounds them again",
             len(modules),
             modules[0],
         )

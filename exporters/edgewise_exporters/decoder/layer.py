@@ -46,7 +46,8 @@ class Layer:
         if len(sharing) > 1:
             path = f"{path}.{role.split('.')[-1]}"
         name, shape = path.removeprefix(self.path), (*TOKENS, rows)
-        weight = self.builder.initializer(transpose(matrix), f"{path}.weight")
+        x = self.builder.ordered(x, matrix.order, role, self.index)
+        weight = self.builder.initializer(transpose(matrix.tensor), f"{path}.weight")
         y = self.op(role, "MatMul", x, weight, name=name, shape=shape)
         if vector is None:
             return y

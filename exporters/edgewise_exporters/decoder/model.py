@@ -53,7 +53,8 @@ def _head(
         weight = builder.op("Transpose", table, name="lm_head.weight", shape=turned, role="lm_head.weight", perm=[1, 0])
     else:
         matrix = weights.take_matrix("lm_head", facts.vocab_size, facts.hidden_size)
-        weight = builder.initializer(transpose(matrix), HEAD)
+        hidden = builder.ordered(hidden, matrix.order, "lm_head")
+        weight = builder.initializer(transpose(matrix.tensor), HEAD)
     shape = (*TOKENS, facts.vocab_size)
     if not cap:
         return builder.op("MatMul", hidden, weight, name="logits", shape=shape, role="lm_head")

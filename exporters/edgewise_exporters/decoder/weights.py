@@ -9,7 +9,7 @@ from edgewise.errors import CheckpointError
 from edgewise.quantized import BlockQuantized, cut
 from edgewise.sizes import CHECKPOINT_BYTES
 from edgewise.tensors import Streamed, cast, slice_rows
-from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Packing
+from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Matrix, Packing
 
 IGNORABLE = re.compile(r"(.*\.)?rotary_emb(_local)?\.inv_freq")  # buffers that older libraries saved
 
@@ -30,24 +30,24 @@ class Weights:
             tensor = slice_rows(tensor, *rows)
         return cast(tensor, ir.DataType.FLOAT)
 
-    def take_matrix(self, module: str, *shape: int, rows: tuple[int, int] | None = None) -> Streamed:
+    def take_matrix(self, module: str, *shape: int, rows: tuple[int, int] | None = None) -> Matrix:
         """The weight of a linear module, or some rows of it: in float32, or packed with the codes that it has."""
         packing = self.packing
         if packing is None or f"{module}.qweight" not in self.tensors:
-            return self.take(f"{module}.weight", *shape, rows=rows)
+            return Matrix(self.take(f"{module}.weight", *shape, rows=rows))
         tensors = {
             part: self._take(f"{module}.{part}", expected)
             for part, expected in packing.expected(*shape).items()
             if f"{module}.{part}" in self.tensors or not expected.optional
         }
         matrix = packing.matrix(tensors, *shape)
-        if not isinstance(matrix, BlockQuantized):
+        whole, (start, stop) = matrix.tensor, rows or (0, shape[0])
+        if not isinstance(whole, BlockQuantized):
             self.unpacked.add(module)
-        start, stop = rows or (0, shape[0])
-        part = cut(matrix, start, stop) if isinstance(matrix, BlockQuantized) else slice_rows(matrix, start, stop)
+        part = cut(whole, start, stop) if isinstance(whole, BlockQuantized) else slice_rows(whole, start, stop)
         stored = sum(tensor.nbytes for tensor in tensors.values())
         part.meta[CHECKPOINT_BYTES] = stored * (stop - start) // shape[0]
-        return part
+        return Matrix(part, matrix.order)
 
     def take_copy(self, name: str, original: str) -> None:
         """Accept a tensor that repeats another one: some libraries save a tied lm_head beside the embedding."""
@@ -75,7 +75,9 @@ class Weights:
 
     def _hint(self, name: str) -> str:
         packed = f"{name.removesuffix('.weight')}.qweight"
-        return f" ('{packed}' is there, and config.json has no 'quantization_config')" if packed in self.tensors else ""
+        if self.packing is not None or packed not in self.tensors:
+            return ""
+        return f" ('{packed}' is there, and config.json has no 'quantization_config')"
 
     def _adds_nothing(self, name: str) -> bool:
         """Whether a tensor is a bias of zeros, which older tools gave every module that they packed."""

@@ -45,6 +45,14 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A weight `[out, in]` of the graph; with `order`, input feature i of it is feature `order[i]` of the module."""
+
+    tensor: Streamed
+    order: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Packing(ABC):
     """A format in which checkpoints hold the weights of linear modules."""
 
@@ -63,12 +71,17 @@ class Packing(ABC):
     def stored(self, tensors: Mapping[str, Streamed], rows: int, columns: int) -> Stored:
         """A matrix in its tensors."""
 
-    def matrix(self, tensors: Mapping[str, Streamed], rows: int, columns: int) -> Streamed:
-        """The weight `[out, in]`: with its codes where they are in blocks that kernels take, else in floats."""
+    def matrix(self, tensors: Mapping[str, Streamed], rows: int, columns: int) -> Matrix:
+        """The weight: with its codes where groups are blocks that kernels take, in floats where they are not.
+
+        Groups of columns that are apart become blocks by another order of the columns.
+        """
         stored, form = self.stored(tensors, rows, columns), blocks_of(self, columns)
-        if form is None or stored.groups is not None:
-            return in_floats(self, stored, rows, columns)
-        return in_blocks(self, stored, form, rows, columns)
+        order = None if stored.groups is None else np.argsort(stored.groups, kind="stable")
+        in_order = np.arange(columns) // self.group(columns)
+        if form is None or (stored.groups is not None and (stored.groups[order] != in_order).any()):
+            return Matrix(in_floats(self, stored, rows, columns))
+        return Matrix(in_blocks(self, stored, form, order, rows, columns), order)
 
     def group(self, columns: int) -> int:
         """Columns that share a scale."""
@@ -96,13 +109,18 @@ def blocks_of(packing: Packing, columns: int) -> Format | None:
     return Format(packing.bits, fitting[-1], packing.symmetric) if fitting else None
 
 
-def in_blocks(packing: Packing, stored: Stored, form: Format, rows: int, columns: int) -> BlockQuantized:
+def in_blocks(
+    packing: Packing, stored: Stored, form: Format, order: np.ndarray | None, rows: int, columns: int
+) -> BlockQuantized:
     """The matrix with its codes, scales and zero points as they are stored, a range of rows at a time."""
     of_block = np.arange(form.blocks(columns)) * form.block_size // packing.group(columns)
 
     def quantized(start: int, stop: int) -> Block:
         zero_points = np.take(stored.zero_points(start, stop), of_block, axis=1)
-        codes = _whole_blocks(stored.codes(start, stop), zero_points[:, -1:], form, columns)
+        codes = stored.codes(start, stop)
+        if order is not None:
+            codes = pack(np.take(unpack(codes, form.bits), order, axis=1), form.bits)
+        codes = _whole_blocks(codes, zero_points[:, -1:], form, columns)
         scales = np.take(stored.scales(start, stop), of_block, axis=1)
         return Block(codes, scales, None if form.symmetric else pack(zero_points, form.bits))
 

@@ -13,6 +13,7 @@ import pytest
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import PASSAGE, CalibrationText
 from edgewise.checkpoint import Checkpoint
+from edgewise.cli.main import execute
 from edgewise.errors import EdgewiseError, OptionError, RecipeError
 from edgewise.passes import BuildContext, Pass, calibration_of, context_of
 from edgewise.pipeline import build
@@ -175,3 +176,19 @@ def test_a_text_that_nothing_uses_is_refused(pycoder: Path, tmp_path: Path) -> N
     with pytest.raises(OptionError, match="a calibration text would change nothing"):
         build(pycoder, output=tmp_path / "out", calibration=text_of(pycoder), recipe=Recipe())
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_prints_what_a_calibration_takes(pycoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["build", str(pycoder), "--dry-run"]
+    text = ["--calibration-text", str(pycoder / "heldout.txt"), "--calibration-length", "64", "--seed", "2"]
+    assert execute([*command, *text, "--calibration-tokens", "640"]) == 0
+    assert "to measure 10 sequences of 64 tokens: up to " in capsys.readouterr().out
+    assert execute([*command, *text, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["calibration"]
+    assert plan.keys() == {"sequences", "length", "memory", "disk", "seconds"}
+    assert (plan["sequences"], plan["length"]) == (512, 64)
+
+
+def test_options_of_a_text_need_one(pycoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["build", str(pycoder), "--dry-run", "--calibration-tokens", "640"]) == 2
+    assert "need a --calibration-text" in capsys.readouterr().err

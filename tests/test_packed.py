@@ -1,5 +1,6 @@
 """tests: checkpoints that others have quantized, GPTQ and AWQ, keep their codes and compute what these stand for."""
 
+import contextlib
 import json
 import logging
 import re
@@ -30,9 +31,10 @@ from edgewise.recipe import Recipe
 from edgewise.tensors import Streamed, constant
 from edgewise.writer import write_model
 from edgewise_exporters.decoder import Decoder
+from edgewise_exporters.decoder.config import Config
 from edgewise_exporters.decoder.packed import turned
 from edgewise_exporters.decoder.packed.awq import Awq
-from edgewise_exporters.decoder.packed.config import METHODS
+from edgewise_exporters.decoder.packed.config import METHODS, read_packing
 from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.packed.gptq import Gptq
 from edgewise_plugins.quantize import Quantize
@@ -390,6 +392,23 @@ def test_a_format_that_is_not_read_is_refused_by_name(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["4", "gptq_v2", "gemm", "int32", ""])
+)
+NESTED = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner))
+
+
+@settings(deadline=None)
+@given(st.sampled_from([GPTQ, AWQ]), st.data())
+def test_whatever_a_configuration_holds_it_is_read_or_refused(base: dict[str, Any], data: st.DataObject) -> None:
+    keys = [*base, "checkpoint_format", "format", "pack_dtype", "dynamic", "adapter", "is_marlin_format", "backend"]
+    table = base | data.draw(st.dictionaries(st.sampled_from(keys), NESTED, max_size=3))
+    with contextlib.suppress(CheckpointError):
+        packing = read_packing(Config({"quantization_config": table}, where="config.json"))
+        assert packing is not None
+        assert packing.expected(128, 64)["scales"].shape[1] == 128
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import tables
+from edgewise.runtime.bound import KEEP
 from edgewise.runtime.ort import CPU, open_graph
 
-GRAPH = "decoder"
-KEEP = "logits_to_keep"
+KINDS = ({"decoder"}, {"prefill", "decode"})
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -44,6 +44,7 @@ class Model:
     """A lowered graph with its facts: what computes scores. It has no state; a `Session` has.
 
     `context` bounds its sessions: what the model was made for, unless fewer (or, up to that, more) are asked for.
+    `prompts` is a second graph with the same cache, which computes `prefill_from` tokens or more at once.
     """
 
     def __init__(
@@ -55,30 +56,51 @@ class Model:
         providers: Sequence[Provider] = (CPU,),
         threads: int | None = None,
         entries: Mapping[str, str] | None = None,
+        prompts: Path | None = None,
+        prefill_from: int = 0,
     ) -> None:
         self.facts = facts
         self.context = facts.context_length if context is None else context
         _check_context(self.context, facts)
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.cache = _cache(self.graph, facts, path)
+        self.prompts: Any = None
+        self.prefill_from = prefill_from
+        if prompts:
+            self.prompts = open_graph(prompts, providers=providers, threads=threads, entries=entries)
+            if _cache(self.prompts, facts, prompts) != self.cache:
+                raise BundleError(f"{prompts}: its cache is not that of {path}; build the bundle again")
         self.ones = np.ones((1, self.context), np.int64)  # the attention mask of every length, by its prefixes
 
     @classmethod
     def load(
-        cls, folder: Path, manifest: Manifest, *, threads: int | None = None, context: int | None = None
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        only: str | None = None,
     ) -> "Model":
-        """The model of a bundle whose manifest has been read (and its files verified)."""
-        if set(manifest.graphs) != {GRAPH}:
+        """The model of a bundle whose manifest has been read (and its files verified).
+
+        `only`: the graph of that name, for all that is computed.
+        """
+        if set(manifest.graphs) not in KINDS:
             raise BundleError(
-                f"{folder}: this runtime runs one graph, '{GRAPH}'; the bundle has {known(manifest.graphs)}"
+                f"{folder}: this runtime runs the graph 'decoder', or 'prefill' and 'decode'; "
+                f"the bundle has {known(manifest.graphs)}"
             )
+        prompts = None if only else manifest.graphs.get("prefill")
         return cls(
-            folder / manifest.graphs[GRAPH],
+            folder / (manifest.graphs[only] if only else manifest.decoder),
             manifest.facts,
             context=manifest.context if context is None else context,
             providers=manifest.providers,
             threads=threads,
             entries=manifest.session,
+            prompts=folder / prompts if prompts else None,
+            prefill_from=manifest.prefill_from,
         )
 
     @cached_property

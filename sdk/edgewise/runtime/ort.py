@@ -74,6 +74,7 @@ def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
     options.intra_op_num_threads = physical_cores() if threads is None else threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
+    options.enable_mem_pattern = False  # a plan for each length would be kept; as fast, and less memory, without
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
     return options

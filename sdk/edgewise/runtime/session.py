@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.errors import ContextOverflow, GenerationError
-from edgewise.runtime.model import KEEP, Model
-from edgewise.runtime.ort import first_line, in_place
+from edgewise.runtime.bound import Bound
+from edgewise.runtime.model import Model
+from edgewise.runtime.ort import first_line
 from edgewise.search.protocol import FloatArray
 
 CHUNK = 512  # tokens that a prefill computes at a time: it bounds the memory of activations
@@ -20,6 +21,8 @@ class Session:
 
     Buffers hold `capacity` tokens, are bound once and written in place; they grow (at least double, up to the
     model's context) only when more is appended than was asked for. Scores are a view, valid until the next call.
+    Where the model has a graph for long prompts, that computes what is appended `model.prefill_from` tokens or more at a
+    time, and the other one the rest, in the same cache: scores depend on how tokens were appended, and on nothing else.
     Whatever fails leaves the session as it was. A session belongs to one thread at a time; several share a model.
     """
 
@@ -28,13 +31,11 @@ class Session:
         self.length = 0
         self.capacity = 0
         self.chunk = chunk
-        self.binding = model.graph.io_binding()
+        self.decoder = Bound(model.graph, model.ones, model.rotary)
+        self.prompts = Bound(model.prompts, model.ones, model.rotary) if model.prompts else self.decoder
         self._buffers: list[NDArray[Any]] = []
-        self._keep = np.ones(1, np.int64)
         self._ids = np.zeros(chunk, np.int64)
         self._logits = np.zeros((1, model.facts.vocab_size), np.float32)
-        self._shape = (0, 0, 0)
-        self._bind_once()
         self._allocate(capacity)
 
     def prefill(self, tokens: Sequence[int], *, scores: int = 1) -> FloatArray:
@@ -46,7 +47,8 @@ class Session:
         self._reserve(start + len(ids))
         if len(self._logits) < scores:
             self._logits = np.zeros((scores, self.model.facts.vocab_size), np.float32)
-            self._shape = (0, 0, 0)
+            self.decoder.forget_shape()
+            self.prompts.forget_shape()
         first = len(ids) - scores  # the first position whose scores are wanted
         for begin in range(0, len(ids), self.chunk):
             end = min(begin + self.chunk, len(ids))
@@ -121,35 +123,18 @@ class Session:
             buffer = np.zeros(tensor.shape(capacity), tensor.dtype)
             if self.length:
                 buffer[:, :, : self.length] = self._buffers[i][:, :, : self.length]
-            place = ("cpu", 0, tensor.dtype.type, buffer.shape, buffer.ctypes.data)
-            self.binding.bind_input(tensor.past, *place)
-            self.binding.bind_output(tensor.present, *place)
             buffers.append(buffer)
+        for bound in {self.decoder, self.prompts}:
+            bound.bind_cache(self.model.cache, buffers)
         self._buffers, self.capacity = buffers, capacity
-
-    def _bind_once(self) -> None:
-        """The optional inputs: how many positions to score, and rotary tables that follow the context."""
-        arrays: dict[str, NDArray[Any]] = {KEEP: self._keep, **self.model.rotary}
-        for name, array in arrays.items():
-            self.binding.bind_ortvalue_input(name, in_place(array))
 
     def _run(self, start: int, count: int, row: int, scores: int) -> None:
         """Compute `count` tokens of `_ids` after the first `start`, with scores written from `row` on."""
-        if self._shape != (count, row, scores):
-            self._bind_shape(count, row, scores)
-        mask = self.model.ones
-        self.binding.bind_input("attention_mask", "cpu", 0, np.int64, (1, start + count), mask.ctypes.data)
+        bound = self.prompts if count >= self.model.prefill_from else self.decoder
         try:
-            self.model.graph.run_with_iobinding(self.binding)
+            bound.run(self._ids, self._logits, start, count, row, scores)
         except Exception as error:
             raise GenerationError(f"ONNX Runtime failed after {start} tokens: {first_line(error)}") from error
-
-    def _bind_shape(self, count: int, row: int, scores: int) -> None:
-        logits = self._logits[row : row + scores]
-        self._keep[0] = scores
-        self.binding.bind_input("input_ids", "cpu", 0, np.int64, (1, count), self._ids.ctypes.data)
-        self.binding.bind_output("logits", "cpu", 0, np.float32, (1, *logits.shape), logits.ctypes.data)
-        self._shape = (count, row, scores)
 
     def _check_finite(self, scores: int, length: int) -> None:
         """The maximum of a row shows a NaN or an infinity anywhere in it, for a fifth of the cost of a look at all."""

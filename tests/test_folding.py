@@ -1,0 +1,242 @@
+"""tests: passes that fold scales and rotations into weights: they change no logits, and do what they are for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import tiny
+from canonical import calibrated, graph, logits, tokens
+from cases import CASES
+from edgewise.errors import GraphError, OptionError, RecipeError
+from edgewise.graph import Linear, Roles, get_facts, linears
+from edgewise.passes import BuildContext, Pass, context_of
+from edgewise.quantized import Format
+from edgewise.tensors import Streamed, constant, streamed
+from edgewise_plugins.absorb import pairs
+from edgewise_plugins.awq import Awq, rounding_error, scales_for, search
+from edgewise_plugins.hadamard import hartley, random_rotation, sylvester
+from edgewise_plugins.quantize import Quantize
+from edgewise_plugins.quantize.blocks import in_blocks
+from edgewise_plugins.quantize.nearest import nearest
+from edgewise_plugins.rotate import Rotate
+from edgewise_plugins.smooth import SmoothQuant, smoothing
+from edgewise_plugins.views import Recent, scale_rows, turn_columns, turn_rows
+
+TEXT = tokens(4, 32)
+STEPS: tuple[Callable[[], Pass], ...] = (Awq, SmoothQuant, Rotate)
+POST_NORMS = ("gemma2", "gemma3", "olmo2")
+SCALED = ["llama", "llama tied", "llama biased", "qwen2", "qwen3", "phi3", "smollm3 window", *POST_NORMS]
+ROTATED = [case for case in SCALED if case not in POST_NORMS]
+
+
+def made(case: str, folder: Path) -> ir.Model:
+    return calibrated(graph(tiny.checkpoint(CASES[case].family, folder, **CASES[case].overrides)), TEXT)
+
+
+def by_role(model: ir.Model, role: str, layer: int = 0) -> Linear:
+    return next(linear for linear in linears(model) if (linear.role, linear.layer) == (role, layer))
+
+
+def outlying(model: ir.Model) -> None:
+    """Give a few channels that leave the norms of a model the size that they have in large ones."""
+    for norm in ("attention.norm", "mlp.norm"):
+        for layer in range(get_facts(model).layers):
+            gain = Roles.of(model).one(norm, layer).inputs[1]
+            assert gain is not None
+            values = streamed(gain.const_value).numpy().copy()
+            values[[3, 17]] *= 40
+            gain.const_value = constant(values, name=gain.name)
+
+
+@pytest.mark.parametrize("step", [Awq, SmoothQuant])
+@pytest.mark.parametrize("case", SCALED)
+def test_scales_change_no_logits(step: Callable[[], Pass], case: str, tmp_path: Path) -> None:
+    model = made(case, tmp_path)
+    before = logits(model, TEXT)
+    assert step()(model).modified
+    np.testing.assert_allclose(logits(model, TEXT), before, atol=1e-4 * np.abs(before).max())
+
+
+@pytest.mark.parametrize("case", ROTATED)
+def test_a_rotation_changes_no_logits(case: str, tmp_path: Path) -> None:
+    model = made(case, tmp_path)
+    before, weights = logits(model, TEXT), by_role(model, "mlp.down").matrix.numpy()
+    Rotate()(model)
+    np.testing.assert_allclose(logits(model, TEXT), before, atol=1e-4 * np.abs(before).max())
+    assert np.abs(by_role(model, "mlp.down").matrix.numpy() - weights).max() > 0.1 * np.abs(weights).max()
+
+
+@pytest.mark.parametrize("case", POST_NORMS)
+def test_a_model_that_does_not_turn_is_refused_by_name(case: str, tmp_path: Path) -> None:
+    model = made(case, tmp_path)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    with pytest.raises(GraphError, match=r"node 'model.layers.0.+\(role 'attention.+'\) cannot be rotated: "):
+        Rotate()(model)
+    assert all(value.const_value is before[name] for name, value in model.graph.initializers.items())
+
+
+def test_outliers_are_spread_by_a_rotation(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    outlying(model)
+
+    def peak(model: ir.Model) -> float:
+        calibration = context_of(model).calibration
+        assert calibration is not None
+        inputs = calibration.statistics(model)[by_role(model, "attention.q", 1).name]
+        return float((inputs.max_abs / np.sqrt(inputs.second_moment.mean())).max())
+
+    before = peak(model)
+    Rotate()(model)
+    assert peak(model) < 0.6 * before
+
+
+def test_a_tied_head_becomes_a_matrix_of_its_own(tmp_path: Path) -> None:
+    model = made("llama tied", tmp_path)
+    Rotate()(model)
+    names = {linear.role: linear.name for linear in linears(model)}
+    assert (names["embedding"], names["lm_head"]) == ("model.embed_tokens.weight", "lm_head.weight")
+    assert not get_facts(model).tied
+
+
+def test_awq_brings_the_products_of_rounded_weights_closer(tmp_path: Path) -> None:
+    scaled, plain = made("llama", tmp_path), made("llama", tmp_path)
+    for model in (scaled, plain):
+        outlying(model)
+    expected = logits(plain, TEXT)
+    Awq(block_size=32)(scaled)
+    for model in (scaled, plain):
+        Quantize(block_size=32)(model)
+    ours, theirs = (np.square(logits(model, TEXT) - expected).mean() for model in (scaled, plain))
+    assert ours < 0.8 * theirs
+
+
+def test_smoothquant_gives_activations_less_to_span(tmp_path: Path) -> None:
+    scaled, plain = made("llama", tmp_path), made("llama", tmp_path)
+    for model in (scaled, plain):
+        outlying(model)
+    SmoothQuant()(scaled)
+    spans = []
+    for model in (scaled, plain):
+        calibration = context_of(model).calibration
+        assert calibration is not None
+        largest = calibration.statistics(model)[by_role(model, "mlp.gate").name].max_abs
+        spans.append(largest.max() / np.median(largest))
+    assert spans[0] < 0.5 * spans[1]
+
+
+def test_every_pair_of_a_layer_is_found(tmp_path: Path) -> None:
+    found = pairs(made("phi3", tmp_path))[2]
+    assert [[linear.role for linear in pair.readers] for pair in found] == [
+        ["attention.q", "attention.k", "attention.v"],
+        ["mlp.gate", "mlp.up"],
+        ["attention.o"],
+        ["mlp.down"],
+    ]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_quantized_weights_are_refused(step: Callable[[], Pass], tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    Quantize()(model)
+    with pytest.raises(
+        GraphError, match=r"is quantized already \(int4, block 128, asymmetric\): (scale|rotate) before"
+    ):
+        step()(model)
+
+
+@pytest.mark.parametrize(("step", "name"), [(Awq, "awq"), (SmoothQuant, "smoothquant")])
+def test_without_a_text_a_pass_says_what_it_needs(step: Callable[[], Pass], name: str, tmp_path: Path) -> None:
+    model = graph(tiny.checkpoint("llama", tmp_path))
+    with pytest.raises(RecipeError, match=f"pass '{name}' needs a calibration text: --calibration-text FILE"):
+        step()(model)
+
+
+@pytest.mark.parametrize("step", [Awq, SmoothQuant])
+def test_a_plan_runs_nothing(step: Callable[[], Pass], tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    calibration = context_of(model).calibration
+    assert calibration is not None
+    model.meta["edgewise"] = BuildContext(calibration=calibration, dry=True)
+    assert not step()(model).modified
+    assert not calibration.used
+
+
+def test_the_error_that_awq_minimises_is_that_of_the_products() -> None:
+    rng = np.random.default_rng(0)
+    weights, inputs = rng.normal(size=(20, 96)).astype(np.float32), rng.normal(size=(500, 96)).astype(np.float32)
+    scales, form = np.exp(rng.normal(size=96)), Format(4, 32, False)
+    rounded = np.empty_like(weights)
+    for row in range(20):
+        scaled = (weights[row] * scales.astype(np.float32))[None]
+        rounded[row] = nearest(in_blocks(scaled, 32), form).weights().reshape(-1) / scales
+    products = np.square(inputs @ rounded.T - inputs @ weights.T).sum() / 500
+    assert rounding_error(weights, scales, inputs.T @ inputs / 500, form) == pytest.approx(products, rel=1e-3)
+
+
+def test_awq_leaves_what_no_scale_makes_better(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    calibration = context_of(model).calibration
+    assert calibration is not None
+    statistics = calibration.statistics(model, gram=True)
+    for pair in pairs(model)[0]:
+        scales = search(pair, statistics[pair.readers[0].name], Format(8, 32, False))
+        gram = statistics[pair.readers[0].name].gram
+        assert gram is not None
+        weights = np.concatenate([linear.matrix.numpy() for linear in pair.readers])
+        plain = rounding_error(weights, np.ones(len(gram)), gram, Format(8, 32, False))
+        assert rounding_error(weights, pair.spread(scales), gram, Format(8, 32, False)) <= plain
+
+
+def test_awq_scales_are_around_one() -> None:
+    scales = scales_for(np.array([0, 1e-3, 1, 50], np.float32), 0.5)
+    assert scales.max() * scales.min() == pytest.approx(1)
+    assert (scales_for(np.array([0.1, 7], np.float32), 0.0) == 1).all()
+
+
+def test_smoothing_is_the_published_formula_and_leaves_dead_channels() -> None:
+    activations, weights = np.array([4, 0, 9, 1], np.float32), np.array([1, 2, 0, 0.25], np.float32)
+    assert smoothing(activations, weights, 0.5).tolist() == [2, 1, 1, 2]
+    assert smoothing(activations, weights, 1.0).tolist() == [4, 1, 1, 1]
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_is_from_0_to_1(strength: float) -> None:
+    with pytest.raises(OptionError, match=r"strength: .+ is not from 0 to 1"):
+        SmoothQuant(strength=strength)
+
+
+@pytest.mark.parametrize("size", [1, 2, 64, 7, 96, 300, 896])
+def test_rotations_are_orthogonal_and_even(size: int) -> None:
+    turn = random_rotation(size, seed=0)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(size), atol=2e-6)
+    assert np.abs(turn).max() <= np.sqrt(2 / size) * 1.001  # no channel stays by itself
+    assert np.array_equal(turn, random_rotation(size, seed=0))
+
+
+def test_the_parts_of_a_rotation_are_what_their_names_say() -> None:
+    assert np.array_equal(sylvester(4), [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
+    np.testing.assert_allclose(hartley(7) @ hartley(7).T, 7 * np.eye(7), atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [8, 48])
+def test_turned_rows_are_the_same_however_they_are_read(unit: int) -> None:
+    matrix, turn = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32), random_rotation(unit, 3)
+    expected = np.concatenate([turn.T @ matrix[run : run + unit] for run in range(0, 48, unit)])
+    recent = Recent()
+    views = [turn_rows(constant(matrix * factor), turn, recent) for factor in (np.float32(1), np.float32(2))]
+    for start, stop in ((0, 48), (3, 4), (30, 48), (7, 31)):
+        for view, factor in zip(views, (1, 2), strict=True):
+            np.testing.assert_allclose(view.read(start, stop), factor * expected[start:stop], atol=1e-5)
+
+
+def test_nothing_is_read_before_somebody_reads() -> None:
+    def refuse(start: int, stop: int) -> np.ndarray:
+        raise AssertionError("a weight was read")
+
+    unread = Streamed((16, 8), ir.DataType.FLOAT, refuse)
+    turned = turn_rows(turn_columns(scale_rows(unread, np.ones(16, np.float32)), np.eye(8)), np.eye(16), Recent())
+    with pytest.raises(AssertionError, match="a weight was read"):
+        turned.read(0, 1)

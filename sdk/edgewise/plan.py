@@ -9,9 +9,10 @@ from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import TargetError
+from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, prepare
 from edgewise.recipe import Recipe
-from edgewise.sizes import sizes_of, total
+from edgewise.sizes import bytes_beside, sizes_of, total
 from edgewise.steps import describe
 from edgewise.target import Number, Target
 
@@ -43,6 +44,7 @@ class Plan:
     run_memory: int  # expected peak of a runner with the default context
     memory: Number | None  # what the device has
     total: Part
+    prefill: int = 0  # of the run's memory, and on the disk: what a second graph for prompts takes
     calibration: CalibrationPlan | None = None  # at most, with whole second moments
 
     @property
@@ -68,6 +70,7 @@ def plan_build(
     context: int | None = None,
     ignore_config: Collection[str] = (),
     calibration: CalibrationText | None = None,
+    prefill: Prefill | None = None,
 ) -> Plan:
     """The plan of the build with the same arguments. Raises what the build would raise before it reads a weight."""
     prepared = prepare(
@@ -78,6 +81,7 @@ def plan_build(
         ignore_config=ignore_config,
         calibration=calibration,
         dry=True,
+        prefill=prefill,
     )
     return make_plan(prepared)
 
@@ -94,6 +98,7 @@ def make_plan(prepared: Prepared) -> Plan:
         )
     whole = Part(total(stored).parameters, total(stored).bytes, total(written).bytes)
     cache = prepared.facts.cache_bytes(prepared.context)
+    prompts = bytes_beside(prepared.prompts, prepared.model) if prepared.prompts else 0
     return Plan(
         target=prepared.target.name,
         recipe=tuple(map(describe, prepared.recipe)),
@@ -101,9 +106,10 @@ def make_plan(prepared: Prepared) -> Plan:
         context=prepared.context,
         cache=cache,
         build_memory=max(BUILD_BYTES, prepared.calibration.memory if prepared.calibration else 0),
-        run_memory=whole.after + cache + RUN_BYTES,
+        run_memory=whole.after + prompts + cache + RUN_BYTES,
         memory=prepared.target.hardware.memory_bytes or _memory_here(),
         total=whole,
+        prefill=prompts,
         calibration=prepared.calibration,
     )
 

@@ -19,12 +19,14 @@ from edgewise.facts import Facts
 from edgewise.graph import get_facts
 from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
+from edgewise.prefill import Prefill, prefill_graph, remember
 from edgewise.quality.gate import Gate
 from edgewise.recipe import Recipe
 from edgewise.registry import registry
 from edgewise.sizes import Size, sizes_of
 from edgewise.steps import apply, resolve
 from edgewise.target import Target
+from edgewise.tensors import Streamed
 from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 
@@ -49,6 +51,7 @@ class Prepared:
     calibration: CalibrationPlan | None  # where the user gave a text
     gate: Gate | None
     graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
+    prompts: ir.Model | None = None  # the lowered graph of long prompts, where one was asked for
 
 
 def prepare(
@@ -61,6 +64,7 @@ def prepare(
     calibration: CalibrationText | None = None,
     dry: bool = False,
     progress: Progress | None = None,
+    prefill: Prefill | None = None,
 ) -> Prepared:
     """Load, export, apply the recipe, lower to the target.
 
@@ -81,15 +85,22 @@ def prepare(
     cost = plan_statistics(model, measured.sequences.shape, gram=True) if measured else None
     build = BuildContext(target=device, context=tokens, calibration=measured, dry=dry)
     graphs: list[ir.Model] = []
-    keep = (lambda model: graphs.append(model.clone())) if chosen.gate else None
+    floats: dict[str, Streamed] = {}
+
+    def keep(model: ir.Model) -> None:
+        remember(model, floats)
+        if chosen.gate:
+            graphs.append(model.clone())
+
     model = apply(model, passes, build, error=RecipeError, before=keep)
-    if keep:
-        keep(model)
+    keep(model)
     if measured and not measured.used and not dry:
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
+    prompts = prefill_graph(model, floats, build) if prefill else None
     model = apply(model, lowering, build, error=LoweringError)
+    prompts = apply(prompts, lowering, build, error=LoweringError) if prompts else None
     gate, kept = chosen.gate, tuple(graphs)
-    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost, gate, kept)
+    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost, gate, kept, prompts)
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:

@@ -41,6 +41,13 @@ def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None) -
     return parts
 
 
+def bytes_beside(model: ir.Model, other: ir.Model) -> int:
+    """Bytes that a graph takes when another is written already: those of its own."""
+    there = {storage(value.const_value) for value in distinct(other) if value.const_value is not None}
+    own = [v for v in distinct(model) if v.const_value is not None and storage(v.const_value) not in there]
+    return sum(map(stored_bytes, own))
+
+
 def total(parts: Mapping[str, Size]) -> Size:
     return sum(parts.values(), Size())
 

@@ -6,7 +6,7 @@ specification of external data recommends for mapping. ONNX Runtime maps a tenso
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,10 @@ class Written:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies in the data file."""
+    """Where a tensor lies: in which data file, and from which byte on."""
 
     tensor: ir.TensorProtocol
+    file: str
     offset: int
 
     @property
@@ -47,17 +48,21 @@ class Place:
         return self.offset + self.tensor.nbytes
 
 
-def write_model(model: ir.Model, path: Path, *, progress: Progress | None = None) -> tuple[Written, ...]:
+def write_model(
+    model: ir.Model, path: Path, *, beside: tuple[ir.Model, Path] | None = None, progress: Progress | None = None
+) -> tuple[Written, ...]:
     """Write the graph to `path` and its tensors above 1 KiB to `path` + "_data", both new files, on the disk when it
     returns. The model stays as it was.
 
+    `beside`: another model, and its path in the same folder; what is in its data file is read from there.
     The same model gives the same bytes; tensors of equal `storage` are written once. Raises BundleError where the
     files cannot be written (a full disk), and then leaves nothing behind.
     """
-    data_path = path.with_name(path.name + "_data")
-    places = _places(model)
-    layout = list({place.offset: place for place in places.values()}.values())
-    graph = _serialize(model, places, data_path.name)
+    data_path = _data_path(path)
+    stored = {storage(p.tensor): p for p in _places(beside[0], _data_path(beside[1]).name).values()} if beside else {}
+    places = _places(model, data_path.name, stored)
+    layout = list({place.offset: place for place in places.values() if place.file == data_path.name}.values())
+    graph = _serialize(model, places)
     total = layout[-1].end if layout else 0
     try:
         _check_space(path.parent, total + len(graph))
@@ -75,10 +80,14 @@ def write_model(model: ir.Model, path: Path, *, progress: Progress | None = None
         raise BundleError(f"{path} cannot be written: {error.strerror or error}; nothing is left of it") from error
 
 
-def _places(model: ir.Model) -> dict[ir.Value, Place]:
-    """A place in the data file for each initializer that is not written inline."""
+def _data_path(path: Path) -> Path:
+    return path.with_name(path.name + "_data")
+
+
+def _places(model: ir.Model, file: str, elsewhere: Mapping[object, Place] | None = None) -> dict[ir.Value, Place]:
+    """A place for each initializer that is not written inline: in the data file, unless its bytes are elsewhere."""
     places: dict[ir.Value, Place] = {}
-    stored: dict[object, Place] = {}
+    stored = dict(elsewhere or {})
     end = 0
     for value in _initializers(model):
         tensor = value.const_value
@@ -87,7 +96,7 @@ def _places(model: ir.Model) -> dict[ir.Value, Place]:
         known_by = storage(tensor)
         if known_by not in stored:
             alignment = PAGE if tensor.nbytes >= PAGED_BYTES else LINE
-            stored[known_by] = Place(tensor, -(-end // alignment) * alignment)
+            stored[known_by] = Place(tensor, file, -(-end // alignment) * alignment)
             end = stored[known_by].end
         places[value] = stored[known_by]
     return places
@@ -98,8 +107,8 @@ def _initializers(model: ir.Model) -> Iterator[ir.Value]:
         yield from graph.initializers.values()
 
 
-def _serialize(model: ir.Model, places: dict[ir.Value, Place], location: str) -> bytes:
-    """The graph, with references to the data file in place of the tensors."""
+def _serialize(model: ir.Model, places: dict[ir.Value, Place]) -> bytes:
+    """The graph, with references to data files in place of the tensors."""
     originals = {value: value.const_value for value in places}
     try:
         for value, place in places.items():
@@ -107,7 +116,7 @@ def _serialize(model: ir.Model, places: dict[ir.Value, Place], location: str) ->
             assert tensor is not None
             shape = ir.Shape(tensor.shape.numpy())
             value.const_value = ir.ExternalTensor(
-                location, place.offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
+                place.file, place.offset, tensor.nbytes, tensor.dtype, shape=shape, name=str(value.name)
             )
         return bytes(ir.serde.serialize_model(model).SerializeToString(deterministic=True))
     except ir.serde.SerdeError as error:  # inline tensors are read here; the reason is below

@@ -19,6 +19,7 @@ def card(plan: Plan) -> dict[str, Any]:
             for name, part in plan.parts.items()
         },
         "cache_bytes": plan.cache,
+        **({"prefill_bytes": plan.prefill} if plan.prefill else {}),
     }
 
 
@@ -53,6 +54,7 @@ def readme(
         "|---|---:|---:|---:|",
         *(_row(name, part["parameters"], part["before"], part["after"]) for name, part in data["parts"].items()),
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
+        *_prefill(data),
         "",
         *_quality(data),
         *_speed(data),
@@ -74,6 +76,13 @@ def _others(facts: Facts) -> str:
 
 def _row(name: str, parameters: int, before: int, after: int) -> str:
     return f"| {name} | {parameters:,} | {_megabytes(before)} | {_megabytes(after)} |"
+
+
+def _prefill(data: Mapping[str, Any]) -> list[str]:
+    """The graph of long prompts; the table before it is of the one that decodes."""
+    if "prefill_bytes" not in data:
+        return []
+    return ["", f"And {_megabytes(data['prefill_bytes'])} of int8 weights, a second graph for long prompts."]
 
 
 def _speed(data: Mapping[str, Any]) -> list[str]:
@@ -107,6 +116,7 @@ def _quality(data: Mapping[str, Any]) -> list[str]:
         f"- perplexity {found['perplexity']:.4g}, {found['bits_per_byte']:.4g} bits per byte: "
         f"{found['perplexity_ratio']:.4f} ± {found['perplexity_ratio_error']:.4f} times the checkpoint's perplexity",
         *_greedy(found["greedy"]),
+        *_of_prompts(found.get("prefill")),
         "",
     ]
 
@@ -116,6 +126,16 @@ def _greedy(found: Mapping[str, Any] | None) -> list[str]:
         return []
     same = statistics.median(found["same"])
     return [f"- greedy text: the same for {same:g} of {found['tokens']} tokens in the median of {len(found['same'])}"]
+
+
+def _of_prompts(found: Mapping[str, Any] | None) -> list[str]:
+    """The second graph; the figures before are of the one that decodes."""
+    if found is None:
+        return []
+    return [
+        f"- the graph of long prompts: KL divergence {found['mean_kld']:.4g} in the mean, p99 {found['p99_kld']:.4g}, "
+        f"at most {found['max_kld']:.4g}; the same most likely token at {found['top1']:.2%}"
+    ]
 
 
 def _step(step: Mapping[str, Any]) -> str:

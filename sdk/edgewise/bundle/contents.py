@@ -15,6 +15,7 @@ from edgewise.bundle.card import card, readme
 from edgewise.bundle.manifest import Cache, File, Manifest, Provider
 from edgewise.checkpoint import Checkpoint
 from edgewise.plan import Plan
+from edgewise.prefill import FROM_TOKENS
 from edgewise.prepare import Prepared
 from edgewise.registry import registry
 from edgewise.steps import record
@@ -22,6 +23,7 @@ from edgewise.steps import record
 logger = logging.getLogger(__name__)
 
 GRAPH = "onnx/model.onnx"
+PREFILL = "onnx/prefill.onnx"
 
 # Where transformers.js finds the graph: "fp32" is what it calls a file name without a suffix.
 TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1}}
@@ -67,12 +69,13 @@ def finish(
         edgewise=__version__,
         target=plan.target,
         facts=facts,
-        graphs={"decoder": GRAPH},
+        graphs={"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH},
         files=files,
         providers=tuple(Provider(provider.name, provider.options) for provider in prepared.target.providers),
         context=plan.context,
         cache=cache,
         session=prepared.target.session,
+        prefill_from=FROM_TOKENS if prepared.prompts else 0,
         recipe=recipe,
         versions=versions,
         card=about,

@@ -70,7 +70,7 @@ def check(folder: Path, manifest: Manifest) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     expected = {
-        "filename": manifest.graphs.get("decoder"),
+        "filename": manifest.decoder,
         "num_hidden_layers": facts.layers,
         "num_key_value_heads": facts.attention[0].kv_heads,
         "context_length": facts.context_length,

@@ -59,8 +59,14 @@ class Manifest:
     cache: Cache = Cache()
     session: Mapping[str, str] = field(default_factory=dict)  # ONNX Runtime session configuration entries
     recipe: tuple[Mapping[str, Any], ...] = ()
+    prefill_from: int = 0  # tokens: so many at once are computed by the graph "prefill", fewer by "decode"
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def decoder(self) -> str:
+        """The graph that can do without another: the only one, or the one that decodes; empty where there is none."""
+        return self.graphs.get("decoder") or self.graphs.get("decode", "")
 
     @classmethod
     def read(cls, text: str, *, where: str) -> "Manifest":

@@ -64,15 +64,16 @@ def read_text(folder: Path) -> None:
 
 
 def run_graph(folder: Path) -> None:
-    """Run the first token through a bundle's graph, as a runner would. (The bundle's hashes are not verified.)"""
+    """Run a token through each graph of a bundle, as a runner would. (The bundle's hashes are not verified.)"""
     from edgewise.bundle.read import Bundle
     from edgewise.runtime.model import Model
     from edgewise.runtime.session import Session
 
     bundle = Bundle.open(folder, verify=False)
-    _at(bundle.graph())
-    model = Model.load(folder, bundle.manifest)
-    Session(model, capacity=1).prefill([bundle.manifest.facts.bos or 0])
+    for name in bundle.manifest.graphs:
+        _at(bundle.graph(name))
+        model = Model.load(folder, bundle.manifest, only=name)
+        Session(model, capacity=1).prefill([bundle.manifest.facts.bos or 0])
 
 
 def _at(file: Path) -> None:

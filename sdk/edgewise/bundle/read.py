@@ -51,9 +51,9 @@ class Bundle:
         """Where a file of the bundle is; None where the bundle has none of that name."""
         return self.path / name if name in self.manifest.files else None
 
-    def graph(self, name: str = "decoder") -> Path:
-        """Where the ONNX file of a graph is."""
-        return self.path / self.manifest.graphs[name]
+    def graph(self, name: str | None = None) -> Path:
+        """Where the ONNX file of a graph is: of the one that decodes, unless another is named."""
+        return self.path / (self.manifest.graphs[name] if name else self.manifest.decoder)
 
     def _check_names(self) -> None:
         files, where = self.manifest.files, self.path / FILE_NAME

@@ -12,6 +12,7 @@ from edgewise.cli.progress import bars
 
 if TYPE_CHECKING:
     from edgewise.plan import Plan
+    from edgewise.prefill import Prefill
 
 checkpoint_argument = click.argument("checkpoint")
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
@@ -26,6 +27,11 @@ ignore_option = click.option(
 @click.option("-o", "--output", metavar="BUNDLE", help="The folder to write.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
 @click.option("--context", type=int, help="Tokens that a session gets unless it asks for more or fewer.")
+@click.option(
+    "--prefill",
+    type=click.Choice(["int8"]),
+    help="A second graph, faster for long prompts; the plan says what it takes.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
@@ -46,6 +52,7 @@ def build(
     output: str | None,
     recipe: Path | None,
     context: int | None,
+    prefill: "Prefill | None",
     dry_run: bool,
     no_load_check: bool,
     measure: bool,
@@ -81,6 +88,7 @@ def build(
             context=context,
             ignore_config=ignore_config,
             calibration=calibration,
+            prefill=prefill,
         )
         print_json(_plain(plan)) if as_json else click.echo(_text(plan))
         return
@@ -103,6 +111,7 @@ def build(
             ignore_config=ignore_config,
             calibration=calibration,
             quality=quality,
+            prefill=prefill,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())
@@ -134,6 +143,7 @@ def _text(plan: "Plan") -> str:
             *table(rows),
             f"to build  {size(plan.build_memory)} of memory",
             *([describe(plan.calibration)] if plan.calibration else []),
+            *([f"prefill   {size(plan.prefill)} more, for a second graph of int8 weights"] if plan.prefill else []),
             f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
         ]

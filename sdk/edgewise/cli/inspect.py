@@ -52,6 +52,8 @@ def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "parameters" in card:
         before, after = size(card["bytes"]["before"]), size(card["bytes"]["after"])
         yield "size", f"{card['parameters']:,} parameters: {before} in the checkpoint, {after} here"
+    if "prefill_bytes" in card:
+        yield "prefill", f"{size(card['prefill_bytes'])} more: a second graph, for long prompts"
     if "speed" in card:
         speed = card["speed"]
         rates = f"decode {speed['decode_tokens_per_s']:,}, prefill {speed['prefill_tokens_per_s']:,} tokens/s"

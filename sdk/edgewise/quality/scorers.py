@@ -92,12 +92,17 @@ def is_bundle(source: str | Path) -> bool:
     return (Path(source) / FILE_NAME).exists()
 
 
-def lowered(bundle: Bundle, *, length: int) -> Lowered:
-    """The model of a bundle, for sequences of `length` tokens; its own context, where that suffices."""
+def lowered(bundle: Bundle, *, length: int, graph: str | None = None) -> Lowered:
+    """The model of a bundle, for sequences of `length` tokens; its own context, where that suffices.
+
+    Where the bundle has several graphs it is the one that decodes, unless another is named.
+    """
     longest = bundle.manifest.facts.context_length
     if length > longest:
         raise OptionError(f"sequences of {length:,} tokens do not fit into the model's context of {longest:,}")
-    return Lowered(Model.load(bundle.path, bundle.manifest, context=max(length, bundle.manifest.context)))
+    only = graph or ("decode" if "decode" in bundle.manifest.graphs else None)
+    context = max(length, bundle.manifest.context)
+    return Lowered(Model.load(bundle.path, bundle.manifest, context=context, only=only))
 
 
 def scorer(source: str | Path | Checkpoint | ir.Model, *, length: int, progress: Progress | None = None) -> Scorer:

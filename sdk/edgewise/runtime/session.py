@@ -21,8 +21,8 @@ class Session:
 
     Buffers hold `capacity` tokens, are bound once and written in place; they grow (at least double, up to the
     model's context) only when more is appended than was asked for. Scores are a view, valid until the next call.
-    Where the model has a graph for long prompts, that computes what is appended `model.prefill_from` tokens or more at a
-    time, and the other one the rest, in the same cache: scores depend on how tokens were appended, and on nothing else.
+    Where the model has a graph for long prompts, it computes what is appended `model.prefill_from` tokens or more at
+    a time, and the other one the rest, in one cache: so scores depend on how tokens were appended, if on nothing else.
     Whatever fails leaves the session as it was. A session belongs to one thread at a time; several share a model.
     """
 

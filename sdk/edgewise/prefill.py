@@ -1,0 +1,49 @@
+"""sdk: a second graph for long prompts, beside the one that decodes: the same model, multiplied as integers (W8A8).
+
+Decoding waits for memory, so its weights are few bits; a long prompt waits for arithmetic, and int8 with 8-bit
+activations is the fastest there is on a CPU. Both graphs have one cache, and the embedding, the norms and the lm_head
+are stored once.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import onnx_ir as ir
+
+from edgewise.errors import RecipeError
+from edgewise.graph import linears
+from edgewise.passes import BuildContext
+from edgewise.quantized import BlockQuantized
+from edgewise.recipe import RecipeStep
+from edgewise.steps import apply, resolve
+from edgewise.tensors import Streamed, map_rows
+
+Prefill = Literal["int8"]
+
+FROM_TOKENS = 32  # fewer are faster, or as fast, in the graph that decodes: measured with int4, block 128, on x86-64
+
+
+def remember(model: ir.Model, floats: dict[str, Streamed]) -> None:
+    """Keep the matrices that no step has quantized yet, by name: what is quantized for prompts begins with them."""
+    for linear in linears(model):
+        if not isinstance(linear.matrix, BlockQuantized):
+            floats[linear.name] = linear.matrix
+
+
+def prefill_graph(model: ir.Model, floats: Mapping[str, Streamed], context: BuildContext) -> ir.Model:
+    """The canonical graph for prompts, of a model whose recipe has been applied, which stays as it was.
+
+    Matrices of the layers that the recipe left in floats are left in floats here too.
+    """
+    prompts = model.clone()
+    kept = []
+    for linear in linears(prompts):
+        matrix = linear.matrix
+        if linear.layer is None:
+            continue
+        if isinstance(matrix, BlockQuantized):
+            linear.replace(floats.get(linear.name) or map_rows(matrix, lambda rows: rows))
+        else:
+            kept.append(linear.name)
+    steps = resolve([RecipeStep("w8a8", {"embedding": False, "keep": kept})], where="prefill")
+    return apply(prompts, steps, context, error=RecipeError)

@@ -209,6 +209,16 @@ def test_a_bundle_that_fails_its_gate_is_not_kept(pycoder: Path, heldout: Calibr
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
+def test_a_gate_blames_the_arithmetic_where_weights_cost_little(
+    pycoder: Path, heldout: CalibrationText, tmp_path: Path
+) -> None:
+    recipe = Recipe((RecipeStep("quantize", {"bits": 8, "block_size": 32}),), Gate(max_mean_kld=0.0))
+    with pytest.raises(GateError) as caught:
+        build(pycoder, output=tmp_path / "model.edge", recipe=recipe, quality=heldout, load_check=False)
+    assert "the target's arithmetic costs most. Where int8 activations change a product most" in str(caught.value)
+    assert ".mlp.down_proj.weight 0.00" in str(caught.value)
+
+
 def test_a_gate_needs_a_text(pycoder: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('[[step]]\npass = "quantize"\n[gate]\nmax_mean_kld = 0.1\n')

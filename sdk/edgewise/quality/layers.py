@@ -9,8 +9,6 @@ from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, Transposed, streamed
 from edgewise.writer import Progress
 
-TOKENS = 512  # that layers are told apart on
-
 
 def layer_costs(
     floats: ir.Model,
@@ -20,13 +18,12 @@ def layer_costs(
     context: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """The mean KL divergence that each layer costs alone, the largest first, on a few of the sequences.
+    """The mean KL divergence that each layer costs alone, the largest first; a few hundred tokens will do.
 
     `reduced` is what a recipe made of `floats`: other weights, which the same nodes read; a node that reads a weight
     of its own is a GraphError.
     """
-    some = sequences[: max(1, TOKENS // sequences.shape[1])]
-    found = sensitivity(floats, changes_by_layer(floats, reduced), some, context=context, progress=progress)
+    found = sensitivity(floats, changes_by_layer(floats, reduced), sequences, context=context, progress=progress)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

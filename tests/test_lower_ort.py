@@ -134,6 +134,12 @@ def test_residual_additions_are_part_of_the_norms_after_them(lower: Callable[[st
     assert added == []
 
 
+def test_attention_multiplies_its_scores_by_one(lowering: Lowering) -> None:
+    roles = Roles.of(lowering.model)
+    scales = {roles.one("attention", index).attributes["scale"].as_float() for index in range(lowering.facts.layers)}
+    assert scales == {1.0}
+
+
 def test_layers_choose_their_own_window_and_table(lower: Callable[[str], Lowering]) -> None:
     roles = Roles.of(lower("gemma3").model)
     attention = [roles.one("attention", index) for index in range(4)]

@@ -16,6 +16,7 @@ from edgewise_targets.ort.integer import IntegerProducts
 from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
+from edgewise_targets.ort.scale import ScaleQueries
 from edgewise_targets.ort.tables import ContextTables
 
 
@@ -42,6 +43,7 @@ class LowerOrt(Pass):
             FuseSkipNorms(),
             PlainNorms(),
             FuseActivations(),
+            ScaleQueries(),
             PackProjections(),
             QuantizedEmbedding(),
             IntegerProducts(),

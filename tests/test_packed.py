@@ -37,6 +37,7 @@ from edgewise_exporters.decoder.packed.awq import Awq
 from edgewise_exporters.decoder.packed.config import METHODS, read_packing
 from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.packed.gptq import Gptq
+from edgewise_exporters.decoder.packed.matrix import read_matrix
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
 from edgewise_targets.ort.lower import LowerOrt
@@ -145,7 +146,7 @@ def test_codes_scales_and_zero_points_are_those_that_were_packed(
     packing: Packing = Awq(bits, group_size)
     if kind != "awq":
         packing = Gptq(bits, group_size, symmetric, zero_offset=int(kind == "gptq"))
-    found = packing.matrix(_tensors(coded, kind, bits), rows, columns)
+    found = read_matrix(packing, _tensors(coded, kind, bits), rows, columns)
     matrix, order = found.tensor, slice(None) if found.order is None else found.order
     floats, middle = coded.floats()[:, order], rows // 3
     np.testing.assert_array_equal(matrix.numpy(), floats)
@@ -180,7 +181,7 @@ def test_a_matrix_is_read_in_chunks_of_its_outputs(kind: str, monkeypatch: pytes
     monkeypatch.setattr(turned, "CHUNK_BYTES", 1000)  # a few words of each tensor
     coded = _random(200, 96, 4, 32, False, 1)
     packing: Packing = Awq(4, 32) if kind == "awq" else Gptq(4, 32)
-    matrix = packing.matrix(_tensors(coded, kind, 4), 200, 96).tensor
+    matrix = read_matrix(packing, _tensors(coded, kind, 4), 200, 96).tensor
     assert isinstance(matrix, BlockQuantized)
     np.testing.assert_array_equal(matrix.numpy(), coded.floats())
     np.testing.assert_array_equal(matrix.read(37, 101), coded.floats()[37:101])
@@ -201,8 +202,18 @@ def test_a_group_becomes_blocks_that_kernels_take_or_floats(
     bits: int, group_size: int, columns: int, block: int | None
 ) -> None:
     coded = _random(16, columns, bits, group_size, False, 5)
-    matrix = Gptq(bits, group_size).matrix(_tensors(coded, "gptq", bits), 16, columns).tensor
+    matrix = read_matrix(Gptq(bits, group_size), _tensors(coded, "gptq", bits), 16, columns).tensor
     assert (matrix.form.block_size if isinstance(matrix, BlockQuantized) else None) == block
+
+
+def test_groups_of_unequal_size_become_floats() -> None:
+    groups = np.sort(np.random.default_rng(4).integers(0, 3, 96)).astype(np.int32)
+    assert (groups != np.arange(96) // 32).any()
+    coded = replace(_random(16, 96, 4, 32, False, 5), groups=groups)
+    matrix = read_matrix(Gptq(4, 32), _tensors(coded, "gptq", 4), 16, 96)
+    assert matrix.order is None
+    assert not isinstance(matrix.tensor, BlockQuantized)
+    np.testing.assert_array_equal(matrix.tensor.numpy(), coded.floats())
 
 
 def test_fused_projections_are_rows_with_the_codes_that_they_have(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from edgewise.errors import CheckpointError
 from edgewise.quantized import BlockQuantized, cut
 from edgewise.sizes import CHECKPOINT_BYTES
 from edgewise.tensors import Streamed, cast, slice_rows
-from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Matrix, Packing
+from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Packing
+from edgewise_exporters.decoder.packed.matrix import Matrix, read_matrix
 
 IGNORABLE = re.compile(r"(.*\.)?rotary_emb(_local)?\.inv_freq")  # buffers that older libraries saved
 
@@ -40,7 +41,7 @@ class Weights:
             for part, expected in packing.expected(*shape).items()
             if f"{module}.{part}" in self.tensors or not expected.optional
         }
-        matrix = packing.matrix(tensors, *shape)
+        matrix = read_matrix(packing, tensors, *shape)
         whole, (start, stop) = matrix.tensor, rows or (0, shape[0])
         if not isinstance(whole, BlockQuantized):
             self.unpacked.add(module)

@@ -7,6 +7,7 @@ from edgewise.hookspecs import hookimpl
 def register_passes() -> dict[str, str]:
     return {
         "awq": "edgewise_plugins.awq:Awq",
+        "mix": "edgewise_plugins.mix:Mix",
         "quantize": "edgewise_plugins.quantize:Quantize",
         "rotate": "edgewise_plugins.rotate:Rotate",
         "smoothquant": "edgewise_plugins.smooth:SmoothQuant",

@@ -1,0 +1,193 @@
+"""plugins: mixed precision: bits for each matrix, so that a budget of bytes, time or KL divergence is kept.
+
+What each choice does is measured: the mean KL divergence of the model with that matrix alone quantized, on a part of
+the calibration text. Divergences of several are taken to add up. 8 bits are not measured: their error is that of 4
+bits divided by (255 / 15)^2, and so is their divergence, which is quadratic in small errors.
+
+Matrices that share an input (q, k and v; gate and up) are one item: they are packed, and run as one product.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgewise.errors import GraphError, OptionError, RecipeError
+from edgewise.graph import Linear, linears
+from edgewise.passes import Pass, calibration_of, context_of
+from edgewise.quantized import BlockQuantized, Format
+from edgewise.sizes import sizes_of, total
+from edgewise.tensors import Streamed, transpose
+from edgewise_plugins.knapsack import Chosen, Option, cheapest, fill
+from edgewise_plugins.quantize import quantize_model
+from edgewise_plugins.quantize.blocks import quantize_rows
+from edgewise_plugins.quantize.grid import grid
+from edgewise_plugins.quantize.rules import BlockSize, Choice, Method
+
+logger = logging.getLogger(__name__)
+
+BITS = (2, 4, 8)
+TOKENS = 1024  # that divergences are measured on
+NS_PER_WEIGHT = {2: 0.030, 4: 0.031, 8: 0.108}  # one token, one thread, AVX-512 VNNI, blocks of 128: 2048 x 5632
+EIGHT_BY_FOUR = (15 / 255) ** 2
+GUESS = 8.0  # a model at 4 bits then has 0.03, as small models have
+
+Items = Mapping[str, Sequence[Option]]
+
+
+@dataclass(frozen=True)
+class Mix(Pass):
+    """Quantizes each matrix to 2, 4 or 8 bits, as few as a budget of quality allows or as many as one of size does.
+
+    `max_bytes` bounds the weights of the whole model, `max_ms` the time of its matrix products for a token on one
+    thread, `max_mean_kld` the estimated KL divergence to the float model. With `max_mean_kld` the smallest mix that
+    keeps to it is taken; without, the closest that fits. Needs a calibration text.
+    """
+
+    name: ClassVar[str] = "mix"
+
+    max_bytes: int | None = None
+    max_ms: float | None = None
+    max_mean_kld: float | None = None
+    block_size: BlockSize = 128
+    symmetric: bool = False
+    method: Method = "gptq"
+    damping: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        budgets = {"max_bytes": self.max_bytes, "max_ms": self.max_ms, "max_mean_kld": self.max_mean_kld}
+        if all(value is None for value in budgets.values()):
+            raise OptionError(f"a mix needs a budget; give one of {', '.join(budgets)}")
+        for key, value in budgets.items():
+            if value is not None and not value > 0:
+                raise OptionError(f"{key}: {value} is not more than 0")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        calibration_of(model, needed_by="pass 'mix'")
+        items = items_of(model)
+        choices = self.find(model, items)
+        quantize_model(model, choices, damping=self.damping)
+        for bits, count in sorted(Counter(choice.form.bits for choice in choices.values()).items()):
+            logger.info("mix: %d of %d matrices at %d bits", count, len(choices), bits)
+        return ir.passes.PassResult(model, modified=bool(choices))
+
+    def find(self, model: ir.Model, items: Mapping[str, Sequence[Linear]]) -> dict[str, Choice]:
+        """What each matrix becomes, by name. Raises RecipeError, with the closest that can be had."""
+        forms = {bits: Format(bits, self.block_size, self.symmetric) for bits in BITS}
+        options = self._options(model, items, forms)
+        rest = total(sizes_of(model)).bytes - sum(linear.matrix.nbytes for group in items.values() for linear in group)
+        chosen = self._solve(options, rest)
+        logger.info("mix: %s bytes, estimated mean KL divergence %.4g", f"{rest + _bytes(chosen):,}", _loss(chosen))
+        return {
+            linear.name: Choice(forms[option.bits], self.method)
+            for name, option in chosen.items()
+            for linear in items[name]
+        }
+
+    def _options(self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]) -> Items:
+        losses = _guessed(items) if context_of(model).dry else _losses(model, items, forms)
+
+        def option(name: str, bits: int) -> Option:
+            shapes = [linear.matrix.dims for linear in items[name]]
+            elements = 0 if items[name][0].role == "embedding" else _elements(items[name])
+            stored = sum(forms[bits].stored_bytes(rows, columns) for rows, columns in shapes)
+            return Option(bits, stored, elements * NS_PER_WEIGHT[bits] * 1e-6, losses[name, bits])
+
+        return {name: [option(name, bits) for bits in BITS] for name in items}
+
+    def _solve(self, options: Items, rest: int) -> Chosen:
+        def fits(chosen: Chosen) -> bool:
+            small = self.max_bytes is None or rest + _bytes(chosen) <= self.max_bytes
+            return small and (self.max_ms is None or _ms(chosen) <= self.max_ms)
+
+        def enough(chosen: Chosen) -> bool:
+            return self.max_mean_kld is not None and _loss(chosen) <= self.max_mean_kld
+
+        least = cheapest(options)
+        if not fits(least):
+            raise RecipeError(
+                f"no mix keeps to {self._bounds()}: the smallest takes {rest + _bytes(least):,} bytes "
+                f"and {_ms(least):.3g} ms"
+            )
+        chosen = fill(options, fits, enough)
+        if self.max_mean_kld is not None and not enough(chosen):
+            free = fill(options, lambda _: True, enough)
+            best = f"the closest that fits has about {_loss(chosen):.3g}"
+            if enough(free):
+                best += f"; one that keeps to it takes {rest + _bytes(free):,} bytes and {_ms(free):.3g} ms"
+            raise RecipeError(f"no mix keeps to {self._bounds()}: {best}")
+        return chosen
+
+    def _bounds(self) -> str:
+        bounds = {"max_bytes": self.max_bytes, "max_ms": self.max_ms, "max_mean_kld": self.max_mean_kld}
+        return " and ".join(f"{key} = {value:,}" for key, value in bounds.items() if value is not None)
+
+
+def items_of(model: ir.Model) -> dict[str, list[Linear]]:
+    """Matrices by what they have in common: the input, or the matrix itself. Raises GraphError for quantized ones."""
+    items: dict[str, list[Linear]] = {}
+    for linear in linears(model):
+        if isinstance(linear.matrix, BlockQuantized):
+            raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}); a mix takes them all")
+        if linear.role in ("embedding", "lm_head"):
+            items[linear.name] = [linear]  # of a tied one the lm_head, which is what takes time
+        else:
+            items.setdefault(_shared(linear), []).append(linear)
+    return items
+
+
+def _shared(linear: Linear) -> str:
+    value = linear.node.inputs[0]
+    assert value is not None
+    return str(value.name)
+
+
+def _elements(group: Sequence[Linear]) -> int:
+    return sum(linear.matrix.size for linear in group)
+
+
+def _guessed(items: Mapping[str, Sequence[Linear]]) -> dict[tuple[str, int], float]:
+    """For a plan, which measures nothing: all weights matter alike, by the square of their step."""
+    whole = sum(map(_elements, items.values()))
+    return {(name, bits): GUESS * _elements(group) / whole / 4**bits for name, group in items.items() for bits in BITS}
+
+
+def _losses(
+    model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]
+) -> dict[tuple[str, int], float]:
+    """The mean KL divergence that each item alone costs, by its name and bits."""
+    from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
+
+    calibration = calibration_of(model, needed_by="pass 'mix'")
+    sequences = calibration.sequences[: max(1, TOKENS // calibration.sequences.shape[1])]
+    changes = {
+        f"{bits} {name}": {linear.name: _changed(linear, forms[bits]) for linear in group}
+        for name, group in items.items()
+        for bits in (2, 4)
+    }
+    found = sensitivity(model, changes, sequences, context=calibration.context, progress=calibration.progress)
+    losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in (2, 4)}
+    return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
+
+
+def _changed(linear: Linear, form: Format) -> Streamed:
+    matrix = linear.matrix
+    quantized = BlockQuantized(matrix.dims, form, partial(quantize_rows, grid, matrix, form), name=linear.name)
+    return quantized if linear.stored_by_rows else transpose(quantized)
+
+
+def _bytes(chosen: Chosen) -> int:
+    return sum(option.bytes for option in chosen.values())
+
+
+def _ms(chosen: Chosen) -> float:
+    return sum(option.ms for option in chosen.values())
+
+
+def _loss(chosen: Chosen) -> float:
+    return sum(option.loss for option in chosen.values())

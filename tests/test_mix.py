@@ -1,0 +1,195 @@
+"""tests: mixed precision: the knapsack against every combination, and budgets that are kept or refused."""
+
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import tiny
+from canonical import calibrated, graph, tokens
+from cases import CASES
+from edgewise.errors import GraphError, OptionError, RecipeError
+from edgewise.graph import linears
+from edgewise.passes import BuildContext, context_of
+from edgewise.quantized import BlockQuantized
+from edgewise.sizes import sizes_of, total
+from edgewise_plugins.knapsack import Chosen, Option, cheapest, fill, frontier
+from edgewise_plugins.mix import Mix, items_of
+from edgewise_plugins.quantize import Quantize
+
+TEXT = tokens(12, 64)
+
+
+def made(folder: Path, case: str = "llama tied") -> ir.Model:
+    return calibrated(graph(tiny.checkpoint(CASES[case].family, folder, **CASES[case].overrides)), TEXT)
+
+
+def weights(model: ir.Model) -> int:
+    return total(sizes_of(model)).bytes
+
+
+def bits(model: ir.Model) -> dict[str, int]:
+    matrices = {linear.name: linear.matrix for linear in linears(model)}
+    return {name: matrix.form.bits for name, matrix in matrices.items() if isinstance(matrix, BlockQuantized)}
+
+
+def items(seed: int, count: int = 6) -> dict[str, list[Option]]:
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name in range(count):
+        size, loss = int(rng.integers(10, 400)), float(rng.exponential())
+        losses = (loss, loss / rng.uniform(3, 40), loss / rng.uniform(300, 4000))
+        found[str(name)] = [Option(b, b * size, b / 4, at) for b, at in zip((2, 4, 8), losses, strict=True)]
+    return found
+
+
+def size(chosen: Chosen) -> int:
+    return sum(option.bytes for option in chosen.values())
+
+
+def loss(chosen: Chosen) -> float:
+    return sum(option.loss for option in chosen.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_mix_that_fits_is_nearly_the_best_of_all(seed: int) -> None:
+    options = items(seed)
+    bound = int(1.7 * size(cheapest(options)))
+    chosen = fill(options, lambda mix: size(mix) <= bound, lambda _: False)
+    every = (dict(zip(options, mix, strict=True)) for mix in itertools.product(*options.values()))
+    best = min((mix for mix in every if size(mix) <= bound), key=loss)
+    assert size(chosen) <= bound
+    assert loss(best) <= loss(chosen)
+    # what it misses is less than one step: the steps themselves are taken in the best order
+    assert loss(chosen) - loss(best) <= max(option[0].loss - option[1].loss for option in options.values())
+    assert loss(chosen) < 0.5 * loss(cheapest(options))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_smallest_mix_that_is_good_enough_is_nearly_the_smallest_of_all(seed: int) -> None:
+    options = items(seed)
+    target = 0.1 * loss(cheapest(options))
+    chosen = fill(options, lambda _: True, lambda mix: loss(mix) <= target)
+    every = (dict(zip(options, mix, strict=True)) for mix in itertools.product(*options.values()))
+    best = min((mix for mix in every if loss(mix) <= target), key=size)
+    assert loss(chosen) <= target
+    assert size(best) <= size(chosen) <= size(best) + max(option[2].bytes for option in options.values())
+
+
+def test_options_that_cost_more_for_nothing_are_not_on_the_frontier() -> None:
+    two, four, eight = Option(2, 20, 1, 1.0), Option(4, 40, 1, 0.9), Option(8, 80, 1, 0.0)
+    assert frontier([eight, two, four]) == [two, eight]
+    assert frontier([two, Option(4, 40, 1, 1.0)]) == [two]
+
+
+@pytest.mark.parametrize("share", [0.45, 0.6, 0.8])
+def test_a_budget_of_bytes_is_kept_and_used(share: float, tmp_path: Path) -> None:
+    model, eight, two = (made(tmp_path) for _ in range(3))
+    Quantize(bits=8, block_size=32)(eight)
+    Quantize(bits=2, block_size=32)(two)
+    budget = int(weights(two) + share * (weights(eight) - weights(two)))
+    Mix(max_bytes=budget, block_size=32, method="grid")(model)
+    assert weights(model) <= budget
+    # within the largest step that a matrix of this model can take
+    assert weights(model) >= budget - 0.3 * weights(eight)
+    assert len(set(bits(model).values())) > 1
+
+
+def test_more_bytes_give_no_matrix_fewer_bits(tmp_path: Path) -> None:
+    mixes = []
+    for budget in (90_000, 110_000, 140_000):
+        model = made(tmp_path)
+        Mix(max_bytes=budget, block_size=32, method="nearest")(model)
+        mixes.append(sum(bits(model).values()))
+    assert mixes == sorted(mixes)
+
+
+def test_a_budget_of_divergence_takes_more_bytes_the_tighter_it_is(tmp_path: Path) -> None:
+    loose, tight = made(tmp_path), made(tmp_path)
+    Mix(max_mean_kld=0.05, block_size=32, method="grid")(loose)
+    Mix(max_mean_kld=0.005, block_size=32, method="grid")(tight)
+    assert weights(loose) < weights(tight)
+
+
+def test_time_is_a_budget_too(tmp_path: Path) -> None:
+    fast, slow = made(tmp_path), made(tmp_path)
+    Mix(max_ms=0.01, block_size=32, method="nearest")(fast)
+    Mix(max_ms=0.02, block_size=32, method="nearest")(slow)
+    assert sum(bits(fast).values()) < sum(bits(slow).values())
+
+
+def test_matrices_that_are_packed_get_the_same_bits(tmp_path: Path) -> None:
+    model = made(tmp_path, "phi3")
+    Mix(max_bytes=100_000, block_size=32, method="nearest")(model)
+    by_role = {(linear.layer, linear.role): bits(model)[linear.name] for linear in linears(model)}
+    for layer in range(4):
+        assert len({by_role[layer, f"attention.{part}"] for part in "qkv"}) == 1
+        assert by_role[layer, "mlp.gate"] == by_role[layer, "mlp.up"]
+
+
+def test_a_tied_matrix_is_one_item(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    found = items_of(model)
+    assert sum(len(group) for group in found.values()) == len({linear.name for linear in linears(model)})
+    assert [linear.role for linear in found["model.embed_tokens.weight"]] == ["lm_head"]
+
+
+def test_a_budget_that_cannot_be_met_is_told_the_closest_that_can(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    with pytest.raises(
+        RecipeError, match=r"no mix keeps to max_bytes = 1,000: the smallest takes [\d,]+ bytes"
+    ) as caught:
+        Mix(max_bytes=1000, block_size=32)(model)
+    smallest = int(re.sub(r"\D", "", str(caught.value).split("takes")[1].split("bytes")[0]))
+    Mix(max_bytes=smallest, block_size=32, method="nearest")(model)
+    assert weights(model) == smallest
+
+
+def test_budgets_that_contradict_each_other_say_what_each_would_take(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"no mix keeps to max_bytes = 90,000 and max_mean_kld = 0.1: the closest that fits has about [\d.]+; "
+        r"one that keeps to it takes [\d,]+ bytes and [\d.]+ ms",
+    ):
+        Mix(max_bytes=90_000, max_mean_kld=0.1, block_size=32)(made(tmp_path))
+
+
+def test_a_plan_measures_nothing_and_keeps_to_the_bytes(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    calibration = context_of(model).calibration
+    assert calibration is not None
+    model.meta["edgewise"] = BuildContext(calibration=calibration, dry=True)
+    Mix(max_bytes=110_000, block_size=32)(model)
+    assert not calibration.used
+    assert weights(model) <= 110_000
+
+
+def test_the_same_text_gives_the_same_mix(tmp_path: Path) -> None:
+    models = [made(tmp_path) for _ in range(2)]
+    for model in models:
+        Mix(max_bytes=110_000, block_size=32, method="grid")(model)
+    assert bits(models[0]) == bits(models[1])
+
+
+def test_a_mix_without_a_budget_or_with_none_that_can_be_is_refused() -> None:
+    with pytest.raises(OptionError, match="give one of max_bytes, max_ms, max_mean_kld"):
+        Mix()
+    with pytest.raises(OptionError, match="max_bytes: 0 is not more than 0"):
+        Mix(max_bytes=0)
+    with pytest.raises(OptionError, match="max_mean_kld: nan is not more than 0"):
+        Mix(max_mean_kld=float("nan"))
+
+
+def test_without_a_text_a_mix_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="pass 'mix' needs a calibration text: --calibration-text FILE"):
+        Mix(max_bytes=100)(graph(tiny.checkpoint("llama", tmp_path)))
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    Quantize()(model)
+    with pytest.raises(GraphError, match="is quantized already"):
+        Mix(max_bytes=100_000)(model)

@@ -67,7 +67,7 @@ def die_at(step: int, exchange: bool) -> None:
 
         return call
 
-    for name in ("fsync", "rename", "fchmod", "unlink", "rmdir", "close"):
+    for name in ("fsync", "rename", "chmod", "unlink", "rmdir", "close"):
         setattr(os, name, deadly(getattr(os, name)))
     write._exchange = deadly(write._exchange if exchange else lambda stage, output: False)
 

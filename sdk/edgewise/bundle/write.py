@@ -9,16 +9,17 @@ renamed. The order for an output that is replaced:
 
 A filesystem that cannot exchange gets two renames, the old one aside and the new one in. Killed between these two,
 the output is missing and whole under the other name; the next build puts it back. What a killed build leaves behind is
-removed by the next one: a build holds a lock on its folder, which the kernel lets go with the process.
+removed by the next one: a build holds a lock on its folder, which the kernel lets go with the process. Where there are
+no locks, nothing is removed.
 """
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from edgewise.checkpoint import COMPANIONS
 from edgewise.errors import BundleError
+from edgewise.folders import OpenFolder
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ def staged(output: Path, *, force: bool = False) -> Iterator[Path]:
     output = Path(os.path.abspath(output))
     check_output(output, force=force)
     with _explained(output):
-        stage, lock = _claim(output)
+        folder = _claim(output)
+        stage = folder.path
         try:
             yield stage
             _settle(stage)
@@ -55,7 +58,7 @@ def staged(output: Path, *, force: bool = False) -> Iterator[Path]:
             raise BundleError(str(error).replace(str(stage), str(output))) from error
         finally:
             shutil.rmtree(stage, ignore_errors=True)  # nothing after a rename; the old output after an exchange
-            os.close(lock)
+            folder.close()
 
 
 def check_output(output: Path, *, force: bool) -> None:
@@ -83,28 +86,25 @@ def _explained(output: Path) -> Iterator[None]:
         raise BundleError(f"{output} cannot be written: {error.strerror}; nothing is left of it") from error
 
 
-def _claim(output: Path) -> tuple[Path, int]:
-    """A new folder beside the output, and the lock that says that its build lives."""
+def _claim(output: Path) -> OpenFolder:
+    """A new folder beside the output; its lock says that its build lives."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.{os.getpid()}.", suffix=".tmp", dir=output.parent))
+        path = Path(tempfile.mkdtemp(prefix=f".{output.name}.{os.getpid()}.", suffix=".tmp", dir=output.parent))
         try:
-            lock = os.open(folder, os.O_RDONLY)
+            folder = OpenFolder(path)
         except FileNotFoundError:
             continue  # another build took it for a dead one, before it was locked
-        if _lock(lock) is not False and os.fstat(lock).st_nlink:
-            return folder, lock
-        os.close(lock)
+        if _lock(folder) is not False and folder.exists():
+            return folder
+        folder.close()
 
 
-def _lock(folder: int) -> bool | None:
-    """Take the lock of a folder; False: somebody has it; None: the filesystem has no locks."""
+def _lock(folder: OpenFolder) -> bool | None:
+    """Take the lock of a folder; False: somebody has it; None: the system or the filesystem has no locks."""
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return folder.lock()
     except OSError:
         return None
-    return True
 
 
 def _reap(output: Path) -> None:
@@ -112,7 +112,7 @@ def _reap(output: Path) -> None:
     leftover = re.compile(rf"\.{re.escape(output.name)}\.\d+\.\w+\.(tmp|old)")
     for path in sorted(output.parent.iterdir()):
         if match := leftover.fullmatch(path.name):
-            with suppress(FileNotFoundError), _opened(path) as folder:
+            with suppress(FileNotFoundError), OpenFolder(path) as folder:
                 if not _lock(folder):
                     continue  # its build lives, or nothing proves that it does not
                 if match[1] == "old" and not os.path.lexists(output):
@@ -126,15 +126,17 @@ def _settle(stage: Path) -> None:
     """Normal permissions, and everything on the disk, the folders last."""
     for folder, _, files in os.walk(stage, topdown=False):
         for name in files:
-            _sync(Path(folder, name), mode=0o644)
-        _sync(Path(folder), mode=0o755)
+            path = Path(folder, name)
+            path.chmod(0o644)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        Path(folder).chmod(0o755)
+        _sync(Path(folder))
 
 
-def _sync(path: Path, *, mode: int | None = None) -> None:
-    with _opened(path) as handle:
-        if mode is not None:
-            os.fchmod(handle, mode)
-        os.fsync(handle)
+def _sync(path: Path) -> None:
+    with OpenFolder(path) as folder:
+        folder.sync()
 
 
 def _publish(stage: Path, output: Path, *, force: bool) -> None:
@@ -152,6 +154,8 @@ def _publish(stage: Path, output: Path, *, force: bool) -> None:
 
 def _exchange(stage: Path, output: Path) -> bool:
     """Swap two names in one step; False where the system or the filesystem cannot."""
+    if sys.platform != "linux":
+        return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -164,19 +168,10 @@ def _exchange(stage: Path, output: Path) -> bool:
 def _replace(stage: Path, output: Path) -> None:
     """Swap two names in two steps."""
     aside = stage.with_suffix(".old")
-    with _opened(output) as old:
+    with OpenFolder(output) as old:
         _lock(old)  # while we live, nobody puts it back
         os.rename(output, aside)
         _sync(output.parent)
         os.rename(stage, output)
         _sync(output.parent)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        yield handle
-    finally:
-        os.close(handle)

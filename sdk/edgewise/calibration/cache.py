@@ -2,9 +2,9 @@
 
 Finished files are named by what they were computed from, and appear by a rename. A folder that is worked in is locked;
 the kernel lets the lock go with the process, so that what a killed build left can be told from what another one uses.
+A system without locks leaves what was killed for a week.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgewise.errors import OptionError
+from edgewise.folders import OpenFolder
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ def scratch() -> Iterator[Path]:
     _sweep(root)
     while True:
         folder = Path(tempfile.mkdtemp(suffix=SCRATCH, dir=root))
-        with _locked(folder, wait=False) as mine:
-            if mine:  # not swept away before it was locked
+        with _locked(folder, wait=False) as held:
+            if held is not False:  # not swept away before it was locked
                 try:
                     yield folder
                 finally:
@@ -62,8 +63,8 @@ def claimed(key: str) -> Iterator[Path]:
     folder = root / f"{key}{WORK}"
     while True:
         folder.mkdir(exist_ok=True)
-        with _locked(folder, wait=True) as mine:
-            if not mine:
+        with _locked(folder, wait=True) as held:
+            if held is False:
                 continue
             try:
                 yield folder
@@ -75,38 +76,36 @@ def claimed(key: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether the lock of a folder is held, and the folder is still there."""
+def _locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
+    """Whether the lock of a folder is held, and the folder is still there; None: the system has no locks."""
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        folder = OpenFolder(path)
     except FileNotFoundError:
         yield False
         return
-    try:
-        yield _lock(handle, folder, wait=wait) and os.fstat(handle).st_nlink > 0
-    finally:
-        os.close(handle)
+    with folder:
+        held = _lock(folder, wait=wait)
+        yield held if folder.exists() else False
 
 
-def _lock(handle: int, folder: Path, *, wait: bool) -> bool:
+def _lock(folder: OpenFolder, *, wait: bool) -> bool | None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            return False
-        logger.warning("another build computes the same statistics; waiting for it (%s)", folder)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        held = folder.lock()
+        if held is False and wait:
+            logger.warning("another build computes the same statistics; waiting for it (%s)", folder.path)
+            held = folder.lock(wait=True)
     except OSError as error:
-        raise OptionError(f"{folder} cannot be locked ({error.strerror}); set {VARIABLE} to a local folder") from error
-    return True
+        where = f"{folder.path} cannot be locked ({error.strerror})"
+        raise OptionError(f"{where}; set {VARIABLE} to a local folder") from error
+    return held
 
 
 def _sweep(root: Path) -> None:
     """Remove what killed builds left."""
     for folder in root.iterdir():
         if folder.suffix in (WORK, SCRATCH):
-            with suppress(OSError), _locked(folder, wait=False) as mine:
-                unused = time.time() - folder.stat().st_mtime
-                if mine and (folder.suffix == SCRATCH or unused > ABANDONED_S):
+            with suppress(OSError), _locked(folder, wait=False) as held:
+                old = time.time() - folder.stat().st_mtime > ABANDONED_S
+                if old if held is None else held and (old or folder.suffix == SCRATCH):
                     logger.info("removing %s, which a killed build left", folder)
                     shutil.rmtree(folder, ignore_errors=True)

@@ -113,20 +113,24 @@ def _collect(
     unfinished = Unfinished(folder, [_tensors(layer, gram=gram) for layer in layers], shared)
     walk = Walk(model, sequences, folder=folder, context=context, start=unfinished.done, progress=progress)
     for layer in (*walk.layers, walk.head)[unfinished.done :]:
-        accumulators = {name: Accumulator(_features(group), gram=gram) for name, group in layers[layer].items()}
-
-        def observe(linears: Sequence[Linear], x: np.ndarray, into: Mapping[str, Accumulator] = accumulators) -> None:
-            value = linears[0].node.inputs[0]
-            assert value is not None
-            into[str(value.name)].add(x)
-
-        if layer == walk.head:
-            walk.observe(layer, observe)
-        else:
-            walk.advance(layer, observe)
-        arrays = {key: array for name, sums in accumulators.items() for key, array in sums.arrays(name).items()}
-        unfinished.write(arrays, hidden=None if layer == walk.head else walk.hidden.digest)
+        unfinished.write(_pass(walk, layer, gram=gram), hidden=None if layer == walk.head else walk.hidden.digest)
     unfinished.finish(path)
+
+
+def _pass(walk: Walk, layer: int, *, gram: bool) -> dict[str, np.ndarray]:
+    """Go through one layer; the tensors of the file on what entered its linears."""
+    sums = {name: Accumulator(_features(group), gram=gram) for name, group in walk.inputs(layer).items()}
+
+    def observe(linears: Sequence[Linear], x: np.ndarray) -> None:
+        value = linears[0].node.inputs[0]
+        assert value is not None
+        sums[str(value.name)].add(x)
+
+    if layer == walk.head:
+        walk.observe(layer, observe)
+    else:
+        walk.advance(layer, observe)
+    return {key: array for name, added in sums.items() for key, array in added.arrays(name).items()}
 
 
 def _features(linears: Sequence[Linear]) -> int:

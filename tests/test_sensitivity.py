@@ -59,15 +59,27 @@ def test_what_a_change_costs_alone_is_what_the_changed_model_costs(pycoder: Path
     model = floats(pycoder)
     few = quantized(model, bits=2)
     names = [linear.name for linear in linears(model)]
-    chosen = [names[0], next(name for name in names if "layers.3.mlp.down" in name)]  # the first is tied
-    changes = {name: {name: streamed(few.graph.initializers[name].const_value)} for name in chosen}
+    parts = ("embed_tokens", "layers.0.self_attn.q", "layers.3.mlp.down", "layers.3.mlp.up", "layers.5.self_attn.o")
+    chosen = [next(name for name in names if part in name) for part in parts]  # the first is the lm_head's too
+    groups = {name: [name] for name in chosen} | {"two layers": chosen[1:3], "layer and head": [chosen[0], chosen[4]]}
+    changes = {
+        group: {name: streamed(few.graph.initializers[name].const_value) for name in members}
+        for group, members in groups.items()
+    }
+    norm = streamed(model.graph.initializers["model.norm.weight"].const_value).read(0, 256)
+    changes["final norm"] = {"model.norm.weight": constant(norm * np.linspace(0.9, 1.1, 256, dtype=np.float32))}
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    found = sensitivity(model, changes, tokens)
+    reports: list[tuple[int, int]] = []
+    found = sensitivity(model, changes, tokens, progress=lambda stage, done, total: reports.append((done, total)))
     assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
-    for name in chosen:
+    for group, change in changes.items():
         changed = model.clone()
-        changed.graph.initializers[name].const_value = few.graph.initializers[name].const_value
-        assert_allclose(found[name], compare(changed, model, tokens).mean_kld, rtol=1e-6)
+        for name, tensor in change.items():
+            changed.graph.initializers[name].const_value = tensor
+        assert_allclose(found[group], compare(changed, model, tokens).mean_kld, rtol=1e-4, err_msg=group)
+    assert list(found) == list(changes)
+    assert reports == sorted(reports)
+    assert reports[-1][0] == reports[-1][1]
 
 
 def test_a_change_of_what_is_not_there_is_refused(pycoder: Path, tokens: np.ndarray) -> None:

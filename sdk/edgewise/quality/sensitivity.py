@@ -1,15 +1,18 @@
 """sdk, quality: what one change alone costs: the KL divergence of a model that is float but for that change.
 
 A change is a set of weights to put in the place of float ones: one quantized matrix, or all that a layer holds. The
-float model is walked once, and each change branches off at the first layer that it touches: what comes before that
-is not computed again. One layer's weights are in memory at a time; the float scores are on disk.
+float model is walked once, and each change branches off at the layer that it touches: what comes before that is not
+computed again. Changes of one layer each go on together, so that the weights of the layers after them are read once.
+One layer's weights are in memory at a time; hidden states and the float scores are on disk.
 """
 
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx_ir as ir
@@ -20,12 +23,13 @@ from edgewise.calibration.walk import LOGIT_TOKENS, Walk
 from edgewise.errors import GraphError
 from edgewise.graph import get_facts, layer, role
 from edgewise.quality.compare import measured
-from edgewise.quality.divergence import Divergences, divergences
+from edgewise.quality.divergence import divergences
 from edgewise.tensors import Streamed
 from edgewise.writer import Progress
 
 Change = Mapping[str, Streamed]  # by the name of the initializer, in its shape: [in, out] for a MatMul
 
+EMBEDDING = -1  # a step before the first layer
 AFTER_LAYERS = ("norm", "lm_head", "lm_head.weight", "logits")
 
 
@@ -46,68 +50,124 @@ def sensitivity(
     to run it. The model is left as it was. Each change costs the layers from the first that it touches, and the
     lm_head, on all tokens. Raises GraphError for a weight that the graph does not have.
     """
-    starts = _starts(model)
     for change in changes.values():
         _check(model, change)
+    reads, head = _reads(model), get_facts(model).layers
+    steps = {name: set[int]().union(*(reads[weight] for weight in change)) for name, change in changes.items()}
+    starts = {name: max(0, min(read, default=head)) for name, read in steps.items()}
+    layers = {name: (start, changes[name]) for name, start in starts.items() if steps[name] == {start} != {head}}
+    work = _Work(sum(head + 1 - start for start in starts.values()), progress)
     with scratch() as folder:
-        floats = _walk_float(model, sequences, folder, context)
-        found = {}
-        for number, (name, change) in enumerate(changes.items(), start=1):
-            start = min((starts[weight] for weight in change), default=get_facts(model).layers)
-            with _applied(model, change), tempfile.TemporaryDirectory(dir=folder) as branch:
-                logits = _branch(model, sequences, start, folder, Path(branch), context)
-                parts = list(measured([_rows(floats), logits], sequences, divergences))
-            found[name] = float(Divergences.join(parts).kld.mean())
-            if progress:
-                progress("sensitivity", number, len(changes))
-    return found
+        run = _Run(model, sequences, folder, context, work)
+        found = run.together(layers)
+        for name, change in changes.items():
+            if name not in found:
+                found[name] = run.alone(starts[name], change)
+    return {name: found[name] for name in changes}
 
 
-def _walk_float(model: ir.Model, sequences: np.ndarray, folder: Path, context: int | None) -> Hidden:
-    """Leaves what enters each layer in the folder, as `input.{layer}`; the scores of all tokens, on disk."""
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        walk = Walk(model, sequences, folder=Path(own), context=context)
-        for step in walk.layers:
+class _Work:
+    """How much is done: layers run, and heads, for each change."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.total, self.done, self.progress = total, 0, progress
+
+    def report(self, done: int) -> None:
+        self.done += done
+        if self.progress:
+            self.progress("sensitivity", self.done, self.total)
+
+
+class _Run:
+    """The float model on some sequences, walked: what enters each layer, and the scores; and changes of it."""
+
+    def __init__(self, model: ir.Model, sequences: np.ndarray, folder: Path, context: int | None, work: _Work) -> None:
+        self.model, self.sequences, self.folder, self.context, self.work = model, sequences, folder, context, work
+        self.head = get_facts(model).layers
+        with self._own() as own:
+            walk = self._walk(own)
+            for step in walk.layers:
+                walk.advance(step)
+                shutil.copyfile(walk.hidden.path, self._input(step + 1))
+            self.scores = Hidden(folder / "scores", (sequences.size, get_facts(model).vocab_size))
+            self.scores.write(walk.logits())
+
+    def alone(self, start: int, change: Change) -> float:
+        """What a change costs whose first weight is read at the step `start`."""
+        with _applied(self.model, change), self._own() as own:
+            if start:
+                shutil.copyfile(self._input(start), own / f"hidden.{start}")
+            walk = self._walk(own, start)
+            for step in walk.layers[start:]:
+                walk.advance(step)
+            (cost,) = self._costs(walk, 1)
+        self.work.report(self.head + 1 - start)
+        return cost
+
+    def together(self, changes: Mapping[str, tuple[int, Change]]) -> dict[str, float]:
+        """What changes cost that touch one layer each, which comes with them."""
+        names: list[str] = []  # of those under way, in the order of their hidden states
+        with self._own() as own:
+            for step in range(self.head):
+                if names:
+                    self._walk(own, step, copies=len(names)).advance(step)
+                    (own / f"hidden.{step}").unlink()
+                with (own / f"hidden.{step + 1}").open("ab") as hidden:
+                    for name, (layer, change) in changes.items():
+                        if layer == step:
+                            self._branch(step, change, hidden)
+                            names.append(name)
+                self.work.report(len(names))
+            costs = self._costs(self._walk(own, self.head, copies=len(names)), len(names)) if names else []
+        self.work.report(len(names))
+        return dict(zip(names, costs, strict=True))
+
+    def _branch(self, step: int, change: Change, hidden: BinaryIO) -> None:
+        """Add what leaves a layer that is changed."""
+        with _applied(self.model, change), self._own() as own:
+            if step:
+                shutil.copyfile(self._input(step), own / f"hidden.{step}")
+            walk = self._walk(own, step)
             walk.advance(step)
-            shutil.copyfile(walk.hidden.path, _input(folder, step + 1))
-        scores = Hidden(folder / "scores", (sequences.size, get_facts(model).vocab_size))
-        scores.write(walk.logits())
-    return scores
+            with walk.hidden.path.open("rb") as file:
+                shutil.copyfileobj(file, hidden)
+
+    def _costs(self, walk: Walk, copies: int) -> list[float]:
+        """The mean KL divergence of each copy of the sequences."""
+        floats = chain.from_iterable(self._rows() for _ in range(copies))
+        found = measured([floats, walk.logits()], walk.sequences, divergences)
+        klds = np.array([part.kld for part in found])  # [copies * sequences, positions]
+        return [float(each.mean()) for each in np.split(klds, copies)]
+
+    def _walk(self, own: Path, start: int = 0, *, copies: int = 1) -> Walk:
+        sequences = np.tile(self.sequences, (copies, 1))
+        return Walk(self.model, sequences, folder=own, context=self.context, start=start)
+
+    def _rows(self) -> Iterator[np.ndarray]:
+        count = self.scores.shape[0]
+        for start in range(0, count, LOGIT_TOKENS):
+            yield self.scores.read(start, min(start + LOGIT_TOKENS, count))
+
+    def _input(self, step: int) -> Path:
+        return self.folder / f"input.{step}"
+
+    @contextmanager
+    def _own(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self.folder) as own:
+            yield Path(own)
 
 
-def _branch(
-    model: ir.Model, sequences: np.ndarray, start: int, folder: Path, own: Path, context: int | None
-) -> Iterator[np.ndarray]:
-    """The scores of a model that is the float one up to layer `start`."""
-    if start:
-        shutil.copyfile(_input(folder, start), own / f"hidden.{start}")
-    walk = Walk(model, sequences, folder=own, context=context, start=start)
-    for step in walk.layers[start:]:
-        walk.advance(step)
-    yield from walk.logits()
-
-
-def _input(folder: Path, step: int) -> Path:
-    return folder / f"input.{step}"
-
-
-def _rows(scores: Hidden) -> Iterator[np.ndarray]:
-    for start in range(0, scores.shape[0], LOGIT_TOKENS):
-        yield scores.read(start, min(start + LOGIT_TOKENS, scores.shape[0]))
-
-
-def _starts(model: ir.Model) -> dict[str, int]:
-    """The first step of a walk that reads each initializer: a layer, or the head; 0 for the embedding."""
-    starts: dict[str, int] = {}
+def _reads(model: ir.Model) -> dict[str, set[int]]:
+    """The steps of a walk that read each initializer: the embedding, layers, the head."""
+    steps: dict[str, set[int]] = {}
     head = get_facts(model).layers
     for node in model.graph:
         number = layer(node)
-        step = number if number is not None else head if role(node) in AFTER_LAYERS else 0
+        step = number if number is not None else head if role(node) in AFTER_LAYERS else EMBEDDING
         for value in node.inputs:
             if value is not None and value.is_initializer():
-                name = str(value.name)
-                starts[name] = min(step, starts.get(name, step))
-    return starts
+                steps.setdefault(str(value.name), set()).add(step)
+    return steps
 
 
 def _check(model: ir.Model, change: Change) -> None:

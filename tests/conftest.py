@@ -29,6 +29,12 @@ def pycoder_bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     return build(pycoder, output=tmp_path_factory.mktemp("bundle") / "pycoder.edge")
 
 
+@pytest.fixture(scope="session")
+def two_graphs(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The demo checkpoint with a second graph for long prompts; not to be written to."""
+    return build(pycoder, output=tmp_path_factory.mktemp("two") / "pycoder.edge", prefill="int8")
+
+
 @pytest.fixture
 def folder(pycoder: Path, pycoder_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a checkpoint and its bundle that a test may spoil."""

@@ -65,9 +65,9 @@ def peer(genai_python: str) -> Peer:
     return run
 
 
-def greedy(bundle: Bundle, count: int, prompt: Sequence[int]) -> list[int]:
+def greedy(bundle: Bundle, count: int, prompt: Sequence[int], *, only: str | None = None) -> list[int]:
     """What our runtime says."""
-    session = Session(Model.load(bundle.path, bundle.manifest), capacity=len(prompt) + count)
+    session = Session(Model.load(bundle.path, bundle.manifest, only=only), capacity=len(prompt) + count)
     tokens = [int(session.prefill(prompt)[0].argmax())]
     while len(tokens) < count:
         tokens.append(int(session.decode(tokens[-1])[0].argmax()))
@@ -81,6 +81,13 @@ def test_genai_runs_the_demo_bundle_as_it_is_and_says_the_same(pycoder_bundle: B
     assert reply["tokens"] == greedy(pycoder_bundle, STEPS, prompt)
     assert len(set(reply["tokens"])) > 10
     assert reply["defaults"]["max_length"] == pycoder_bundle.manifest.context
+
+
+def test_genai_runs_the_graph_that_decodes_where_there_are_two(two_graphs: Bundle, pycoder: Path, peer: Peer) -> None:
+    tokenizer = Tokenizer.from_file(str(two_graphs.path / "tokenizer.json"))
+    prompt = tokenizer.encode((pycoder / "heldout.txt").read_text("utf-8")[:400]).ids
+    assert len(prompt) >= two_graphs.manifest.prefill_from  # our runtime would take the other one
+    assert peer(two_graphs.path, STEPS, prompt)["tokens"] == greedy(two_graphs, STEPS, prompt, only="decode")
 
 
 @pytest.mark.parametrize("family", ["gemma2", "phi3", "qwen3"])

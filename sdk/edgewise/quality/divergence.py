@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewise.errors import GenerationError
 
-BLOCK = 1 << 20  # scores that are worked on at a time: it bounds the memory of their float64 copies
+BLOCK = 1 << 18  # scores that are worked on at a time: their float64 copies stay near the processor
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Divergences(Likelihoods):
 
 def likelihoods(logits: np.ndarray, targets: np.ndarray) -> Likelihoods:
     """Scores `[positions, vocabulary]` against the tokens that follow, `[positions]`."""
-    return Likelihoods.join([Likelihoods(_nll(_log_softmax(logits[some]), targets[some])) for some in _blocks(logits)])
+    return Likelihoods.join([Likelihoods(_Softmax(logits[some]).nll(targets[some])) for some in _blocks(logits)])
 
 
 def divergences(reference: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> Divergences:
@@ -69,28 +69,31 @@ def aligned(streams: Sequence[Iterator[np.ndarray]], length: int) -> Iterator[tu
 
 
 def _divergences(reference: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> Divergences:
-    p, q = _log_softmax(reference), _log_softmax(logits)
-    nll, reference_nll = _nll(q, targets), _nll(p, targets)
-    same_top = (reference.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64)
-    np.subtract(p, q, out=q)
-    kld = np.einsum("tv,tv->t", np.exp(p, out=p), q)
+    p, q = _Softmax(reference), _Softmax(logits)
+    nll, reference_nll = q.nll(targets), p.nll(targets)
+    np.subtract(p.shifted, q.shifted, out=q.shifted)
+    kld = np.einsum("tv,tv->t", p.powers, q.shifted) / p.sums - np.log(p.sums) + np.log(q.sums)
     if not np.isfinite(kld).all():
         raise GenerationError("a model's scores are not finite (NaN or infinity): its weights are damaged, or overflow")
+    same_top = (reference.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64)
     return Divergences(nll, reference_nll, np.maximum(kld, 0), same_top)  # below 0 there is only rounding
+
+
+class _Softmax:
+    """Scores less the largest of each position, their powers of e, and the sums of these."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self.shifted = logits.astype(np.float64)
+        self.shifted -= self.shifted.max(axis=1, keepdims=True)
+        self.powers = np.exp(self.shifted)
+        self.sums = self.powers.sum(axis=1)
+
+    def nll(self, targets: np.ndarray) -> np.ndarray:
+        """Of these tokens, `[positions]`."""
+        return np.asarray(np.log(self.sums) - np.take_along_axis(self.shifted, targets[:, None], axis=1)[:, 0])
 
 
 def _blocks(logits: np.ndarray) -> Iterator[slice]:
     rows = max(1, BLOCK // logits.shape[1])
     for start in range(0, len(logits), rows):
         yield slice(start, start + rows)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
-
-
-def _nll(log_probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    return np.asarray(-np.take_along_axis(log_probabilities, targets[:, None], axis=1)[:, 0])

@@ -156,6 +156,17 @@ def test_rows_are_read_in_the_dtype_of_the_file(tmp_path: Path) -> None:
     assert tensors["scalar"].numpy() == 7
 
 
+def test_a_system_that_reads_at_one_position_only_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"a": np.arange(5, dtype=np.int8), "b": np.arange(12, dtype=np.float32).reshape(4, 3)}))
+    monkeypatch.delattr(os, "preadv")
+    tensors = read_tensors(path)
+    np.testing.assert_array_equal(tensors["b"].read(1, 3), [[3, 4, 5], [6, 7, 8]])
+    np.testing.assert_array_equal(tensors["a"].numpy(), range(5))
+
+
 @pytest.mark.parametrize(
     ("header", "data", "message"),
     [
@@ -269,7 +280,7 @@ def test_a_file_is_closed_with_its_last_tensor(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({"a": np.ones(4), "b": np.ones(4)}))
     tensors = read_tensors(path)
-    last, descriptor = tensors.pop("b"), tensors.pop("a")._read.file.descriptor  # type: ignore[attr-defined]
+    last, descriptor = tensors.pop("b"), tensors.pop("a")._read.file._file.fileno()  # type: ignore[attr-defined]
     gc.collect()
     os.fstat(descriptor)
     del last

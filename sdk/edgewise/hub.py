@@ -22,5 +22,5 @@ def download(repository: str, files: Iterable[str]) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(files)))
     except Exception as error:  # its network stack has no common ancestor for what can go wrong
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = next(iter(str(error).removeprefix("Got: ").splitlines()), "") or type(error).__name__
         raise CheckpointError(f"there is no folder {repository}, and the hub did not give it: {reason}") from error

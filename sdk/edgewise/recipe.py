@@ -43,7 +43,9 @@ class Recipe:
         """Read a TOML file. Raises RecipeError, which names the file."""
         try:
             data = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except OSError as error:
+            raise RecipeError(f"recipe {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RecipeError(f"recipe {path}: {error}") from error
         if extra := set(data) - {"step", "gate"}:
             raise RecipeError(f"recipe {path}: unknown key '{min(extra)}'; a recipe has [[step]] tables and a [gate]")

@@ -12,7 +12,9 @@ import os
 import stat
 import weakref
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -77,25 +79,33 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, self.descriptor)
-            status = os.fstat(self.descriptor)
+            self._file = FileIO(path)
+            weakref.finalize(self, self._file.close)
+            status = os.fstat(self._file.fileno())
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError("this is not a regular file")
+        self._lock = Lock()
         self.size, self.modified = status.st_size, status.st_mtime_ns
 
     def read(self, offset: int, view: memoryview) -> None:
         """Fill the view. Raises CheckpointError, also when the file is not as it was when it was opened."""
         try:
-            while view and (count := os.preadv(self.descriptor, [view], offset)):
+            while view and (count := self._read(offset, view)):
                 view, offset = view[count:], offset + count
-            status = os.fstat(self.descriptor)
+            status = os.fstat(self._file.fileno())
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}") from error
         if view or (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
             raise CheckpointError("the file changed since its header was read; start again")
+
+    def _read(self, offset: int, view: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [view], offset)
+        with self._lock:  # Windows: a file has one position, for all who read it
+            self._file.seek(offset)
+            return self._file.readinto(view)
 
 
 def _read_header(file: File) -> bytes:

@@ -134,8 +134,9 @@ def file_hash(file: FileIO) -> str:
 
 def _open(path: Path) -> FileIO:
     """A plain file to read: never through a link, never a device."""
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]  # no system has them all
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, os.O_RDONLY | sum(flags))
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -92,7 +92,7 @@ def _lock(folder: OpenFolder, *, wait: bool) -> bool | None:
     try:
         held = folder.lock()
         if held is False and wait:
-            logger.warning("another build computes the same statistics; waiting for it (%s)", folder.path)
+            logger.warning("another process computes the same; waiting for it (%s)", folder.path)
             held = folder.lock(wait=True)
     except OSError as error:
         where = f"{folder.path} cannot be locked ({error.strerror})"

@@ -233,6 +233,8 @@ def test_memory_does_not_grow_with_the_layers(home: Path) -> None:
     for layers in (3, 9):
         folder = checkpoint("llama", home, f"-{layers}", **sizes, num_hidden_layers=layers)
         peaks.append(outcome(child(folder))["peak"])
+    model = export("llama", home, "-9")
+    assert peaks[1] < plan_statistics(model, TOKENS.shape, gram=True).memory
     weights_of_a_layer = 4 * (512 * 512 * 3 + 3 * 512 * 2048)
     assert peaks[1] < peaks[0] + 2 * weights_of_a_layer
 

@@ -23,7 +23,13 @@ def add_gram(total: np.ndarray, x: np.ndarray) -> None:
     for start in range(0, x.shape[1], PANEL):
         right = np.ascontiguousarray(x[:, start:])
         left = np.ascontiguousarray(right[:, :PANEL])
-        total[start : start + PANEL, start:] += _product().run(None, {"left": left, "right": right})[0]
+        total[start : start + PANEL, start:] += product(left, right)
+
+
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`left.T @ right`, float32."""
+    result: np.ndarray = _session().run(None, {"left": left, "right": right})[0]
+    return result
 
 
 def mirror(total: np.ndarray) -> None:
@@ -34,8 +40,8 @@ def mirror(total: np.ndarray) -> None:
 
 
 @cache
-def _product() -> Any:
-    """A session that computes `left.T @ right` without turning `left`."""
+def _session() -> Any:
+    """It multiplies without turning `left`."""
     from edgewise.runtime.ort import open_graph  # not for a plan, which needs the sizes only
 
     node = helper.make_node("FusedMatMul", ["left", "right"], ["product"], domain="com.microsoft", transA=1)

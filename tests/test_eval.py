@@ -173,7 +173,7 @@ def test_a_text_shorter_than_asked_is_used_up_with_a_warning(
 
 
 def test_a_bundle_that_passes_its_gate_has_its_figures_on_the_card(
-    pycoder: Path, heldout: CalibrationText, tmp_path: Path
+    pycoder: Path, heldout: CalibrationText, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = Gate(max_mean_kld=0.2, min_top1=0.5)
     bundle = build(
@@ -191,6 +191,8 @@ def test_a_bundle_that_passes_its_gate_has_its_figures_on_the_card(
     readme = (bundle.path / "README.md").read_text("utf-8")
     assert "On 124 tokens of heldout.txt, in sequences of 32, against the checkpoint in float32:" in readme
     assert f"KL divergence {card['mean_kld']:.4g} ±" in readme
+    assert execute(["inspect", str(bundle.path)]) == 0
+    assert f"quality     mean KL divergence {card['mean_kld']:.4g}, p99 " in capsys.readouterr().out
 
 
 def test_the_same_figures_are_written_twice(pycoder: Path, heldout: CalibrationText, tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "size", f"{card['parameters']:,} parameters: {before} in the checkpoint, {after} here"
     if "prefill_bytes" in card:
         yield "prefill", f"{size(card['prefill_bytes'])} more: a second graph, for long prompts"
+    if "quality" in card:
+        found = card["quality"]
+        distance = f"mean KL divergence {found['mean_kld']:.4g}, p99 {found['p99_kld']:.4g}, top-1 {found['top1']:.1%}"
+        yield "quality", f"{distance} ({found['tokens']:,} tokens of {found['text']})"
     if "speed" in card:
         speed = card["speed"]
         rates = f"decode {speed['decode_tokens_per_s']:,}, prefill {speed['prefill_tokens_per_s']:,} tokens/s"

@@ -65,5 +65,7 @@ class Target:
         """A user's own profile."""
         try:
             return cls.read(path.read_text("utf-8"), where=str(path))
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise TargetError(f"target profile {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
             raise TargetError(f"target profile {path}: {error}") from error

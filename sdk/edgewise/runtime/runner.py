@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Self
 
@@ -191,7 +192,7 @@ class Runner:
             raise GenerationError("the prompt is bytes; decode them to a text first")
         if len(prompt) == 0:
             raise GenerationError("the prompt is empty; give at least one character")
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(int, prompt))
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(index, prompt))
         if not tokens:
             raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
         return tokens

@@ -137,7 +137,7 @@ class Session:
             raise GenerationError(f"ONNX Runtime failed after {start} tokens: {first_line(error)}") from error
 
     def _check_finite(self, scores: int, length: int) -> None:
-        """The maximum of a row shows a NaN or an infinity anywhere in it, for a fifth of the cost of a look at all."""
+        """The maximum of a row shows a NaN or +infinity anywhere in it, for a fifth of the cost of a look at all."""
         for row in self._logits[:scores]:
             if not math.isfinite(row.max()):
                 raise GenerationError(

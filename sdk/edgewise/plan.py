@@ -12,7 +12,7 @@ from edgewise.errors import TargetError
 from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, prepare
 from edgewise.recipe import Recipe
-from edgewise.sizes import bytes_beside, sizes_of, total
+from edgewise.sizes import bytes_beside, head_bytes, sizes_of, total
 from edgewise.steps import describe
 from edgewise.target import Number, Target
 
@@ -44,7 +44,8 @@ class Plan:
     run_memory: int  # expected peak of a runner with the default context
     memory: Number | None  # what the device has
     total: Part
-    prefill: int = 0  # of the run's memory, and on the disk: what a second graph for prompts takes
+    prefill: int = 0  # of a second graph for prompts, beside the parts
+    prefill_memory: int = 0  # of the run's: that, and its own copy of the lm_head
     calibration: CalibrationPlan | None = None  # at most, with whole second moments
 
     @property
@@ -98,7 +99,10 @@ def make_plan(prepared: Prepared) -> Plan:
         )
     whole = Part(total(stored).parameters, total(stored).bytes, total(written).bytes)
     cache = prepared.facts.cache_bytes(prepared.context)
-    prompts = bytes_beside(prepared.prompts, prepared.model) if prepared.prompts else 0
+    prompts = prompts_memory = 0
+    if prepared.prompts:
+        prompts = bytes_beside(prepared.prompts, prepared.model)
+        prompts_memory = prompts + head_bytes(prepared.prompts)
     return Plan(
         target=prepared.target.name,
         recipe=tuple(map(describe, prepared.recipe)),
@@ -106,10 +110,11 @@ def make_plan(prepared: Prepared) -> Plan:
         context=prepared.context,
         cache=cache,
         build_memory=max(BUILD_BYTES, prepared.calibration.memory if prepared.calibration else 0),
-        run_memory=whole.after + prompts + cache + RUN_BYTES,
+        run_memory=whole.after + prompts_memory + cache + RUN_BYTES,
         memory=prepared.target.hardware.memory_bytes or _memory_here(),
         total=whole,
         prefill=prompts,
+        prefill_memory=prompts_memory,
         calibration=prepared.calibration,
     )
 

@@ -143,11 +143,16 @@ def _text(plan: "Plan") -> str:
             *table(rows),
             f"to build  {size(plan.build_memory)} of memory",
             *([describe(plan.calibration)] if plan.calibration else []),
-            *([f"prefill   {size(plan.prefill)} more, for a second graph of int8 weights"] if plan.prefill else []),
+            *([_prefill(plan)] if plan.prefill else []),
             f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
         ]
     )
+
+
+def _prefill(plan: "Plan") -> str:
+    """What the second graph takes."""
+    return f"prefill   {size(plan.prefill)} more on the disk, {size(plan.prefill_memory)} of memory: a second graph"
 
 
 def _verdict(plan: "Plan") -> str:

@@ -1,6 +1,7 @@
 """tests: what the documentation says is what happens: each command and each block of Python in it is run."""
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 import shutil
@@ -99,6 +100,16 @@ def test_the_docs_name_every_hook_and_no_other() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
         assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_the_architecture_names_what_there_is() -> None:
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    names = set(re.findall(r"\bedgewise(?:_[a-z]+)?(?:\.\w+)+", text))
+    assert len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(name)
+    for path in set(re.findall(r"\btests/\w+\.py", text)):
+        assert (ROOT / path).exists(), path
 
 
 def test_the_commands_that_prose_mentions_exist() -> None:

@@ -7,6 +7,8 @@ import onnxruntime
 import pytest
 from numpy.testing import assert_allclose
 
+import tiny
+from cases import CASES
 from edgewise.bundle.read import Bundle
 from edgewise.calibration import walk as walking
 from edgewise.checkpoint import Checkpoint
@@ -79,6 +81,19 @@ def test_a_float_bundle_is_its_checkpoint(pycoder: Path, float_bundle: Bundle, t
     assert found.max_kld < 1e-6
     assert found.top1 == 1
     assert abs(found.perplexity_ratio - 1) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma2", "gemma3", "llama dynamic", "phi3 longrope", "qwen2", "qwen3 yarn", "smollm3 window"]
+)
+def test_float_bundles_of_every_kind_are_their_checkpoints(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    checkpoint = tiny.checkpoint(case.family, tmp_path / "checkpoint", **case.overrides)
+    rows = np.random.default_rng(0).integers(3, tiny.VOCABULARY, (2, 40))
+    bundle = build(checkpoint, output=tmp_path / "model.edge", recipe=Recipe(), context=case.context, load_check=False)
+    found = compare(bundle.path, checkpoint, rows)
+    assert found.max_kld < 1e-6
+    assert found.top1 == 1
 
 
 def test_chunks_change_nothing(

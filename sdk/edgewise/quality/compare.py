@@ -28,8 +28,9 @@ def compare(source: Source, reference: Source, sequences: np.ndarray, *, progres
     OptionError for models that do not have the same vocabulary.
     """
     length = int(sequences.shape[1])
-    models = scorer(source, length=length), scorer(reference, length=length, progress=progress)
-    return distance(Divergences.join(list(compared(*models, sequences))))
+    model = scorer(source, length=length)
+    floats = scorer(reference, length=length, context=model.context, progress=progress)
+    return distance(Divergences.join(list(compared(model, floats, sequences))))
 
 
 def compared(model: Scorer, reference: Scorer, sequences: np.ndarray) -> Iterator[Divergences]:

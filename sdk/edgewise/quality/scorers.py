@@ -30,6 +30,11 @@ class Scorer(Protocol):
     @property
     def facts(self) -> Facts: ...
 
+    @property
+    def context(self) -> int | None:
+        """Of its sessions, where that is known: rotary tables can follow it."""
+        ...
+
     def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
         """The scores after each token of int64 `[n, length]`, sequence after sequence: float32 `[tokens, vocabulary]`.
 
@@ -42,6 +47,7 @@ class Lowered:
 
     def __init__(self, model: Model) -> None:
         self.model, self.facts = model, model.facts
+        self.context: int | None = model.context
 
     def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
         length = sequences.shape[1]
@@ -105,10 +111,19 @@ def lowered(bundle: Bundle, *, length: int, graph: str | None = None) -> Lowered
     return Lowered(Model.load(bundle.path, bundle.manifest, context=context, only=only))
 
 
-def scorer(source: str | Path | Checkpoint | ir.Model, *, length: int, progress: Progress | None = None) -> Scorer:
-    """What gives scores for sequences of `length` tokens: of a bundle, a checkpoint or a canonical graph."""
+def scorer(
+    source: str | Path | Checkpoint | ir.Model,
+    *,
+    length: int,
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> Scorer:
+    """What gives scores for sequences of `length` tokens: of a bundle, a checkpoint or a canonical graph.
+
+    `context`: of the session that a graph or a checkpoint is to stand for; a bundle has its own.
+    """
     if isinstance(source, ir.Model):
-        return Canonical(source, progress=progress)
+        return Canonical(source, context=context, progress=progress)
     if isinstance(source, Checkpoint) or not is_bundle(source):
-        return Canonical(export_graph(open_checkpoint(source)), progress=progress)
+        return Canonical(export_graph(open_checkpoint(source)), context=context, progress=progress)
     return lowered(Bundle.open(source), length=length)

@@ -114,6 +114,17 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
         list(compared(*models, np.zeros((1, 4), np.int64)))
 
 
+def test_a_layer_that_does_not_fit_into_memory_is_refused(
+    pycoder: Path, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = 4 * 4096 * 256  # float32; a layer has less
+    monkeypatch.setattr(scorers, "available_memory", lambda: head)
+    assert compare(pycoder, pycoder, tokens[:1, :8]).max_kld == 0
+    monkeypatch.setattr(scorers, "available_memory", lambda: head - 1)
+    with pytest.raises(OptionError, match=r"a layer of the float model takes 0\.00 GB of memory, and 0\.00 GB"):
+        compare(pycoder, pycoder, tokens)
+
+
 @pytest.mark.parametrize("shape", [(0, 8), (3, 1)])
 def test_nothing_to_measure_on_is_refused(shape: tuple[int, int], tmp_path: Path) -> None:
     model = Lowered(toy(tmp_path))

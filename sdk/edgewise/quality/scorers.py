@@ -10,11 +10,12 @@ import onnx_ir as ir
 from edgewise.bundle.manifest import FILE_NAME
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
+from edgewise.calibration.resources import available_memory
 from edgewise.calibration.walk import Walk
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import OptionError
 from edgewise.facts import Facts
-from edgewise.graph import get_facts
+from edgewise.graph import get_facts, linears
 from edgewise.prepare import export_graph, open_checkpoint
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import CHUNK, Session
@@ -68,6 +69,7 @@ class Canonical:
         self.context, self.progress = context, progress
 
     def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
+        self._refuse_what_does_not_fit()
         rows = max(1, GROUP_TOKENS // int(sequences.shape[1]))
         for start in range(0, len(sequences), rows):
             with scratch() as folder:
@@ -81,6 +83,19 @@ class Canonical:
                 for layer in walk.layers:
                     walk.advance(layer)
                 yield from walk.logits()
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Raises OptionError where the memory at hand is too small for the largest layer, or for the lm_head."""
+        sizes: dict[int | None, int] = {}
+        for linear in linears(self.model):
+            if linear.role != "embedding":  # of which few rows are read
+                sizes[linear.layer] = sizes.get(linear.layer, 0) + 4 * linear.matrix.size
+        needed, memory = max(sizes.values(), default=0), available_memory()
+        if memory is not None and needed > memory:
+            raise OptionError(
+                f"a layer of the float model takes {needed / 1e9:.2f} GB of memory, and {memory / 1e9:.2f} GB are "
+                "available; hold the bundle against another bundle, or measure on a larger machine"
+            )
 
     def _part(self, start: int, rows: int, count: int) -> Progress | None:
         """The progress of one walk, as a part of that of all."""

@@ -1,5 +1,6 @@
 """tests: W8A8: int8 rows, activations rounded to uint8 token by token, products of integers."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,12 @@ import parity
 from cases import CASES
 from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark
 from edgewise.integer import Int8Rows
+from edgewise.pipeline import build
 from edgewise.quantized import BlockQuantized
+from edgewise.recipe import Recipe, RecipeStep
+from edgewise.runtime import exact
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import Session
 from edgewise.tensors import constant, transpose
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
@@ -113,6 +119,25 @@ def product(weights: Floats) -> ir.Model:
     weight = initializer(graph, transpose(constant(weights, name="weight")), "weight")
     graph.append(mark(ir.node("MatMul", [x, weight], outputs=[y], name="down"), "mlp.down", 0))
     return ir.Model(graph, ir_version=IR_VERSION)
+
+
+def test_a_processor_without_vnni_gives_the_same_logits(
+    pycoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = build(pycoder, output=tmp_path / "w8a8.edge", recipe=Recipe((RecipeStep("w8a8"),)), load_check=False)
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(exact, "_CPUINFO", cpuinfo)
+    scores, entries = [], []
+    for flags in ("fma avx2 avx512_vnni", "fma avx2"):
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        entries.append(exact.exact_products())
+        session = Session(Model.load(bundle.path, bundle.manifest, threads=1), capacity=64)
+        scores.append(session.prefill(range(100, 164), scores=64))
+    cpuinfo.unlink()  # a system that does not say
+    assert entries == [{}, {"session.x64quantprecision": "1"}]
+    assert exact.exact_products() == entries[1]
+    if sys.platform == "linux" and "vnni" in Path("/proc/cpuinfo").read_text("utf-8"):
+        np.testing.assert_array_equal(scores[0], scores[1])
 
 
 def test_projections_that_share_an_input_share_its_codes(home: Path) -> None:

@@ -11,6 +11,7 @@ from edgewise.bundle.manifest import Provider
 from edgewise.errors import BundleError, OptionError, TargetError
 from edgewise.extras import extras
 from edgewise.options import known
+from edgewise.runtime.exact import exact_products
 from edgewise.runtime.threads import physical_cores
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
@@ -75,6 +76,6 @@ def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     options.enable_mem_pattern = False  # a plan for each length would be kept; as fast, and less memory, without
-    for key, value in entries.items():
+    for key, value in {**exact_products(), **entries}.items():
         options.add_session_config_entry(key, value)
     return options

@@ -20,8 +20,9 @@ import tiny
 from cases import DYNAMIC
 from edgewise.bundle import genai
 from edgewise.bundle.read import Bundle
+from edgewise.calibration.texts import CalibrationText
 from edgewise.pipeline import build
-from edgewise.recipe import Recipe
+from edgewise.recipe import Recipe, RecipeStep
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
 
@@ -88,6 +89,14 @@ def test_genai_runs_the_graph_that_decodes_where_there_are_two(two_graphs: Bundl
     prompt = tokenizer.encode((pycoder / "heldout.txt").read_text("utf-8")[:400]).ids
     assert len(prompt) >= two_graphs.manifest.prefill_from  # our runtime would take the other one
     assert peer(two_graphs.path, STEPS, prompt)["tokens"] == greedy(two_graphs, STEPS, prompt, only="decode")
+
+
+def test_genai_keeps_keys_and_values_in_int8_too(pycoder: Path, tmp_path: Path, peer: Peer) -> None:
+    recipe = Recipe((RecipeStep("quantize-cache"),))
+    text = CalibrationText(pycoder / "heldout.txt", tokens=2048, length=256)
+    bundle = build(pycoder, output=tmp_path / "model.edge", recipe=recipe, calibration=text)
+    prompt = [312, 854, 66, 77, 86, 267, 11]
+    assert peer(bundle.path, 32, prompt)["tokens"] == greedy(bundle, 32, prompt)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "phi3", "qwen3"])

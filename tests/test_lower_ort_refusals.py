@@ -29,7 +29,9 @@ class Sinking(Attention):
 def test_a_part_of_a_specification_that_is_not_translated_is_refused_by_name() -> None:
     plain = Sinking(heads=4, kv_heads=2, head_dim=16, scale=0.25)
     refuse_untranslatable(plain, layer=3)
-    with pytest.raises(LoweringError, match=r"layer 3: attention with 'sinks' = True .* expresses; it knows head_dim"):
+    with pytest.raises(
+        LoweringError, match=r"layer 3: attention with 'sinks' = True .* expresses; it knows cache, head_dim"
+    ):
         refuse_untranslatable(Sinking(heads=4, kv_heads=2, head_dim=16, scale=0.25, sinks=True), layer=3)
 
 

@@ -9,6 +9,7 @@ def register_passes() -> dict[str, str]:
         "awq": "edgewise_plugins.awq:Awq",
         "mix": "edgewise_plugins.mix:Mix",
         "quantize": "edgewise_plugins.quantize:Quantize",
+        "quantize-cache": "edgewise_plugins.cache:QuantizeCache",
         "rotate": "edgewise_plugins.rotate:Rotate",
         "smoothquant": "edgewise_plugins.smooth:SmoothQuant",
         "w8a8": "edgewise_plugins.w8a8:W8A8",

@@ -78,6 +78,8 @@ def refuse_what_does_not_turn(model: ir.Model) -> None:
             raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): rotate before quantizing")
     for node in model.graph:
         name = role(node) or ""
+        if name.endswith(".cache"):
+            raise _refusal(node, "it rounds what was measured before: 'quantize-cache' comes after 'rotate'")
         if name.endswith("post_norm"):
             raise _refusal(node, "a norm after a block does not let a rotation through")
         if name in NORMS:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+CACHE_BYTES = {"float32": 4, "int8": 1}  # of one element
+
 
 @dataclass(frozen=True)
 class Rotary:
@@ -41,6 +43,7 @@ class Attention:
     softcap: float = 0.0  # 0: none; otherwise scores become softcap * tanh(scores / softcap)
     rotary: str | None = "global"  # which of Facts.rotary; None: no position embedding
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
+    cache: Literal["float32", "int8"] = "float32"  # how keys, after their rotation, and values are kept
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,6 @@ class Facts:
         originals = [rotary.original_context for rotary in self.rotary.values() if rotary.follows_context]
         return min([self.context_length, *originals])
 
-    def cache_bytes(self, tokens: int, *, element_bytes: int = 4) -> int:
+    def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""
-        return sum(2 * a.kv_heads * a.head_dim for a in self.attention) * tokens * element_bytes
+        return sum(2 * a.kv_heads * a.head_dim * CACHE_BYTES[a.cache] for a in self.attention) * tokens

@@ -4,13 +4,14 @@ Nodes carry their `layer`, their `role` and, for attention, its specification; p
 never by a name or a pattern. Roles of a decoder layer, in order of computation:
 
     attention.norm  attention.q  attention.k  attention.v  (attention.q.bias ...)  attention.q.norm  attention.k.norm
-    attention.q.rotary  attention.k.rotary  attention  attention.o  (attention.o.bias)  attention.post_norm
-    attention.residual
+    attention.q.rotary  attention.k.rotary  (attention.k.cache  attention.v.cache)  attention  attention.o
+    (attention.o.bias)  attention.post_norm  attention.residual
     mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product  mlp.down  mlp.post_norm  mlp.residual
 
 and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
-each of them the role. Where a weight has its input features in another order, a Gather before the product brings them
-into it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
+each of them the role; so does the rounding of keys, and of values, to what a cache in int8 holds (QuantizeLinear,
+DequantizeLinear). Where a weight has its input features in another order, a Gather before the product brings them into
+it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
 enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
 """
 

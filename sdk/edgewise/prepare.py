@@ -96,6 +96,7 @@ def prepare(
     keep(model)
     if measured and not measured.used and not dry:
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
+    facts = get_facts(model)  # as the recipe left them
     prompts = prefill_graph(model, floats, build) if prefill else None
     model = apply(model, lowering, build, error=LoweringError)
     prompts = apply(prompts, lowering, build, error=LoweringError) if prompts else None

@@ -45,7 +45,7 @@ def readme(
         f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it{_others(facts)}.",
         "",
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
-        f"  with {_megabytes(data['cache_bytes'])} of keys and values.",
+        f"  with {_megabytes(data['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
         f"- {facts.layers} layers, hidden size {facts.hidden_size:,}, vocabulary {facts.vocab_size:,}.",
         "",
         "## Size",
@@ -71,7 +71,12 @@ def readme(
 
 
 def _others(facts: Facts) -> str:
-    return ", and onnxruntime-genai and transformers.js load it as it is" if is_uniform(facts) else ""
+    """Who else loads it: transformers.js allocates a cache of floats."""
+    if not is_uniform(facts):
+        return ""
+    if facts.attention[0].cache == "int8":
+        return ", and onnxruntime-genai loads it as it is"
+    return ", and onnxruntime-genai and transformers.js load it as it is"
 
 
 def _row(name: str, parameters: int, before: int, after: int) -> str:

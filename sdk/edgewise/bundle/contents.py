@@ -47,7 +47,8 @@ def finish(
 
     `measured` goes to the card: "speed", "quality", as far as they are known.
     """
-    facts, cache, files = prepared.facts, Cache(), dict(files)
+    facts, files = prepared.facts, dict(files)
+    cache = Cache(dtype=facts.attention[0].cache)
     recipe = tuple(map(record, prepared.recipe))
     about = card(plan) | dict(measured)
     versions = _versions(prepared)

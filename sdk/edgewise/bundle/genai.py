@@ -54,8 +54,8 @@ def genai_config(
 
 
 def is_uniform(facts: Facts) -> bool:
-    """Whether one number of heads and one head size describe every layer, as genai_config.json must."""
-    return len({(a.heads, a.kv_heads, a.head_dim) for a in facts.attention}) == 1
+    """Whether one number of heads, one head size and one kind of cache are every layer's, as in genai_config.json."""
+    return len({(a.heads, a.kv_heads, a.head_dim, a.cache) for a in facts.attention}) == 1
 
 
 def check(folder: Path, manifest: Manifest) -> None:

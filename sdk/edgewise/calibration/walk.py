@@ -73,6 +73,15 @@ class Walk:
         for _ in self._run(layer, observer):
             pass
 
+    def values(self, layer: int, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """What the layer computes under these names, and no more, batch by batch: `[sequences, length, width]`."""
+        loaded = self._load([self._value(name) for name in names], layer)
+        for start, stop in self._batches():
+            found = loaded({**self._inputs(start, stop), f"hidden.{layer}": self.hidden.read(start, stop)})
+            for name, array in found.items():
+                self._check_finite(array, f"'{name}'")
+            yield found
+
     def advance(self, layer: int, observer: Observer | None = None) -> None:
         """Replace the hidden states by what the layer makes of them; with an `observer`, observe on the way."""
         if layer == self.head:

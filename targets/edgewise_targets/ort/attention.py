@@ -13,10 +13,13 @@ import onnx_ir as ir
 from edgewise.errors import GraphError, LoweringError
 from edgewise.facts import Attention, Facts
 from edgewise.graph import Roles, get_facts
+from edgewise.passes import context_of
+from edgewise.target import Target
 from edgewise.tensors import constant
 from edgewise_targets.ort.step import Attributes, Step, become, initializer, insert_before
 
-TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm"})
+TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache"})
+CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,11 @@ class FuseAttention(Step):
         for index, node in nodes:
             spec = facts.attention[index]
             refuse_untranslatable(spec, layer=index)
+            scales = _int8_cache(model, node, roles, layer=index) if spec.cache == "int8" else []
             query, key, cos, sin = _rotary(node, spec, roles, layer=index)
             value, past = node.inputs[2], node.inputs[4:6]
             attributes = _attributes(spec, facts)
-            become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin], attributes)
+            become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin, *scales], attributes)
         return True
 
 
@@ -58,7 +62,11 @@ def refuse_untranslatable(spec: Attention, *, layer: int) -> None:
 
 
 def _attributes(spec: Attention, facts: Facts) -> Attributes:
-    attributes: dict[str, int | float] = {"num_heads": spec.heads, "kv_num_heads": spec.kv_heads, "scale": spec.scale}
+    attributes: dict[str, int | float | str] = {
+        "num_heads": spec.heads,
+        "kv_num_heads": spec.kv_heads,
+        "scale": spec.scale,
+    }
     if spec.softcap:
         attributes["softcap"] = spec.softcap
     if spec.window is not None:
@@ -66,6 +74,8 @@ def _attributes(spec: Attention, facts: Facts) -> Attributes:
     if spec.rotary is not None:
         interleaved = facts.rotary[spec.rotary].interleaved
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}
+    if spec.cache == "int8":
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
     return attributes
 
 
@@ -78,6 +88,31 @@ def _rotary(node: ir.Node, spec: Attention, roles: Roles, *, layer: int) -> list
     if query is None or key is None:
         return [node.inputs[0], node.inputs[1], None, None]
     return [query.inputs[0], key.inputs[0], query.inputs[1], query.inputs[2]]
+
+
+def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> list[ir.Value | None]:
+    """What follows the rotary tables among the inputs: the scales. Keys and values come unrounded, and stay int8."""
+    _refuse_other_providers(context_of(model).target)
+    scales = []
+    for index, part in ((1, "k"), (2, "v")):
+        quantize, dequantize = roles.all(f"attention.{part}.cache", layer) or (None, None)
+        if quantize is None or dequantize is None or node.inputs[index] is not dequantize.outputs[0]:
+            raise GraphError(f"layer {layer}: the facts say cache = 'int8', and the graph does not round '{part}'")
+        node.replace_input_with(index, quantize.inputs[0])
+        scales.append(dequantize.inputs[1])
+    for value in (*node.inputs[4:6], *node.outputs[1:3]):
+        if value is not None:
+            value.dtype = ir.DataType.INT8
+    return [None, None, None, *scales]
+
+
+def _refuse_other_providers(target: Target | None) -> None:
+    """Scales for each channel are for processors: elsewhere the kernel is another, or there is none."""
+    if target and target.providers[0].name != CPU:
+        raise LoweringError(
+            f"target '{target.name}' runs on {target.providers[0].name}; the dialect 'ort' keeps keys and values in "
+            f"int8 on {CPU} only: leave 'quantize-cache' out"
+        )
 
 
 def _lengths(graph: ir.Graph) -> tuple[ir.Value, ir.Value]:

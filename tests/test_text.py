@@ -294,9 +294,12 @@ def test_a_template_is_found_where_checkpoints_have_it(tmp_path: Path) -> None:
     assert tokenizer.decode(template.encode(user("x"))) == "l"
 
 
-@pytest.mark.parametrize("content", ["[]", "{", json.dumps({"chat_template": [{"name": "a", "template": "b"}]})])
+TEMPLATES: list[Any] = [[{"name": "a", "template": "b"}], [{"name": "default"}], [{}], {"a": "b"}, 5]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", *(json.dumps({"chat_template": found}) for found in TEMPLATES)])
 def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(content)
-    with pytest.raises(BundleError, match="the chat template cannot be read") as caught:
+    with pytest.raises(BundleError, match=r"tokenizer_config\.json: the chat template cannot be read: ") as caught:
         ChatTemplate.load(tmp_path, TOKENIZERS["byte_level"])
     assert "\n" not in str(caught.value)

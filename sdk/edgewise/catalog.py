@@ -87,7 +87,8 @@ class Catalog(Generic[T]):
 
 def one_line(error: BaseException) -> str:
     """The kind and the text of an error, whatever it holds, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    text = " ".join(str(error).split())
+    return text if text and type(error) is Exception else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def load_class(entry: Entry, *, needs: tuple[str, ...]) -> Any:

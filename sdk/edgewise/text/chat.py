@@ -39,12 +39,13 @@ class ChatTemplate:
     @classmethod
     def load(cls, folder: Path, tokenizer: Tokenizer) -> "ChatTemplate | None":
         """The template of a bundle; None where there is none. Raises BundleError for one that cannot be read."""
+        where, path = folder / CONFIG, folder / TEMPLATE
         try:
-            config = _read_config(folder / CONFIG)
-            path = folder / TEMPLATE
-            source = path.read_text("utf-8") if path.is_file() else _source(config)
+            config = _read_config(where)
+            where = path if path.is_file() else where
+            source = path.read_text("utf-8") if where == path else _source(config)
         except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"{folder}: the chat template cannot be read: {error}") from error
+            raise BundleError(f"{where}: the chat template cannot be read: {error}") from error
         return None if source is None else cls(source, tokenizer, names=_names(config))
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -89,7 +90,7 @@ def _check(messages: Sequence[Message]) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     config = json.loads(path.read_bytes()) if path.is_file() else {}
     if not isinstance(config, dict):
-        raise ValueError(f"{path.name}: expected a table")
+        raise ValueError("expected a table")
     return config
 
 
@@ -98,9 +99,10 @@ def _source(config: Mapping[str, Any]) -> str | None:
     found = config.get("chat_template")
     if found is None or isinstance(found, str):
         return found
-    named = {entry["name"]: entry["template"] for entry in found if isinstance(entry, Mapping)}
-    if "default" not in named:
-        raise ValueError(f"none is named 'default'; known: {known(named)}")
+    entries = [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
+    named = {entry.get("name"): entry.get("template") for entry in entries}
+    if not isinstance(named.get("default"), str):
+        raise ValueError(f"none is named 'default'; known: {known(map(str, named))}")
     return str(named["default"])
 
 

@@ -1,6 +1,7 @@
 """tests: the pass quantize on a calibration text: GPTQ over the layers of a model, and grids that know their inputs."""
 
 import logging
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 import tiny
 from canonical import calibrated, graph, logits, tokens
 from cases import CASES
-from edgewise.errors import OptionError, RecipeError
-from edgewise.graph import linears
+from edgewise.errors import GraphError, OptionError, RecipeError
+from edgewise.graph import Linear, Roles, linears
 from edgewise.passes import BuildContext, context_of
-from edgewise.quantized import BlockQuantized
-from edgewise_plugins.quantize import Quantize
+from edgewise.quantized import BlockQuantized, Format
+from edgewise.tensors import Streamed, constant, transpose
+from edgewise_plugins.quantize import Quantize, sequential
+from edgewise_plugins.quantize.factor import factorize
+from edgewise_plugins.quantize.gptq import Moments
 from edgewise_plugins.quantize.rules import Rule
+from edgewise_plugins.quantize.spill import Spill
 
 ENOUGH = tokens(12, 64)  # 4 tokens for each of 96 inputs, twice
 
@@ -121,3 +126,28 @@ def test_rules_choose_the_method_of_each_matrix(tmp_path: Path) -> None:
 def test_damping_is_more_than_nothing(damping: float) -> None:
     with pytest.raises(OptionError, match=r"damping: .* is not more than 0"):
         Quantize(damping=damping)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_no_numbers_are_refused_with_their_layer(value: float, tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    gain = Roles.of(model).one("mlp.norm", 1).inputs[1]
+    assert gain is not None
+    gain.const_value = constant(np.full(64, value, np.float32), name=gain.name)
+    with pytest.raises(GraphError, match=r"layer 1: the input of '.+mlp.+' holds NaN or infinity on this text"):
+        Quantize(method="gptq")(model)
+
+
+def test_memory_follows_the_rows_at_hand_and_not_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequential, "ELEMENTS", 1 << 16)
+    row = np.random.default_rng(0).normal(size=(1, 128)).astype(np.float32)
+    tall = Streamed((1 << 15, 128), ir.DataType.FLOAT, lambda a, b: np.repeat(row, b - a, axis=0), name="w")
+    value = ir.Value(name="w", const_value=transpose(tall))
+    linear = Linear(ir.node("MatMul", [ir.Value(name="x"), value]), "lm_head", None, value)
+    gram = np.eye(128, dtype=np.float32)
+    tracemalloc.start()
+    sequential.quantize_matrix(linear, Moments(gram, factorize(gram, 0.01)), Format(4, 128, False), Spill(tmp_path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20  # the matrix has 16 MiB
+    assert isinstance(linear.matrix, BlockQuantized)

@@ -35,13 +35,13 @@ def quantize_by_layers(model: ir.Model, forms: Mapping[str, Format], *, damping:
     spill, kept = Spill(cache_folder()), {}
     if tied := _tied_head(model, forms):
         moments = _head_moments(model, calibration, damping=damping * TIED_DAMPING)
-        kept[tied.name] = _replace(tied, moments, forms[tied.name], spill)
+        kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
         forms = {name: form for name, form in forms.items() if name != tied.name}
     with calibration.walk(model) as walk:
         for layer in (*walk.layers, walk.head):
             for group, moments in _observed(walk, layer, forms, damping=damping):
                 for linear in group:
-                    kept[linear.name] = _replace(linear, moments, forms[linear.name], spill)
+                    kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
                 walk.advance(layer)
     if rows := sum(kept.values()):
@@ -112,7 +112,7 @@ def _head_moments(model: ir.Model, calibration: Calibration, *, damping: float) 
     return moments
 
 
-def _replace(linear: Linear, moments: Moments, form: Format, spill: Spill) -> int:
+def quantize_matrix(linear: Linear, moments: Moments, form: Format, spill: Spill) -> int:
     """Quantize one matrix; how many of its rows keep round to nearest."""
     matrix = linear.matrix
     rows, columns = matrix.dims

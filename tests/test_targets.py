@@ -12,14 +12,16 @@ from edgewise.target import Number, Target
 
 TARGETS = registry().targets.names()
 
-BOARD = """
+PROVIDER = """[[providers]]
+name = "CPUExecutionProvider"
+options = { arena = "off" }"""
+
+BOARD = f"""
 name = "board"
 description = "a board with one gigabyte"
 context = 1024
 
-[[providers]]
-name = "CPUExecutionProvider"
-options = { arena = "off" }
+{PROVIDER}
 
 [hardware.memory_bytes]
 value = 1e9
@@ -66,6 +68,8 @@ def test_a_profile_says_everything_that_a_target_is() -> None:
     [
         ('name = "board"', "", "board.toml: name must be given"),
         ("context = 1024", 'context = "long"', "board.toml: context: expected a whole number, got 'long'"),
+        ("context = 1024", "context = 0", "board.toml: context: 0 is not 1 or more"),
+        (PROVIDER, "providers = []", "board.toml: providers: none is given"),
         ("context = 1024", "contxt = 1024", "board.toml: no option is named 'contxt'; did you mean 'context'"),
         ('kind = "published"', 'kind = "guessed"', "hardware: memory_bytes: kind: 'guessed' is not one of measured"),
         ('source = "its data sheet"', "", "board.toml: hardware: memory_bytes: source must be given"),

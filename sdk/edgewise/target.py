@@ -49,6 +49,12 @@ class Target:
     hardware: Hardware = Hardware()
     session: Mapping[str, str] = field(default_factory=dict)  # session configuration entries of ONNX Runtime
 
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise OptionError(f"context: {self.context} is not 1 or more")
+        if not self.providers:
+            raise OptionError("providers: none is given; one is CPUExecutionProvider")
+
     @classmethod
     def read(cls, text: str, *, where: str) -> "Target":
         """A profile from TOML. Raises TargetError, which begins with `where` and names the key."""

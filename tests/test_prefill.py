@@ -10,16 +10,21 @@ from numpy.typing import NDArray
 from edgewise.bundle.read import Bundle, verify
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import BundleError, GateError
+from edgewise.graph import linears
 from edgewise.integer import Int8Rows
+from edgewise.passes import BuildContext
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
-from edgewise.prepare import prepare
+from edgewise.prefill import prefill_graph
+from edgewise.prepare import export_graph, open_checkpoint, prepare
 from edgewise.quality.evaluate import evaluate
 from edgewise.quality.gate import Gate
+from edgewise.quantized import BlockQuantized, Format
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.runtime.model import Model
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.session import Session
+from edgewise_plugins.quantize import Quantize
 
 TOKENS = np.random.default_rng(1).integers(4, 4096, 200).tolist()
 
@@ -144,6 +149,22 @@ def test_prompts_begin_with_the_weights_before_they_were_quantized(pycoder: Path
     found = bundle.manifest.card["quality"]
     assert found["mean_kld"] > 0.5
     assert found["prefill"]["mean_kld"] < 0.002
+
+
+def test_a_checkpoint_that_came_quantized_is_rounded_once_more(pycoder: Path) -> None:
+    model = Quantize()(export_graph(open_checkpoint(pycoder))).model
+    matrices = {linear.name: linear.matrix for linear in linears(prefill_graph(model, {}, BuildContext()))}
+    for linear in linears(model):
+        before, after = linear.matrix, matrices[linear.name]
+        assert isinstance(before, BlockQuantized)
+        assert isinstance(after, BlockQuantized)
+        assert before.form == Format(4, 128, symmetric=False)
+        if linear.layer is None:
+            assert after is before
+        else:
+            assert isinstance(after.form, Int8Rows)
+            rows = before.read(0, 8)
+            assert np.abs(after.read(0, 8) - rows).max() <= np.abs(rows).max() / 127  # a step, at the end of the codes
 
 
 def test_the_gate_holds_for_both_graphs(pycoder: Path, tmp_path: Path) -> None:

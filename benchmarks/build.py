@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,23 @@ class Cost:
     peak_bytes: int
 
 
-def run(command: Sequence[object]) -> Cost:
-    """Run a command to its end. Raises CalledProcessError."""
+def run(command: Sequence[object], **environment: str) -> Cost:
+    """Run a command to its end. Raises CalledProcessError, with what it said."""
     words = [str(word) for word in command]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(words, stdout=quiet, stderr=quiet, env=peer.offline())
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, words)
+    with tempfile.TemporaryFile("w+") as said:
+        env = peer.offline() | environment
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=said, env=env)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, words, stderr=said.read())
     return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def build(checkpoint: Path, output: Path, *flags: str) -> Cost:
     shutil.rmtree(output, ignore_errors=True)
-    command = [peer.here(), "-m", "edgewise.cli.main", "build", checkpoint, "--target", "cpu-x64", "-o", output]
+    command = [peer.here().with_name("edgewise"), "build", checkpoint, "--target", "cpu-x64", "-o", output]
     return run([*command, *flags])
 
 

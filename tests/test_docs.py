@@ -18,7 +18,7 @@ from edgewise.registry import Registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
-RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("start", "calibration", "prefill", "quality"))]
+RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("start", "calibration", "cache", "prefill", "quality"))]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
 
 

@@ -157,6 +157,7 @@ BAD = {
         f"{BUILD} --recipe recipe.toml", "bits: 5 is not one of", recipe('[[step]]\npass = "quantize"\nbits = 5\n')
     ),
     "a context beyond the model's": Bad(f"{BUILD} --context 4096", "1024"),
+    "a key to ignore that is not there": Bad(f"{BUILD} --ignore-config rope_thta", "has no key 'rope_thta'"),
     "an unknown exporter": Bad("export checkpoint -o graph --exporter decodr", "did you mean 'decoder'?"),
     "a bundle that is missing": Bad("inspect absent.edge", "there is no bundle at absent.edge"),
     "a folder that is no bundle": Bad("verify checkpoint", "is not a bundle"),

@@ -112,6 +112,7 @@ class Linear:
 
     @property
     def matrix(self) -> Streamed:
+        """The weight, `[out_features, in_features]`, in the dtype that it has in the graph; nothing is read."""
         tensor = streamed(self.value.const_value)
         return tensor if self.stored_by_rows else transpose(tensor)
 

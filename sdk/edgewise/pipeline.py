@@ -58,6 +58,9 @@ def build(
     config.json that change nothing; `calibration` is the text that passes measure the model on; on `quality` the
     result is held against the checkpoint, for its card and for the recipe's gate; `prefill="int8"` adds a second
     graph, faster for long prompts, which takes the memory that the plan states.
+
+    Raises an EdgewiseError (`edgewise.errors`: CheckpointError, RecipeError, TargetError, BundleError ...), which says
+    what to do; the output is then what it was.
     """
     if load_check or measure or quality:
         require("onnxruntime")
@@ -111,7 +114,10 @@ def export(
     progress: Progress | None = None,
     ignore_config: Collection[str] = (),
 ) -> Path:
-    """Write the canonical graph of a checkpoint: standard ONNX in float32, `model.onnx` in the folder `output`."""
+    """Write the canonical graph of a checkpoint: standard ONNX in float32, `model.onnx` in the folder `output`.
+
+    Gives the path of the graph. Raises CheckpointError, OptionError (an unknown exporter) and BundleError (the output).
+    """
     output = Path(output)
     with staged(output, force=force) as stage:
         model = export_graph(open_checkpoint(checkpoint, ignore_config=ignore_config), exporter=exporter)

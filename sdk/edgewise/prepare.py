@@ -105,8 +105,10 @@ def prepare(
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:
-    """The checkpoint, its configuration without the keys that the user wants ignored."""
+    """The checkpoint, its configuration without the keys that the user wants ignored. OptionError for one it lacks."""
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
+    if absent := set(ignore_config) - set(checkpoint.config):
+        raise OptionError(f"config.json has no key '{min(absent)}' that could be left out; is it spelt like that?")
     config = {key: value for key, value in checkpoint.config.items() if key not in ignore_config}
     return dataclasses.replace(checkpoint, config=config)
 

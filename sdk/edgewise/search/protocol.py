@@ -54,14 +54,20 @@ class Processor(Protocol):
     """Rewrites the scores of the next token: penalties, bans, grammars.
 
     Its state is a value: `advance` returns a new one and leaves the old one as it was, so that a fork or a rewind
-    costs nothing. `apply` may write into `logits` and returns them.
+    costs nothing.
     """
 
-    def start(self, prompt: tuple[int, ...]) -> Any: ...
+    def start(self, prompt: tuple[int, ...]) -> Any:
+        """The state after the prompt."""
+        ...
 
-    def advance(self, state: Any, tokens: tuple[int, ...]) -> Any: ...
+    def advance(self, state: Any, tokens: tuple[int, ...]) -> Any:
+        """The state after these new tokens."""
+        ...
 
-    def apply(self, state: Any, logits: FloatArray) -> FloatArray: ...
+    def apply(self, state: Any, logits: FloatArray) -> FloatArray:
+        """The scores, float32 `[vocabulary]`, as they shall be; -inf bans a token. May write into `logits`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class Hidden:
         rows = np.empty((stop - start, *self.shape[1:]), np.float32)
         with self.path.open("rb") as file:
             file.seek(start * rows[0].nbytes)
-            assert file.readinto(rows.reshape(-1).view(np.uint8).data) == rows.nbytes
+            count = file.readinto(rows.reshape(-1).view(np.uint8).data)
+        assert count == rows.nbytes
         return rows
 
     def write(self, batches: Iterable[np.ndarray]) -> None:

@@ -78,6 +78,15 @@ def test_a_model_that_does_not_turn_is_refused_by_name(case: str, tmp_path: Path
     assert all(value.const_value is before[name] for name, value in model.graph.initializers.items())
 
 
+def test_a_layer_of_another_kind_is_refused_before_anything_turns(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    Roles.of(model).one("mlp.down", 2).metadata_props["edgewise.role"] = "expert.down"
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    with pytest.raises(GraphError, match=r"layer 2 has no matrix product with role 'mlp.down': it cannot be rotated"):
+        Rotate()(model)
+    assert all(value.const_value is before[name] for name, value in model.graph.initializers.items())
+
+
 def test_outliers_are_spread_by_a_rotation(tmp_path: Path) -> None:
     model = made("llama", tmp_path)
     outlying(model)

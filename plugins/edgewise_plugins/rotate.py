@@ -76,6 +76,11 @@ def refuse_what_does_not_turn(model: ir.Model) -> None:
     for linear in by_node.values():
         if isinstance(linear.matrix, BlockQuantized):
             raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): rotate before quantizing")
+    roles = Roles.of(model)
+    for layer in roles.layers():
+        for name in ("attention.v", *WRITERS):
+            if roles.maybe(name, layer) not in by_node:
+                raise GraphError(f"layer {layer} has no matrix product with role '{name}': it cannot be rotated")
     for node in model.graph:
         name = role(node) or ""
         if name.endswith(".cache"):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgewise.bundle.read import Bundle, verify
 from edgewise.calibration.texts import CalibrationText
-from edgewise.errors import BundleError, GateError
+from edgewise.errors import BundleError, GateError, OptionError
 from edgewise.graph import linears
 from edgewise.integer import Int8Rows
 from edgewise.passes import BuildContext
@@ -165,6 +165,12 @@ def test_a_checkpoint_that_came_quantized_is_rounded_once_more(pycoder: Path) ->
             assert isinstance(after.form, Int8Rows)
             rows = before.read(0, 8)
             assert np.abs(after.read(0, 8) - rows).max() <= np.abs(rows).max() / 127  # a step, at the end of the codes
+
+
+@pytest.mark.parametrize("steps", [(), (RecipeStep("w8a8"),)])
+def test_a_second_graph_that_would_be_the_first_is_refused(steps: tuple[RecipeStep, ...], pycoder: Path) -> None:
+    with pytest.raises(OptionError, match="the same graph once more"):
+        plan_build(pycoder, recipe=Recipe(steps), prefill="int8")
 
 
 def test_the_gate_holds_for_both_graphs(pycoder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 
 import parity
 from cases import CASES
+from edgewise.errors import LoweringError
 from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark
 from edgewise.integer import Int8Rows
 from edgewise.pipeline import build
+from edgewise.plan import plan_build
 from edgewise.quantized import BlockQuantized
 from edgewise.recipe import Recipe, RecipeStep
+from edgewise.registry import registry
 from edgewise.runtime import exact
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
+from edgewise.target import Provider
 from edgewise.tensors import constant, transpose
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
@@ -157,6 +162,14 @@ def test_what_was_quantized_before_stays_as_it_is(home: Path) -> None:
     assert forms["mlp.down", 1] == "int8, block 32, asymmetric"
     assert forms["mlp.down", 0] == "int8, a scale for each row, uint8 activations"
     assert forms["embedding", None] == forms["lm_head", None] == "int8, block 128, symmetric"
+
+
+def test_a_target_that_has_no_integer_products_refuses_them(pycoder: Path) -> None:
+    target = replace(registry().get_target("cpu-x64"), name="gpu", providers=(Provider("CUDAExecutionProvider"),))
+    with pytest.raises(LoweringError, match="leave 'w8a8' and 'prefill' out"):
+        plan_build(pycoder, target=target, recipe=Recipe((RecipeStep("w8a8"),)))
+    with pytest.raises(LoweringError, match="leave 'w8a8' and 'prefill' out"):
+        plan_build(pycoder, target=target, prefill="int8")
 
 
 def test_lowering_twice_changes_nothing(home: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from edgewise.errors import RecipeError
+from edgewise.errors import OptionError, RecipeError
 from edgewise.graph import linears
+from edgewise.integer import Int8Rows
 from edgewise.passes import BuildContext
 from edgewise.quantized import BlockQuantized
 from edgewise.recipe import RecipeStep
@@ -33,17 +34,23 @@ def remember(model: ir.Model, floats: dict[str, Streamed]) -> None:
 def prefill_graph(model: ir.Model, floats: Mapping[str, Streamed], context: BuildContext) -> ir.Model:
     """The canonical graph for prompts, of a model whose recipe has been applied, which stays as it was.
 
-    Matrices of the layers that the recipe left in floats are left in floats here too.
+    Matrices of the layers that the recipe left in floats are left in floats here too. Raises OptionError where it would
+    be the same graph once more.
     """
     prompts = model.clone()
-    kept = []
+    kept, changed = [], 0
     for linear in linears(prompts):
         matrix = linear.matrix
         if linear.layer is None:
             continue
-        if isinstance(matrix, BlockQuantized):
-            linear.replace(floats.get(linear.name) or map_rows(matrix, lambda rows: rows))
-        else:
+        if not isinstance(matrix, BlockQuantized):
             kept.append(linear.name)
+        elif not isinstance(matrix.form, Int8Rows):
+            linear.replace(floats.get(linear.name) or map_rows(matrix, lambda rows: rows))
+            changed += 1
+    if not changed:
+        raise OptionError(
+            "prefill 'int8' would be the same graph once more: the recipe leaves the layers in floats or in w8a8"
+        )
     steps = resolve([RecipeStep("w8a8", {"embedding": False, "keep": kept})], where="prefill")
     return apply(prompts, steps, context, error=RecipeError)

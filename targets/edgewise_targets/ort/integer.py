@@ -12,12 +12,16 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.errors import LoweringError
 from edgewise.graph import Linear, linears
 from edgewise.integer import Int8Rows
+from edgewise.passes import context_of
 from edgewise.quantized import BlockQuantized
+from edgewise.target import Target
 from edgewise.tensors import Streamed, constant, map_rows, reshape, transpose
 from edgewise_targets.ort.step import CONTRIB, Step, become, initializer, insert_before
 
+CPU = "CPUExecutionProvider"
 STEPS = np.float32(127)
 TINY = np.float32(1e-30)  # the scale of a token that is all zeros
 
@@ -35,10 +39,20 @@ class IntegerProducts(Step):
             if isinstance(matrix, BlockQuantized) and isinstance(matrix.form, Int8Rows):
                 x = linear.node.inputs[0]
                 assert x is not None
+                _refuse_other_providers(context_of(model).target)
                 if x not in quantized:
                     quantized[x] = _quantize(model.graph, linear.node, x)
                 _multiply(model.graph, linear, matrix, *quantized[x])
         return bool(quantized)
+
+
+def _refuse_other_providers(target: Target | None) -> None:
+    """Elsewhere ONNX Runtime has no such kernel, and would do these products on the processor."""
+    if target and target.providers[0].name != CPU:
+        raise LoweringError(
+            f"target '{target.name}' runs on {target.providers[0].name}; the dialect 'ort' multiplies int8 activations "
+            f"on {CPU} only: leave 'w8a8' and 'prefill' out"
+        )
 
 
 def _quantize(graph: ir.Graph, before: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Value]:

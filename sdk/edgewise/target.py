@@ -22,10 +22,9 @@ class Number:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the planner reads. Bytes, bytes per second, operations per second."""
+    """What the plan holds a bundle against."""
 
     memory_bytes: Number | None = None  # None: what the machine at hand has
-    bandwidth_bytes_per_s: Number | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -113,6 +114,22 @@ def test_a_cache_in_place_is_exactly_the_cache_that_grows(lowering: Lowering) ->
             past[name] = results[name.replace("past_key_values", "present")]
             buffer = session.cache[name.removeprefix("past_key_values.")].numpy()
             np.testing.assert_array_equal(buffer[:, :, :seen], past[name])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_an_mlp_beside_the_attention_is_cut_as_well(
+    keep: int, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    for path in (tmp_path / "canonical.onnx", tmp_path / "lowered.onnx"):
+        model = parity.export("llama", tmp_path_factory.getbasetemp())
+        roles, facts = Roles.of(model), get_facts(model)
+        for index in range(facts.layers):  # the MLP reads what the attention reads, as in phi-2 or gpt-neox
+            roles.one("mlp.norm", index).replace_input_with(0, roles.one("attention.norm", index).inputs[0])
+        write_model(model if path.stem == "canonical" else LowerOrt()(model).model, path)
+    tokens = [list(range(5, 17))]
+    expected = parity.Canonical(parity.load(tmp_path / "canonical.onnx"), facts, 64)(tokens)[0]
+    found = Lowered(parity.load(tmp_path / "lowered.onnx"), facts, 64, keep=keep)(tokens)[0]
+    np.testing.assert_allclose(found, expected[-keep:], rtol=0, atol=parity.TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["gemma3", "llama tied", "olmo2", "qwen2"])

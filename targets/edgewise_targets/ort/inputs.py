@@ -33,15 +33,18 @@ class KeepLogits(Step):
         tail = _downstream(graph, [attended])
         positional = _downstream(graph, [i for i in graph.inputs if i.name in ("input_ids", "position_ids")])
         uncut = {attended} | (positional - tail)
-        bounds = _bounds(graph)
-        cuts: dict[ir.Value, ir.Value] = {}
-        for node in [node for node in graph if node.outputs[0] in tail - {attended}]:
-            for index, value in enumerate(node.inputs):
-                if value is not None and value in uncut:
-                    if value not in cuts:
-                        cuts[value] = insert_before(node, "Slice", [value, *bounds], [f"{value.name}.kept"])[0]
-                    node.replace_input_with(index, cuts[value])
-        graph.outputs[0].shape = ir.Shape(("batch_size", "kept", get_facts(model).vocab_size))
+        readers = [node for node in graph if node.outputs[0] in tail - {attended}]
+        entries = [
+            (node, place, value) for node in readers for place, value in enumerate(node.inputs) if value in uncut
+        ]
+        bounds, cuts = _bounds(graph), dict[ir.Value, ir.Value]()
+        for node, place, value in entries:
+            assert value is not None
+            if value not in cuts:
+                (cuts[value],) = insert_before(node, "Slice", [value, *bounds], [f"{value.name}.kept"])
+            node.replace_input_with(place, cuts[value])
+        (logits,) = (value for value in graph.outputs if value.name == "logits")
+        logits.shape = ir.Shape(("batch_size", "kept", get_facts(model).vocab_size))
         return True
 
 

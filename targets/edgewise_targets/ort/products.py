@@ -1,11 +1,12 @@
 """targets, ort: products with quantized weights as MatMulNBits, the bias inside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from edgewise.graph import Roles, linears
+from edgewise.graph import Linear, Roles, linears, mark
 from edgewise.quantized import BlockQuantized
 from edgewise_targets.ort.codes import product_constants
 from edgewise_targets.ort.step import Step, become
@@ -28,20 +29,35 @@ class QuantizedProducts(Step):
         for linear in list(linears(model)):
             matrix = linear.matrix
             if linear.node.op_type == "MatMul" and isinstance(matrix, BlockQuantized):
-                add = roles.maybe(f"{linear.role}.bias", linear.layer)
                 constants = product_constants(model.graph, matrix, linear.name)
-                self._quantize(linear.node, matrix, constants, add)
+                add = roles.maybe(f"{linear.role}.bias", linear.layer)
+                _multiply(linear, matrix, constants, add, accuracy_level=self.accuracy_level)
                 modified = True
         return modified
 
-    def _quantize(
-        self, node: ir.Node, matrix: BlockQuantized, constants: list[ir.Value | None], add: ir.Node | None
-    ) -> None:
-        product, rows, columns = node.outputs[0], *matrix.dims
-        inputs = [node.inputs[0], *constants]
-        if add is not None:
-            bias = next(value for value in add.inputs if value is not product)
-            inputs += [None, bias]
-            add.outputs[0].replace_all_uses_with(product)
-        form = {"bits": matrix.form.bits, "block_size": matrix.form.block_size}
-        become(node, "MatMulNBits", inputs, {"K": columns, "N": rows, "accuracy_level": self.accuracy_level, **form})
+
+def _multiply(
+    linear: Linear,
+    matrix: BlockQuantized,
+    constants: Sequence[ir.Value | None],
+    add: ir.Node | None,
+    *,
+    accuracy_level: int,
+) -> None:
+    """Make one operator of a product and its bias, in the place of the last of them."""
+    node, (rows, columns) = linear.node, matrix.dims
+    product = node.outputs[0]
+    inputs = [node.inputs[0], *constants]
+    last = node
+    if add is not None and product in add.inputs:
+        inputs += [None, *(value for value in add.inputs if value is not product)]
+        last = mark(add, linear.role, linear.layer)
+        last.name = node.name
+    attributes = {
+        "K": columns,
+        "N": rows,
+        "bits": matrix.form.bits,
+        "block_size": matrix.form.block_size,
+        "accuracy_level": accuracy_level,
+    }
+    become(last, "MatMulNBits", inputs, attributes)

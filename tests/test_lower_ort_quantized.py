@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import parity
 from cases import CASES
-from edgewise.graph import Roles, get_facts, role
+from edgewise.graph import Roles, get_facts, mark, role
 from edgewise.quantized import BlockQuantized
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
@@ -131,3 +131,21 @@ def test_queries_keys_and_values_are_one_product_where_their_formats_agree(home:
 def test_biases_are_added_inside_the_products(home: Path) -> None:
     model = LowerOrt()(quantized("llama biased", "int4, block 32", home)).model
     assert [node.name for node in model.graph if node.op_type == "Add"] == []
+
+
+def test_an_lm_head_may_have_a_bias(home: Path, tmp_path: Path) -> None:
+    def biased() -> ir.Model:
+        model = parity.export("llama", home)
+        head, vocabulary = Roles.of(model).one("lm_head"), get_facts(model).vocab_size
+        bias = ir.Value(name="lm_head.bias", const_value=ir.tensor(np.linspace(-9, 9, vocabulary, dtype=np.float32)))
+        model.graph.register_initializer(bias)
+        add = ir.node("Add", [head.outputs[0], bias], name="lm_head.biased")
+        add.outputs[0].name, head.outputs[0].name = "logits", "lm_head"
+        add.outputs[0].type, add.outputs[0].shape = head.outputs[0].type, head.outputs[0].shape
+        head.append(mark(add, "lm_head.bias"))
+        model.graph.outputs[0] = add.outputs[0]
+        return FORMATS["int4, block 32"](model).model
+
+    expected = logits(biased(), "llama", home, tmp_path)
+    found = logits(LowerOrt(accuracy_level=0)(biased()).model, "llama", home, tmp_path)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=parity.TOLERANCE * np.abs(expected).max())

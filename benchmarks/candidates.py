@@ -1,8 +1,9 @@
 """What the benchmark of quantization compares: a model that somebody's quantizer made, its scores and its cost."""
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,13 @@ class Failed:
     def of(cls, name: str, form: str, error: subprocess.CalledProcessError) -> "Failed":
         lines = str(error.stderr).strip().splitlines() or ["no message"]
         return cls(name, form, lines[-1])
+
+
+def once(output: Path, make: Callable[[], Cost]) -> Cost:
+    """What making `output` cost: now, or when an earlier run of the benchmark made it."""
+    note = output.with_suffix(".cost.json")
+    if output.exists() and note.exists():
+        return Cost(**json.loads(note.read_text()))
+    cost = make()
+    note.write_text(json.dumps(asdict(cost)))
+    return cost

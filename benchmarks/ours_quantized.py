@@ -1,12 +1,13 @@
 """Bundles of edgewise by quantization recipe, each built and calibrated by a process of its own."""
 
+import re
 import subprocess
 import tempfile
 from pathlib import Path
 
 import peer
 from build import Cost, run
-from candidates import Candidate, Failed
+from candidates import Candidate, Failed, once
 
 from edgewise.bundle.read import Bundle
 from edgewise.quality.scorers import lowered
@@ -15,6 +16,7 @@ CALIBRATION_TOKENS = 32_768
 
 QUANTIZE = '[[step]]\npass = "quantize"\nmethod = "{}"\nbits = {}\nblock_size = {}\n'
 AWQ = '[[step]]\npass = "awq"\nbits = 4\nblock_size = 128\n'
+HEAD = 'rules = [{ role = "lm_head", bits = 8 }, { role = "embedding", bits = 8 }]\n'
 RECIPES = {
     **{
         (method, f"int4, {block}"): QUANTIZE.format(method, 4, block)
@@ -22,6 +24,7 @@ RECIPES = {
         for method in ("nearest", "grid", "hqq", "gptq")
     },
     ("awq, gptq", "int4, 128"): AWQ + QUANTIZE.format("gptq", 4, 128),
+    ("gptq, lm_head int8", "int4, 128"): QUANTIZE.format("gptq", 4, 128) + HEAD,
     ("nearest", "int8, 128"): QUANTIZE.format("nearest", 8, 128),
     ("w8a8", "int8, row"): '[[step]]\npass = "w8a8"\n',
     ("gptq", "int2, 32"): QUANTIZE.format("gptq", 2, 32),
@@ -33,7 +36,7 @@ MEASURED = ("grid", "gptq", "awq", "mix")  # methods that take a calibration tex
 
 def build(name: str, form: str, recipe: str, *, checkpoint: Path, work: Path) -> Candidate | Failed:
     """The bundle of a recipe. A calibration is part of its cost: nothing is taken from an earlier one."""
-    output = work / f"{name} {form}.edge".replace(", ", "-").replace(" ", "-")
+    output = work / (re.sub(r"\W+", "-", f"{name} {form}") + ".edge")
     file = output.with_suffix(".toml")
     file.write_text(recipe)
     command: list[object] = [peer.here().with_name("edgewise"), "build", checkpoint, "--recipe", file, "-o", output]
@@ -43,7 +46,7 @@ def build(name: str, form: str, recipe: str, *, checkpoint: Path, work: Path) ->
         command += ["--calibration-text", text, "--calibration-tokens", CALIBRATION_TOKENS]
     try:
         with tempfile.TemporaryDirectory() as cache:
-            cost = run(command, EDGEWISE_CACHE=cache)
+            cost = once(output, lambda: run(command, EDGEWISE_CACHE=cache))
     except subprocess.CalledProcessError as error:
         return Failed.of(f"edgewise {name}", form, error)
     return candidate(f"edgewise {name}", form, output, cost=cost)

@@ -14,7 +14,7 @@ import blake3
 import numpy as np
 import peer
 from build import Cost, run
-from candidates import Candidate, Failed
+from candidates import Candidate, Failed, once
 from ours_quantized import candidate
 
 from edgewise import Checkpoint
@@ -40,17 +40,22 @@ def quantized_by_onnxruntime(method: str, floats: Path, calibration: Path, work:
     """A copy of the float bundle with the graph that ONNX Runtime's quantizer made of it."""
     name, form = f"onnxruntime {ORT_METHODS[method]}", "int4, 32" + (" sym" if method in SYMMETRIC else "")
     folder = work / f"onnxruntime-{method}.edge"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(floats, folder)
-    graph = Bundle.open(floats).manifest.decoder
-    for old in (folder / graph).parent.iterdir():
-        old.unlink()
-    worker = WORKERS / "ort_quantizer.py"
-    try:
+
+    def make() -> Cost:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(floats, folder)
+        graph = Bundle.open(floats).manifest.decoder
+        for old in (folder / graph).parent.iterdir():
+            old.unlink()
+        worker = WORKERS / "ort_quantizer.py"
         cost = run([peer.here(), worker, method, floats / graph, folder / graph, calibration])
+        _seal(folder)
+        return cost
+
+    try:
+        cost = once(folder, make)
     except subprocess.CalledProcessError as error:
         return Failed.of(name, form, error)
-    _seal(folder)
     return candidate(name, form, folder, cost=cost)
 
 
@@ -84,8 +89,9 @@ class Llama:
 
     def quantize(self, kind: str) -> Candidate | Failed:
         output = self.work / f"{kind}.gguf"
+        command = [self.python, WORKERS / "llama.py", "quantize", self.work / "F32.gguf", output, kind]
         try:
-            cost = run([self.python, WORKERS / "llama.py", "quantize", self.work / "F32.gguf", output, kind])
+            cost = once(output, lambda: run(command))
         except subprocess.CalledProcessError as error:
             return Failed.of(f"llama.cpp {kind}", "", error)
         return self._candidate(kind, output, cost)

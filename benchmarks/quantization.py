@@ -5,6 +5,7 @@
 The model is examples/pycoder; the reference is its float graph, and the text its heldout.txt, which neither training
 nor calibration has seen. Divergences of all are computed by the same code, from their scores of the same tokens. Speeds
 are medians of runs in turn, all on 2 threads. Cost is of the process that quantizes: CPU seconds and peak memory.
+A run that was stopped goes on with what it made in the work folder.
 --llama-python names a Python that has llama-cpp-python and gguf; without it, an environment is made.
 """
 

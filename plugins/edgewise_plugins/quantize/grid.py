@@ -23,13 +23,15 @@ from edgewise_plugins.quantize.nearest import SMALLEST, nearest, parameters, ran
 SHRINKS = np.linspace(1, 0.5, 6, dtype=np.float32)
 NEIGHBOURS = (-1, 0, 1)
 ROUNDS = 2
+FLOOR = np.float32(0.01)  # of the mean importance, added to each: what a text leaves idle is not idle everywhere
 
 
 def grid_for(importance: np.ndarray | None, form: Format) -> Kernel:
     """The search for a matrix whose input columns matter by `importance`, `[columns]` (mean squares); None: alike."""
     if importance is None or not importance.any():
         return grid
-    scaled = importance / importance.max()  # a float32 square of anything stays in range
+    damped = importance + FLOOR * importance.mean()
+    scaled = damped / damped.max()  # a float32 square of anything stays in range
     return partial(grid, importance=in_blocks(scaled[None], form.block_size))
 
 

@@ -180,7 +180,8 @@ def test_a_bundle_keeps_int8_and_loses_little(bundle: Bundle) -> None:
 
 
 def test_a_graph_of_prompts_has_the_same_cache(tmp_path: Path) -> None:
-    made = build(PYCODER, output=tmp_path / "two.edge", recipe=RECIPE, calibration=TEXT, prefill="int8")
+    recipe = Recipe((*RECIPE.steps, RecipeStep("quantize")))
+    made = build(PYCODER, output=tmp_path / "two.edge", recipe=recipe, calibration=TEXT, prefill="int8")
     model = Model.load(made.path, made.manifest)
     assert model.prompts
     assert {tensor.dtype for tensor in model.cache} == {np.dtype(np.int8)}

@@ -1,5 +1,6 @@
 """tests: the runner: text in, text out, on the demo bundle; the loop under it with searches that no built-in needs."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -28,7 +29,7 @@ from edgewise.runtime.rows import Rows
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.session import Session
 from edgewise.search.greedy import Greedy
-from edgewise.search.protocol import Context, Extend, FloatArray, Flow, Reply, Request, Search
+from edgewise.search.protocol import Context, Emit, Extend, FloatArray, Flow, Reply, Request, Search
 from edgewise.search.protocol import Sequence as Found
 from edgewise.search.sample import Sample
 from edgewise.search.stops import StopStrings
@@ -101,7 +102,7 @@ def test_a_stream_is_its_result_in_pieces(runner: Runner) -> None:
 
 def runner_result(like: Any, other: Any) -> Any:
     """The other result, with the timings of the first: only these may differ."""
-    return type(other)(other.text, other.tokens, other.finish_reason, like.timings)
+    return dataclasses.replace(other, timings=like.timings)
 
 
 def test_the_same_seed_gives_the_same_text(runner: Runner) -> None:
@@ -327,7 +328,7 @@ class Exchange(Search):
         assert len(reply.logits[0]) == 2
         reply = yield Request(release=((0, 0), (0, 2)), extend=(Extend(3, (11,), None),))
         self.check(reply, (11,))
-        reply = yield Request(emit=((1, (50,)), (0, (51, 52))), extend=(Extend(1, (12,), 1),))
+        reply = yield Request(emit=(Emit(1, (50,)), Emit(0, (51, 52))), extend=(Extend(1, (12,), 1),))
         self.check(reply, (1, 2, 8, 9, 12))
         return (Found((51, 52, 53)), Found((50,)))
 
@@ -344,7 +345,8 @@ def toy_runner(tmp_path: Path, runner: Runner) -> Runner:
 
 def test_rows_go_on_from_each_other_go_back_and_are_released(toy_runner: Runner) -> None:
     stream = toy_runner.stream([1], search=Exchange(toy_runner.model))
-    assert [piece.tokens for piece in stream] == [(51, 52), (53,)]
+    pieces = [(piece.sequence, piece.tokens) for piece in stream if piece.tokens]
+    assert pieces == [(1, (50,)), (0, (51, 52)), (0, (53,))]
     assert stream.result().tokens == (51, 52, 53)
     assert stream.result().finish_reason == "eos"
 
@@ -380,7 +382,7 @@ def test_a_text_is_continued_and_tokens_are_answered(tmp_path: Path) -> None:
 
 
 def test_a_released_row_gives_its_memory_to_the_next(toy_runner: Runner) -> None:
-    rows = Rows(toy_runner.model, capacity=8)
+    rows = Rows((toy_runner.model,), capacity=8)
     first = rows.extend([Extend(0, (1, 2), None)])[0]
     rows.release(0, 0)
     assert np.shares_memory(first, rows.extend([Extend(7, (3,), None)])[0])
@@ -408,7 +410,7 @@ def test_a_request_that_cannot_be_done_is_an_error(toy_runner: Runner, request_:
 
 def test_rows_that_take_turns_use_no_more_memory(toy_runner: Runner) -> None:
     """As the rows of a beam do: each goes on from another, and what is left is used again."""
-    rows = Rows(toy_runner.model, capacity=60)
+    rows = Rows((toy_runner.model,), capacity=60)
     rows.extend([Extend(row, (1, row + 2), None) for row in range(3)])
     for step in range(40):
         rows.extend([Extend(row, (step,), (row + step) % 3) for row in range(3)])

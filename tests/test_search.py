@@ -18,7 +18,7 @@ from edgewise.registry import registry
 from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from edgewise.search.processors import Chain, History
-from edgewise.search.protocol import Context, FloatArray, Processor, Reply, Search
+from edgewise.search.protocol import Context, Emit, FloatArray, Processor, Reply, Search
 from edgewise.search.sample import Sample, draw, highest, locate, nucleus
 
 VOCABULARY = 50
@@ -37,7 +37,7 @@ def run(search: Search, model: Callable[[Sequence[int]], FloatArray], count: int
     flow = search.flow(Context((1, 2), count, frozenset(), **context))
     request = next(flow)
     while True:
-        emitted += [token for _, tokens in request.emit for token in tokens]
+        emitted += [token for emit in request.emit for token in emit.tokens]
         text += [token for extend in request.extend for token in extend.tokens]
         logits = tuple(model(text)[None] for _ in request.extend)
         stopped = frozenset({0}) if len(emitted) >= count else frozenset[int]()
@@ -60,7 +60,7 @@ def test_a_search_appends_its_tokens_to_one_row_in_place() -> None:
     first = next(flow).extend[0]
     assert (first.tokens, first.parent) == ((7, 8), None)
     emitted = flow.send(Reply((np.array([[0, 1, 0]], np.float32),)))
-    assert (emitted.emit, emitted.extend) == (((0, (1,)),), ())
+    assert (emitted.emit, emitted.extend) == ((Emit(0, (1,)),), ())
     then = flow.send(Reply()).extend[0]
     assert (then.tokens, then.parent, then.row) == ((1,), first.row, first.row)
 

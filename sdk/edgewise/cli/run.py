@@ -33,10 +33,12 @@ def run(bundle: str, prompt: str, context: int | None, generation: Generation, a
     with Runner.open(bundle, context=context) as runner:
         stream = runner.stream(text, **options)
         if as_json:
-            print_json(asdict(stream.result()))
+            result = stream.result()
+            print_json({**asdict(result.completions[0]), **asdict(result)})
             return
         for piece in stream:
-            click.echo(piece.text, nl=False)
+            if piece.sequence == 0:
+                click.echo(piece.text, nl=False)
         click.echo()
         say_timings(stream.result())
 

@@ -1,12 +1,13 @@
 """sdk, runtime: the loop between a search and its sessions."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from edgewise.errors import GenerationError
 from edgewise.runtime.result import Piece
 from edgewise.runtime.track import Track
-from edgewise.search.protocol import Extend, FloatArray, Flow, Reply, Request
+from edgewise.search.protocol import Emit, Extend, FloatArray, Flow, Reply, Request
 from edgewise.search.protocol import Sequence as Found
 
 
@@ -19,7 +20,7 @@ class Scores(Protocol):
 
 
 class Tracks:
-    """The sequences of one generation by number; 0 is the one that is streamed."""
+    """The sequences of one generation by number; there is always a sequence 0."""
 
     def __init__(self, new: Callable[[], Track]) -> None:
         self._new = new
@@ -31,25 +32,27 @@ class Tracks:
             self._tracks[sequence] = self._new()
         return self._tracks[sequence]
 
-    def emit(self, sequence: int, tokens: Sequence[int]) -> Piece:
-        track = self[sequence]
-        piece = track.push(tokens)
+    def __iter__(self) -> Iterator[Track]:
+        """In order of their numbers."""
+        return (self._tracks[number] for number in sorted(self._tracks))
+
+    def emit(self, emit: Emit) -> Piece:
+        track = self[emit.sequence]
+        piece = track.push(emit.tokens, emit.logprobs)
         if track.reason is not None:
-            self.stopped |= {sequence}
-        return piece
+            self.stopped |= {emit.sequence}
+        return replace(piece, sequence=emit.sequence)
 
 
 def drive(flow: Flow, scores: Scores, tracks: Tracks) -> Generator[Piece, None, tuple[Found, ...]]:
-    """Run a search to its end: yields what sequence 0 emits, returns what the search found."""
+    """Run a search to its end: yields what it emits, returns what the search found."""
     try:
         request = next(flow)
         while True:
             for place in request.release:
                 scores.release(*place)
-            for sequence, tokens in request.emit:
-                piece = tracks.emit(sequence, tokens)
-                if sequence == 0:
-                    yield piece
+            for emit in request.emit:
+                yield tracks.emit(emit)
             request = flow.send(_reply(request, scores, tracks))
     except StopIteration as end:
         found: tuple[Found, ...] = end.value

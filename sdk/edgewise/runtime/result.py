@@ -4,6 +4,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewise.search.protocol import LogProb
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -14,6 +16,7 @@ class Piece:
 
     text: str
     tokens: tuple[int, ...]
+    sequence: int = 0  # of which, where there are several
 
     def __str__(self) -> str:
         return self.text
@@ -37,8 +40,8 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A generated text; the prompt is in neither its text nor its tokens.
+class Completion:
+    """One of the sequences that a generation gave; the prompt is in neither its text nor its tokens.
 
     `finish_reason` is the name of the rule that ended it ("eos", "stop", "length", "time", or a plugin's),
     or "cancelled". The token that ends a sequence is not part of it; of a stop string the tokens are, the text is not.
@@ -47,7 +50,32 @@ class Result:
     text: str
     tokens: tuple[int, ...]
     finish_reason: str
+    score: float | None = None  # what a search ranks its sequences by
+    logprobs: tuple[LogProb, ...] = ()  # of each token, where they were asked for
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a generation gave: its best (or only) completion is also reached as `result.text` and so on."""
+
+    completions: tuple[Completion, ...]  # best first; in order of their numbers where the search does not rank them
     timings: Timings
+
+    @property
+    def text(self) -> str:
+        return self.completions[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.completions[0].tokens
+
+    @property
+    def finish_reason(self) -> str:
+        return self.completions[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[LogProb, ...]:
+        return self.completions[0].logprobs
 
 
 def peak_memory() -> int | None:

@@ -7,14 +7,16 @@ from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
 from edgewise.search.protocol import Extend, FloatArray
 
+Handle = tuple[int, int]  # model, row
+
 
 class Rows:
     """Sessions by the handles that a search chose; `capacity` is what each holds without growing."""
 
-    def __init__(self, model: Model, *, capacity: int) -> None:
-        self._model = model
+    def __init__(self, models: Sequence[Model], *, capacity: int) -> None:
+        self._models = tuple(models)
         self._capacity = capacity
-        self._rows: dict[int, Session] = {}
+        self._rows: dict[Handle, Session] = {}
         self._free: list[Session] = []
 
     def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
@@ -25,14 +27,12 @@ class Rows:
 
     def release(self, model: int, row: int) -> None:
         """Forget a row; its memory serves the next one."""
-        self._check_model(model)
-        session = self._rows.pop(row, None)
+        session = self._rows.pop((model, row), None)
         if session is not None:
             self._free.append(session)
 
     def _append(self, extend: Extend) -> FloatArray:
-        self._check_model(extend.model)
-        session = self._parent(extend.row)
+        session = self._session(extend.model, extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(extend.length)
         if len(extend.tokens) == extend.scores == 1:
@@ -41,24 +41,32 @@ class Rows:
 
     def _fork(self, extends: Sequence[Extend]) -> None:
         """New sessions for the rows that do not go on in place, all made before any row changes."""
-        made = {e.row: self._session_for(e) for e in extends if e.parent != e.row}
-        for row, session in made.items():
-            self.release(0, row)
-            self._rows[row] = session
+        made = {(e.model, e.row): self._session_for(e) for e in extends if e.parent != e.row}
+        for handle, session in made.items():
+            self.release(*handle)
+            self._rows[handle] = session
 
     def _session_for(self, extend: Extend) -> Session:
-        session = self._free.pop() if self._free else Session(self._model, capacity=self._capacity)
-        if extend.parent is None:
-            session.rewind(0)
-        else:
-            session.follow(self._parent(extend.parent), None if extend.length < 0 else extend.length)
+        session = self._empty(extend.model)
+        if extend.parent is not None:
+            parent = self._session(extend.model, extend.parent)
+            session.follow(parent, None if extend.length < 0 else extend.length)
         return session
 
-    def _parent(self, row: int) -> Session:
-        if row not in self._rows:
-            raise GenerationError(f"the search asks for row {row}, which it has not made or has released")
-        return self._rows[row]
+    def _empty(self, number: int) -> Session:
+        if number >= len(self._models):
+            raise GenerationError(
+                f"the search asks for model {number}, and {len(self._models) - 1} assistants were given; give it one"
+            )
+        model = self._models[number]
+        for session in self._free:
+            if session.model is model:
+                self._free.remove(session)
+                session.rewind(0)
+                return session
+        return Session(model, capacity=min(self._capacity, model.context))
 
-    def _check_model(self, model: int) -> None:
-        if model != 0:
-            raise GenerationError(f"the search asks for model {model}; this runner has one, model 0")
+    def _session(self, model: int, row: int) -> Session:
+        if (model, row) not in self._rows:
+            raise GenerationError(f"the search asks for row {row} of model {model}, which it has not made or released")
+        return self._rows[model, row]

@@ -1,28 +1,30 @@
 """sdk, runtime: a bundle that answers: text in, text out."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import Facts
-from edgewise.options import parse
 from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
+from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
 from edgewise.runtime.model import Model
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Stream
-from edgewise.search.protocol import Context, Processor, Search
-from edgewise.search.stops import Eos, MaxTokens, StopRule, StopStrings, TimeLimit
+from edgewise.runtime.track import Track
+from edgewise.search.protocol import Context, Search, Vocabulary
+from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit
 from edgewise.text.chat import ChatTemplate, Message
 from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
+from edgewise.text.vocabulary import TokenizerVocabulary
 
 MAX_TOKENS = 256  # new tokens when the caller does not say, or what is left of the context
 LONGEST_TOKEN = 1024  # characters; a text that no context could hold is refused before it is encoded
@@ -89,78 +91,51 @@ class Runner:
         """A cache of its own for so many tokens, for those who work with scores themselves."""
         return Session(self.model, capacity=capacity)
 
-    def generate(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None = None,
-        search: str | Search | None = None,
-        seed: int | None = None,
-        stop: str | Iterable[str | StopRule] = (),
-        time_limit: float | None = None,
-        processors: Iterable[Processor] = (),
-    ) -> Result:
-        """The continuation of a prompt; the options are those of `stream`."""
-        return self.stream(
-            prompt,
-            max_tokens=max_tokens,
-            search=search,
-            seed=seed,
-            stop=stop,
-            time_limit=time_limit,
-            processors=processors,
-        ).result()
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Result:
+        """The continuation of a prompt."""
+        return self.stream(prompt, **options).result()
 
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int | None = None,
-        search: str | Search | None = None,
-        seed: int | None = None,
-        stop: str | Iterable[str | StopRule] = (),
-        time_limit: float | None = None,
-        processors: Iterable[Processor] = (),
-    ) -> Stream:
-        """The answer to a conversation, `[{"role": "user", "content": "..."}]`; the options are those of `stream`."""
-        return self.stream(
-            self.encode_chat(messages),
-            max_tokens=max_tokens,
-            search=search,
-            seed=seed,
-            stop=stop,
-            time_limit=time_limit,
-            processors=processors,
-        )
+    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Stream:
+        """The answer to a conversation, `[{"role": "user", "content": "..."}]`, piece by piece."""
+        return self.stream(self.encode_chat(messages), **options)
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_tokens: int | None = None,
-        search: str | Search | None = None,
-        seed: int | None = None,
-        stop: str | Iterable[str | StopRule] = (),
-        time_limit: float | None = None,
-        processors: Iterable[Processor] = (),
-    ) -> Stream:
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Stream:
         """The continuation of a prompt, piece by piece. A prompt is a text or tokens; the text of tokens stands alone.
 
-        max_tokens: new tokens at most: 256, or what is left of the context. search: a name or a search with its
-        options; by default what the checkpoint's generation config asks for. seed: the same seed gives the same
-        output. stop: texts (and rules) that end it. time_limit: seconds; it is looked at after each token.
+        The options are described at `edgewise.runtime.generation.Options`.
         Raises GenerationError, ContextOverflow (with the numbers) and OptionError.
         """
+        check_names(options)
         tokens = self._encode(prompt)
-        limit = self._limit(len(tokens), max_tokens)
+        limit = self._limit(len(tokens), options.get("max_tokens"))
         eos = eos_tokens(self._config, self.facts.eos)
-        context = Context(tokens, limit, eos, tuple(processors), _random(seed))
+        vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size)
+        rules = find_rules(options.get("stop"), vocabulary)
         after = tokens if isinstance(prompt, str) else ()
+
+        def text() -> TextStream:
+            return TextStream(self.tokenizer, after=after)
+
+        def ended(new: tuple[int, ...]) -> bool:
+            track = Track(rules, text(), lambda: 0.0)
+            track.push(new)
+            return track.reason is not None
+
+        context = Context(
+            tokens,
+            limit,
+            eos,
+            find_processors(options.get("processors") or (), vocabulary),
+            _random(options.get("seed")),
+            options.get("logprobs"),
+            ended,
+        )
+        assistants = options.get("assistants") or ()
         return Stream(
-            self._search(search).flow(context),
-            Rows(self.model, capacity=len(tokens) + limit),
-            (Eos(eos), *_stops(stop), MaxTokens(limit), *_time(time_limit)),
-            lambda: TextStream(self.tokenizer, after=after),
+            self._search(options.get("search"), vocabulary).flow(context),
+            Rows((self.model, *(each.model for each in assistants)), capacity=len(tokens) + limit),
+            (Eos(eos), *rules, MaxTokens(limit), *_time(options.get("time_limit"))),
+            text,
             prompt_tokens=len(tokens),
             load_s=self.load_s,
         )
@@ -212,23 +187,8 @@ class Runner:
             )
         return min(MAX_TOKENS, left) if max_tokens is None else max_tokens
 
-    def _search(self, search: str | Search | None) -> Search:
-        if search is None:
-            return default_search(self._config)
-        if isinstance(search, Search):
-            return search
-        if not isinstance(search, str):
-            raise OptionError(f"search is {search!r}; it must be the name of a search, or a search with its options")
-        from edgewise.registry import registry
-
-        return parse(registry().searches.get(search), {}, what=f"search '{search}'")
-
-
-def _stops(stop: str | Iterable[str | StopRule]) -> list[StopRule]:
-    given = (stop,) if isinstance(stop, str) else tuple(stop)
-    strings = tuple(rule for rule in given if isinstance(rule, str))
-    rules: list[StopRule] = [rule for rule in given if not isinstance(rule, str)]
-    return [StopStrings(strings), *rules] if strings else rules
+    def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
+        return default_search(self._config) if search is None else find_search(search, vocabulary)
 
 
 def _time(seconds: float | None) -> list[StopRule]:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 from edgewise.runtime.drive import Tracks, drive
 from edgewise.runtime.result import Piece, Result, Timings, peak_memory
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.track import Track
-from edgewise.search.protocol import Flow
+from edgewise.search.protocol import Emit, Flow
 from edgewise.search.stops import StopRule
 from edgewise.text.stream import TextStream
 
@@ -71,8 +72,8 @@ class Stream(Iterator[Piece]):
         """The whole of it, once what remains of it is generated."""
         for _ in self:
             pass
-        track = self._tracks[0]
-        return Result(track.text, tuple(track.tokens), track.reason or "cancelled", self._timings(len(track.tokens)))
+        completions = tuple(track.completion for track in self._tracks)
+        return Result(completions, self._timings(sum(len(each.tokens) for each in completions)))
 
     def _timings(self, tokens: int) -> Timings:
         decoding = self._last - (self._first or 0.0)
@@ -90,10 +91,13 @@ class Stream(Iterator[Piece]):
 
 def _pieces(flow: Flow, rows: Rows, tracks: Tracks) -> Generator[Piece, None, None]:
     found = yield from drive(flow, rows, tracks)
-    track = tracks[0]
-    rest = found[0].tokens[len(track.tokens) :] if found else ()
-    if rest:  # a search need not emit what it returns at its end
-        yield tracks.emit(0, rest)
-    last = track.finish("eos")
-    if last.text:
-        yield last
+    for number, sequence in enumerate(found):  # a search need not emit what it returns at its end
+        emitted = len(tracks[number].tokens)
+        tracks[number].score = sequence.score
+        if rest := sequence.tokens[emitted:]:
+            yield tracks.emit(Emit(number, rest, sequence.logprobs[emitted:]))
+    for number, track in enumerate(tracks):
+        reason = found[number].reason if number < len(found) else None
+        last = track.finish(reason or "eos")
+        if last.text:
+            yield replace(last, sequence=number)

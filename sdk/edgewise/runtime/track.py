@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from edgewise.runtime.result import Piece
+from edgewise.runtime.result import Completion, Piece
+from edgewise.search.protocol import LogProb
 from edgewise.search.stops import Progress, StopRule, Verdict
 from edgewise.text.stream import TextStream
 
@@ -15,6 +16,8 @@ class Track:
 
     def __init__(self, rules: Sequence[StopRule], stream: TextStream, seconds: Callable[[], float]) -> None:
         self.tokens: list[int] = []
+        self.logprobs: list[LogProb] = []
+        self.score: float | None = None
         self.reason: str | None = None
         self._rules = tuple(rules)
         self._stream = stream
@@ -27,7 +30,12 @@ class Track:
         """All that was handed out."""
         return "".join(self._texts)
 
-    def push(self, tokens: Sequence[int]) -> Piece:
+    @property
+    def completion(self) -> Completion:
+        """What the sequence is so far; it is cancelled unless something has ended it."""
+        return Completion(self.text, tuple(self.tokens), self.reason or "cancelled", self.score, tuple(self.logprobs))
+
+    def push(self, tokens: Sequence[int], logprobs: Sequence[LogProb] = ()) -> Piece:
         """Take tokens until a rule stops: those that it took, and the text that became certain."""
         before, texts = len(self.tokens), []
         for token in tokens:
@@ -35,6 +43,7 @@ class Track:
                 texts.append(self._take(token))
         text = "".join(texts)
         self._texts.append(text)
+        self.logprobs += logprobs[: len(self.tokens) - before]
         return Piece(text, tuple(self.tokens[before:]))
 
     def finish(self, reason: str) -> Piece:

@@ -5,9 +5,10 @@ scores. So greedy is a few lines, and a search is tested against a table of numb
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,24 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True)
+class LogProb:
+    """How probable the model itself held a token, in nats: before temperature, penalties, filters and grammars."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # the most probable tokens in its place with theirs, best first
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Tokens that a sequence has for good."""
+
+    sequence: int  # numbered from 0 by the search
+    tokens: tuple[int, ...]
+    logprobs: tuple[LogProb, ...] = ()  # of each token, where `Context.logprobs` asks for them
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a search wants done before it goes on: rows released, tokens emitted, rows extended, in this order.
 
@@ -37,8 +56,8 @@ class Request:
 
     extend: tuple[Extend, ...] = ()
     release: tuple[tuple[int, int], ...] = ()  # (model, row): rows live until released
-    emit: tuple[tuple[int, tuple[int, ...]], ...] = ()  # (sequence, tokens that are final)
-    hidden: bool = False
+    emit: tuple[Emit, ...] = ()
+    hidden: bool = False  # also the hidden states that the head scored, after the final norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +65,31 @@ class Reply:
     """What a search gets back; arrays are views, valid until the next yield, and may be written to."""
 
     logits: tuple[FloatArray, ...] = ()  # per Extend, [scores, vocabulary]
-    hidden: tuple[FloatArray, ...] | None = None
+    hidden: tuple[FloatArray, ...] | None = None  # per Extend, [tokens appended, hidden size]
     stopped: frozenset[int] = frozenset()  # sequences that a stop rule ended
+
+
+class Vocabulary(Protocol):
+    """What a part of a search may know of the tokenizer."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that the model scores."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text in the midst of another: nothing is put around it, and nothing is a control token."""
+        ...
+
+    def decode(self, tokens: Listed[int]) -> str: ...
+
+
+class Bindable(Protocol):
+    """A search, a processor or a stop rule that texts were given to: the runner binds it before it uses it."""
+
+    def bind(self, vocabulary: Vocabulary) -> Self:
+        """The same, with what it needs of the vocabulary looked up. Raises OptionError."""
+        ...
 
 
 class Processor(Protocol):
@@ -74,7 +116,8 @@ class Processor(Protocol):
 class Context:
     """What a search is given: the prompt, what the caller asked for, and the one source of randomness.
 
-    `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence.
+    `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence. `ended` says whether the
+    caller's other stop rules end a sequence of these new tokens: searches that emit only at their end ask it.
     """
 
     prompt: tuple[int, ...]
@@ -82,14 +125,18 @@ class Context:
     eos: frozenset[int]
     processors: tuple[Processor, ...] = ()
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    logprobs: int | None = None  # None: not asked for; k: of each chosen token, and of the k most probable ones
+    ended: Callable[[tuple[int, ...]], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One finished sequence: its new tokens (without the token that ended it) and their total log-probability."""
+    """One finished sequence: its new tokens (without the token that ended it), and the score that ranks it."""
 
     tokens: tuple[int, ...]
     score: float | None = None
+    logprobs: tuple[LogProb, ...] = ()
+    reason: str | None = None  # what ended it, where the search knows; None: the stop rules tell
 
 
 Flow = Generator[Request, Reply, tuple[Sequence, ...]]

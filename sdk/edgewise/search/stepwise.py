@@ -8,7 +8,7 @@ import numpy as np
 from edgewise.errors import GenerationError
 from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from edgewise.search.processors import Chain
-from edgewise.search.protocol import Context, Extend, FloatArray, Flow, Processor, Request, Search
+from edgewise.search.protocol import Context, Emit, Extend, FloatArray, Flow, Processor, Request, Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Stepwise(Search):
             if processor.processors and not scores.max() > -np.inf:
                 raise GenerationError("the processors have left no token to choose: all are banned")
             token = self.choose(scores, context.rng)
-            reply = yield Request(emit=((0, (token,)),))
+            reply = yield Request(emit=(Emit(0, (token,)),))
             if reply.stopped:
                 return ()
             state = processor.advance(state, (token,))

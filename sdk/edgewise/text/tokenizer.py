@@ -39,6 +39,10 @@ class Tokenizer:
         """
         return tuple(self._encode(text, control=False, around=True).ids)
 
+    def encode_within(self, text: str) -> tuple[int, ...]:
+        """A text in the midst of another one: as `encode`, with nothing put around it."""
+        return tuple(self._encode(text, control=False, around=False).ids)
+
     def encode_rendered(self, text: str, marks: Mapping[str, str]) -> tuple[int, ...]:
         """A text as a chat template renders it, in which control tokens count, and marked ones do not.
 

@@ -1,0 +1,127 @@
+"""tests: mirrored searches: companions hold what they should, whatever a search does with its rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgewise.errors import GenerationError
+from edgewise.search.mirror import mirror
+from edgewise.search.protocol import Extend, FloatArray, Flow, Reply, Request
+
+PROMPT, NEGATIVE = (1, 2, 3), (7, 8)
+Asked = tuple[tuple[Extend, ...], tuple[tuple[int, int], ...]]
+
+
+class Texts:
+    """Stands in for a model: rows are texts, and the scores at a place are a function of the text up to there."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
+        texts = {}
+        for e in extends:
+            kept = () if e.parent is None else self.rows[e.model, e.parent][: None if e.length < 0 else e.length]
+            texts[e.model, e.row] = kept + e.tokens
+        self.rows |= texts
+        return tuple(scores(texts[e.model, e.row], e.scores, e.model) for e in extends)
+
+
+def scores(text: tuple[int, ...], count: int, model: int) -> FloatArray:
+    ends = range(len(text) - count + 1, len(text) + 1)
+    return np.array([[float(hash((text[:end], model)) % 1009)] for end in ends], np.float32)
+
+
+def ask(asked: Sequence[Asked], seen: list[tuple[FloatArray, ...]]) -> Flow:
+    """A search that asks for what it was told to, and keeps what it is answered."""
+    for extend, release in asked:
+        reply = yield Request(extend, release)
+        seen.append(tuple(logits.copy() for logits in reply.logits))
+    return ()
+
+
+def answered(flow: Flow, model: Texts) -> None:
+    try:
+        request = next(flow)
+        while True:
+            for place in request.release:
+                model.rows.pop(place, None)
+            request = flow.send(Reply(model.extend(request.extend)))
+    except StopIteration:
+        return
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> list[Asked]:
+    """Rows that begin (at once, or in two parts), fork, rewind, are scored at several places, and end."""
+    texts: dict[int, tuple[int, ...]] = {}
+    asked = []
+    for _ in range(draw(st.integers(1, 8))):
+        release = tuple((0, row) for row in list(texts) if len(texts) > 1 and draw(st.booleans()))[:1]
+        for _, row in release:
+            del texts[row]
+        grown = {}
+        for row in draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)):
+            parent = draw(st.sampled_from([None, *texts]))
+            text = () if parent is None else texts[parent]
+            kept = draw(st.integers(0, len(text)))
+            new = (PROMPT[kept:] + tuple(draw(st.lists(st.integers(0, 9), max_size=3)))) or (4,)
+            new = new[: draw(st.integers(1, len(new)))]
+            length = -1 if kept == len(text) and draw(st.booleans()) else kept
+            grown[row] = text[:kept] + new
+            count = draw(st.integers(1, len(new)))
+            asked.append((Extend(row, new, parent, length if parent is not None else -1, count), release))
+            release = ()
+            texts[row] = grown[row]
+    return [((extend,), release) for extend, release in asked]
+
+
+@given(searches(), st.sampled_from([0, 1]))
+@settings(max_examples=300, deadline=None)
+def test_each_place_after_the_prompt_is_scored_with_the_companion_s(asked: list[Asked], model: int) -> None:
+    seen: list[tuple[FloatArray, ...]] = []
+    flow = mirror(ask(asked, seen), lambda own, other: own + 2000 * other, model=model, prompt=PROMPT, instead=NEGATIVE)
+    answered(flow, Texts())
+    plain = Texts()
+    for ((extend,), _), (found,) in zip(asked, seen, strict=True):
+        plain.extend((extend,))
+        text = plain.rows[0, extend.row]
+        for place, score in zip(range(len(text) - extend.scores + 1, len(text) + 1), found[:, 0], strict=True):
+            expected = scores(text[:place], 1, 0)[0, 0]
+            if place >= len(PROMPT):
+                expected += 2000 * scores(NEGATIVE + text[len(PROMPT) : place], 1, model)[0, 0]
+            assert score == expected
+
+
+def test_rows_that_change_places_in_one_request_are_followed() -> None:
+    """Each row goes on from its parent as it was before the request."""
+    start = ((Extend(0, (*PROMPT, 4), None), Extend(1, (*PROMPT, 5, 6), None)), ())
+    swap = ((Extend(0, (0,), 1), Extend(1, (0,), 0, 4)), ())
+    model = Texts()
+    answered(mirror(ask([start, swap], []), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
+    assert sorted(model.rows.values()) == sorted(
+        [(*PROMPT, 5, 6, 0), (*PROMPT, 4, 0), (*NEGATIVE, 5, 6, 0), (*NEGATIVE, 4, 0)]
+    )
+
+
+def test_without_another_prompt_a_companion_holds_the_same_and_a_draft_has_none() -> None:
+    asked = [((Extend(0, (1, 2), None), Extend(0, (5,), None, model=2)), ()), ((Extend(0, (3,), 0),), ())]
+    model = Texts()
+    answered(mirror(ask(asked, []), lambda own, _: own, model=1), model)
+    assert model.rows == {(0, 0): (1, 2, 3), (1, 1): (1, 2, 3), (2, 0): (5,)}
+
+
+def test_mirrors_of_mirrors_keep_their_rows_apart_and_release_them_all() -> None:
+    model = Texts()
+    inner = mirror(ask([((Extend(0, PROMPT, None),), ()), ((), ((0, 0),))], []), lambda own, _: own, model=1)
+    answered(mirror(inner, lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
+    assert model.rows == {}
+
+
+def test_a_search_of_another_text_cannot_be_mirrored_with_a_prompt_of_its_own() -> None:
+    flow = mirror(ask([((Extend(0, (1, 9, 3), None),), ())], []), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE)
+    with pytest.raises(GenerationError, match="it cannot be mirrored"):
+        next(flow)

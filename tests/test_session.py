@@ -167,6 +167,38 @@ def test_a_session_that_follows_another_grows_for_it(model: Model) -> None:
     assert_close(other.prefill(TOKENS[30:]), one_pass(model, TOKENS)[-1:])
 
 
+def test_keys_and_values_that_were_exported_stand_for_their_tokens_in_another_session(model: Model) -> None:
+    origin, other = Session(model, capacity=60), Session(model, capacity=3)
+    origin.prefill(TOKENS[:40])
+    for start, stop in ((0, 16), (16, 29)):
+        other.restore(TOKENS[start:stop], origin.export(start, stop))
+    assert other.tokens.tolist() == TOKENS[:29]
+    assert_close(other.prefill(TOKENS[29:]), one_pass(model, TOKENS)[-1:])
+    assert other.tokens.tolist() == TOKENS
+
+
+def test_a_session_tells_the_tokens_that_it_holds(model: Model) -> None:
+    session = Session(model, capacity=2)
+    session.prefill(TOKENS[:20])
+    session.rewind(10)
+    session.decode(5)
+    assert session.tokens.tolist() == [*TOKENS[:10], 5]
+    assert session.fork(4).tokens.tolist() == TOKENS[:4]
+    with pytest.raises(GenerationError):
+        session.prefill([1, NAN])
+    assert session.tokens.tolist() == [*TOKENS[:10], 5]
+
+
+def test_keys_and_values_of_another_shape_are_refused(model: Model) -> None:
+    session = Session(model, capacity=9)
+    session.prefill([1, 2, 3])
+    with pytest.raises(GenerationError, match=r"cannot export positions 1 to 4: the session holds 3"):
+        session.export(1, 4)
+    with pytest.raises(GenerationError, match=r"past_key_values\.0\.key of 1 tokens is float32 \(2, 1, 16\), got .*3"):
+        session.restore([4], session.export(0, 3))
+    assert session.length == 3
+
+
 def test_no_tokens_and_more_scores_than_tokens_are_refused(model: Model) -> None:
     session = Session(model, capacity=9)
     with pytest.raises(GenerationError, match="no tokens"):

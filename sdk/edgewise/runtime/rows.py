@@ -1,6 +1,7 @@
 """sdk, runtime: the rows of a search as sessions: each request by the cheapest cache operations that do it."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from edgewise.errors import GenerationError
 from edgewise.runtime.model import Model
@@ -10,12 +11,29 @@ from edgewise.search.protocol import Extend, FloatArray
 Handle = tuple[int, int]  # model, row
 
 
-class Rows:
-    """Sessions by the handles that a search chose; `capacity` is what each holds without growing."""
+class Prefixes(Protocol):
+    """Keys and values of tokens that were computed before."""
 
-    def __init__(self, models: Sequence[Model], *, capacity: int) -> None:
+    def restore(self, session: Session, tokens: Sequence[int]) -> int:
+        """Bring as many of the first tokens as are known into an empty session, never the last one; how many."""
+        ...
+
+    def store(self, session: Session) -> None:
+        """Take what is of use later from a session that is done with."""
+        ...
+
+
+class Rows:
+    """Sessions by the handles that a search chose; `capacity` is what each holds without growing.
+
+    Rows of model 0 that begin from nothing take from `prefixes` what is there, and leave there what they had.
+    """
+
+    def __init__(self, models: Sequence[Model], *, capacity: int, prefixes: Prefixes | None = None) -> None:
         self._models = tuple(models)
         self._capacity = capacity
+        self._prefixes = prefixes
+        self._roots: set[Session] = set()  # those that began from nothing
         self._rows: dict[Handle, Session] = {}
         self._free: list[Session] = []
 
@@ -29,15 +47,30 @@ class Rows:
         """Forget a row; its memory serves the next one."""
         session = self._rows.pop((model, row), None)
         if session is not None:
+            if self._prefixes and session in self._roots:
+                self._prefixes.store(session)
+            self._roots.discard(session)
             self._free.append(session)
+
+    def close(self) -> None:
+        """Release all rows."""
+        for handle in tuple(self._rows):
+            self.release(*handle)
 
     def _append(self, extend: Extend) -> FloatArray:
         session = self._session(extend.model, extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(extend.length)
+        known = self._restored(session, extend) if extend.parent is None and extend.model == 0 else 0
         if len(extend.tokens) == extend.scores == 1:
             return session.decode(extend.tokens[0])
-        return session.prefill(extend.tokens, scores=extend.scores)
+        return session.prefill(extend.tokens[known:], scores=extend.scores)
+
+    def _restored(self, session: Session, extend: Extend) -> int:
+        """Tokens that need not be computed: all that are scored do."""
+        self._roots.add(session)
+        unscored = len(extend.tokens) - extend.scores
+        return self._prefixes.restore(session, extend.tokens[: unscored + 1]) if self._prefixes and unscored > 0 else 0
 
     def _fork(self, extends: Sequence[Extend]) -> None:
         """New sessions for the rows that do not go on in place, all made before any row changes."""

@@ -35,6 +35,7 @@ class Session:
         self.prompts = Bound(model.prompts, model.ones, model.rotary) if model.prompts else self.decoder
         self._buffers: list[NDArray[Any]] = []
         self._ids = np.zeros(chunk, np.int64)
+        self._tokens = np.zeros(0, np.int64)
         self._logits = np.zeros((1, model.facts.vocab_size), np.float32)
         self._allocate(capacity)
 
@@ -56,7 +57,7 @@ class Session:
             row = max(0, begin - first)
             self._run(start + begin, end - begin, row, max(1, end - max(begin, first)))
         self._check_finite(scores, start + len(ids))
-        self.length = start + len(ids)
+        self._hold(ids)
         return self._logits[:scores]
 
     def decode(self, token: int) -> FloatArray:
@@ -68,7 +69,7 @@ class Session:
         self._ids[0] = token
         self._run(self.length, 1, 0, 1)
         self._check_finite(1, self.length + 1)
-        self.length += 1
+        self._hold(self._ids[:1])
         return self._logits[:1]
 
     def rewind(self, length: int) -> None:
@@ -92,12 +93,43 @@ class Session:
         self._reserve(kept)
         for mine, theirs in zip(self._buffers, other._buffers, strict=True):
             mine[:, :, :kept] = theirs[:, :, :kept]
-        self.length = kept
+        self._hold(other.tokens[:kept])
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """What the session holds, `[length]`; a view, valid until the next call."""
+        return self._tokens[: self.length]
+
+    def export(self, start: int, stop: int) -> list[NDArray[Any]]:
+        """Copies of the keys and values of these positions: one per `model.cache`, `[heads, stop - start, dim]`."""
+        if not 0 <= start <= stop <= self.length:
+            raise GenerationError(f"cannot export positions {start} to {stop}: the session holds {self.length} tokens")
+        return [buffer[0, :, start:stop].copy() for buffer in self._buffers]
+
+    def restore(self, tokens: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
+        """Append tokens whose keys and values are known, as `export` gives them: nothing is computed."""
+        ids = self._checked(tokens)
+        start, stop = self.length, self.length + len(ids)
+        for tensor, array in zip(self.model.cache, arrays, strict=True):
+            if array.shape != (tensor.heads, len(ids), tensor.dim) or array.dtype != tensor.dtype:
+                raise GenerationError(
+                    f"{tensor.past} of {len(ids)} tokens is {tensor.dtype} {(tensor.heads, len(ids), tensor.dim)}, "
+                    f"got {array.dtype} {array.shape}"
+                )
+        self._reserve(stop)
+        for buffer, array in zip(self._buffers, arrays, strict=True):
+            buffer[0, :, start:stop] = array
+        self._hold(ids)
 
     @property
     def bytes(self) -> int:
         """Memory of the cache."""
         return sum(buffer.nbytes for buffer in self._buffers)
+
+    def _hold(self, ids: NDArray[np.int64]) -> None:
+        """These tokens are in the cache now, after those that were."""
+        self._tokens[self.length : self.length + len(ids)] = ids
+        self.length += len(ids)
 
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int64]:
         ids = np.asarray(tokens, np.int64)
@@ -127,6 +159,7 @@ class Session:
         for bound in {self.decoder, self.prompts}:
             bound.bind_cache(self.model.cache, buffers)
         self._buffers, self.capacity = buffers, capacity
+        self._tokens = np.concatenate([self.tokens, np.zeros(capacity - self.length, np.int64)])
 
     def _run(self, start: int, count: int, row: int, scores: int) -> None:
         """Compute `count` tokens of `_ids` after the first `start`, with scores written from `row` on."""

@@ -90,7 +90,10 @@ class Stream(Iterator[Piece]):
 
 
 def _pieces(flow: Flow, rows: Rows, tracks: Tracks) -> Generator[Piece, None, None]:
-    found = yield from drive(flow, rows, tracks)
+    try:
+        found = yield from drive(flow, rows, tracks)
+    finally:
+        rows.close()
     for number, sequence in enumerate(found):  # a search need not emit what it returns at its end
         emitted = len(tracks[number].tokens)
         tracks[number].score = sequence.score

@@ -109,7 +109,7 @@ class Runner:
         tokens = self._encode(prompt)
         limit = self._limit(len(tokens), options.get("max_tokens"))
         eos = eos_tokens(self._config, self.facts.eos)
-        vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size)
+        vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
         rules = find_rules(options.get("stop"), vocabulary)
         after = tokens if isinstance(prompt, str) else ()
 

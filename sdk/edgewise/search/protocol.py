@@ -77,6 +77,11 @@ class Vocabulary(Protocol):
         """Tokens that the model scores."""
         ...
 
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens that end a sequence."""
+        ...
+
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of a text in the midst of another: nothing is put around it, and nothing is a control token."""
         ...

@@ -8,9 +8,10 @@ from edgewise.text.tokenizer import Tokenizer
 class TokenizerVocabulary:
     """The tokens of a bundle: `size` of them are scored by its model (often more than the tokenizer has)."""
 
-    def __init__(self, tokenizer: Tokenizer, size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, size: int, *, eos: frozenset[int] = frozenset()) -> None:
         self.tokenizer = tokenizer
         self.size = size
+        self.eos = eos
 
     def encode(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_within(text)

@@ -17,7 +17,6 @@ import pytest
 import torch
 import transformers
 
-from edgewise.bench import measure
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, EdgewiseError, GenerationError, OptionError
 from edgewise.pipeline import build
@@ -468,18 +467,6 @@ def test_many_generations_leave_nothing_behind(runner: Runner, count: int) -> No
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_a_bundle_is_measured_as_its_context_allows(pycoder_bundle: Bundle) -> None:
-    steps: list[tuple[str, int, int]] = []
-    speed = measure(pycoder_bundle.path, prefill=2000, decode=3, runs=2, threads=1, progress=lambda *s: steps.append(s))
-    assert (speed.prefill.tokens, speed.prefill.runs, speed.decode.tokens) == (1024, 2, 3)
-    assert speed.prefill.mean > 0
-    assert speed.decode.mean > 0
-    assert speed.threads == 1
-    assert steps == [("measure", 0, 2), ("measure", 1, 2)]
-    with pytest.raises(OptionError, match="runs is 0; it must be 1 or more"):
-        measure(pycoder_bundle.path, runs=0)
 
 
 def test_a_piece_prints_as_its_text() -> None:

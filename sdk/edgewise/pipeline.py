@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import platform
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -163,24 +162,18 @@ def _judge(
 
 def _measure(folder: Path, progress: Progress | None) -> dict[str, float | int | str]:
     """The speed of a bundle on this machine, for its card."""
-    from edgewise import bench
+    from edgewise.bench.host import processor
+    from edgewise.bench.speed import measure
+    from edgewise.runtime.runner import Runner
+    from edgewise.runtime.threads import physical_cores
 
-    speed = bench.measure(folder, verify=False, progress=progress)
+    with Runner.open(folder, verify=False) as runner:
+        speed = measure(runner, progress=progress)
     return {
         "decode_tokens_per_s": round(speed.decode.mean, 1),
         "prefill_tokens_per_s": round(speed.prefill.mean, 1),
         "prompt_tokens": speed.prefill.tokens,
         "new_tokens": speed.decode.tokens,
-        "threads": speed.threads,
-        "processor": _processor(),
+        "threads": physical_cores(),
+        "processor": processor(),
     }
-
-
-def _processor() -> str:
-    """The name of this machine's processor, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

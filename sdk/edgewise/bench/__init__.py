@@ -1,0 +1,1 @@
+"""sdk, bench: how fast a bundle is on this machine, and what of the machine that takes."""

@@ -12,13 +12,13 @@ from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import Facts
 from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
+from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
 from edgewise.runtime.model import Model
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
-from edgewise.runtime.stream import Stream
-from edgewise.runtime.track import Track
+from edgewise.runtime.stream import Clock, Stream
 from edgewise.search.protocol import Context, Search, Vocabulary
 from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit
 from edgewise.text.chat import ChatTemplate, Message
@@ -116,11 +116,7 @@ class Runner:
         def text() -> TextStream:
             return TextStream(self.tokenizer, after=after)
 
-        def ended(new: tuple[int, ...]) -> bool:
-            track = Track(rules, text(), lambda: 0.0)
-            track.push(new)
-            return track.reason is not None
-
+        clock, timed = Clock(), _time(options.get("time_limit"))
         context = Context(
             tokens,
             limit,
@@ -128,16 +124,17 @@ class Runner:
             find_processors(options.get("processors") or (), vocabulary),
             _random(options.get("seed")),
             options.get("logprobs"),
-            ended,
+            Ended((*rules, *timed), text, clock.seconds),
         )
         assistants = options.get("assistants") or ()
         return Stream(
             self._search(options.get("search"), vocabulary).flow(context),
             Rows((self.model, *(each.model for each in assistants)), capacity=len(tokens) + limit),
-            (Eos(eos), *rules, MaxTokens(limit), *_time(options.get("time_limit"))),
+            (Eos(eos), *rules, MaxTokens(limit), *timed),
             text,
             prompt_tokens=len(tokens),
             load_s=self.load_s,
+            clock=clock,
         )
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:

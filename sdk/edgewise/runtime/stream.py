@@ -19,6 +19,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._started: float | None = None
+        self.over = False  # the search has ended
 
     def start(self) -> None:
         if self._started is None:
@@ -26,6 +27,10 @@ class Clock:
 
     def seconds(self) -> float:
         return 0.0 if self._started is None else time.perf_counter() - self._started
+
+    def for_rules(self) -> float:
+        """What stop rules are told: nothing that a search returns at its end is too late."""
+        return 0.0 if self.over else self.seconds()
 
 
 class Stream(Iterator[Piece]):
@@ -43,11 +48,11 @@ class Stream(Iterator[Piece]):
         *,
         prompt_tokens: int,
         load_s: float,
+        clock: Clock,
     ) -> None:
-        clock = Clock()
         self._clock = clock
-        self._tracks = Tracks(lambda: Track(rules, text(), clock.seconds))
-        self._pieces = _pieces(flow, rows, self._tracks)
+        self._tracks = Tracks(lambda: Track(rules, text(), clock.for_rules))
+        self._pieces = _pieces(flow, rows, self._tracks, clock)
         self._prompt_tokens = prompt_tokens
         self._load_s = load_s
         self._first: float | None = None  # seconds to the first token
@@ -89,11 +94,12 @@ class Stream(Iterator[Piece]):
         )
 
 
-def _pieces(flow: Flow, rows: Rows, tracks: Tracks) -> Generator[Piece, None, None]:
+def _pieces(flow: Flow, rows: Rows, tracks: Tracks, clock: Clock) -> Generator[Piece, None, None]:
     try:
         found = yield from drive(flow, rows, tracks)
     finally:
         rows.close()
+    clock.over = True
     for number, sequence in enumerate(found):  # a search need not emit what it returns at its end
         emitted = len(tracks[number].tokens)
         tracks[number].score = sequence.score

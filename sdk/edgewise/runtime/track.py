@@ -1,6 +1,7 @@
 """sdk, runtime: a sequence on its way: its tokens, its text, and the rules that may end it."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from edgewise.runtime.result import Completion, Piece
 from edgewise.search.protocol import LogProb
@@ -45,6 +46,13 @@ class Track:
         self._texts.append(text)
         self.logprobs += logprobs[: len(self.tokens) - before]
         return Piece(text, tuple(self.tokens[before:]))
+
+    def fork(self) -> "Track":
+        """Another one, where this one is."""
+        other = copy(self)
+        other.tokens, other.logprobs, other._texts = list(self.tokens), list(self.logprobs), list(self._texts)
+        other._stream = self._stream.fork()
+        return other
 
     def finish(self, reason: str) -> Piece:
         """End the sequence for a reason of the caller's; nothing happens to one that a rule has ended."""

@@ -121,8 +121,8 @@ class Processor(Protocol):
 class Context:
     """What a search is given: the prompt, what the caller asked for, and the one source of randomness.
 
-    `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence. `ended` says whether the
-    caller's other stop rules end a sequence of these new tokens: searches that emit only at their end ask it.
+    `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence. `ended` names the one of
+    the caller's other stop rules that ends a sequence of these new tokens: searches that emit only at their end ask it.
     """
 
     prompt: tuple[int, ...]
@@ -131,7 +131,7 @@ class Context:
     processors: tuple[Processor, ...] = ()
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     logprobs: int | None = None  # None: not asked for; k: of each chosen token, and of the k most probable ones
-    ended: Callable[[tuple[int, ...]], bool] = lambda _: False
+    ended: Callable[[tuple[int, ...]], str | None] = lambda _: None
 
 
 @dataclass(frozen=True)

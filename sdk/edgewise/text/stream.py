@@ -1,6 +1,7 @@
 """sdk, text: tokens to text as they come, never a part of a character."""
 
 from collections.abc import Sequence
+from copy import copy
 
 from edgewise.text.tokenizer import Tokenizer
 
@@ -35,6 +36,12 @@ class TextStream:
         if len(self._tokens) > 2 * CONTEXT:
             self._forget()
         return piece
+
+    def fork(self) -> "TextStream":
+        """Another one, where this one is."""
+        other = copy(self)
+        other._tokens = list(self._tokens)
+        return other
 
     def flush(self) -> str:
         """What was kept back, as it is, at the end of the text."""

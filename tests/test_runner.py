@@ -393,7 +393,7 @@ def test_a_released_row_gives_its_memory_to_the_next(toy_runner: Runner) -> None
         (Request(extend=(Extend(0, (1,), 5),)), "the search asks for row 5"),
         (Request(extend=(Extend(5, (1,), 5),)), "the search asks for row 5"),
         (Request(extend=(Extend(0, (1,), None, model=1),)), "the search asks for model 1"),
-        (Request(hidden=True), "the search asks for hidden states"),
+        (Request(extend=(Extend(0, (1,), None),), hidden=True), "hidden states are asked for, .*--hidden-states"),
         (Request(extend=(Extend(0, (), None),)), "no tokens were given"),
     ],
 )

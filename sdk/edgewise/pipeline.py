@@ -48,6 +48,7 @@ def build(
     calibration: CalibrationText | None = None,
     quality: CalibrationText | None = None,
     prefill: Prefill | None = None,
+    hidden_states: bool = False,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
@@ -56,7 +57,8 @@ def build(
     of this machine on the card; `on_plan` is shown the plan before a weight is read; `ignore_config` names keys of
     config.json that change nothing; `calibration` is the text that passes measure the model on; on `quality` the
     result is held against the checkpoint, for its card and for the recipe's gate; `prefill="int8"` adds a second
-    graph, faster for long prompts, which takes the memory that the plan states.
+    graph, faster for long prompts, which takes the memory that the plan states; `hidden_states` adds the output
+    `hidden_states`, which contrastive search reads.
 
     Raises an EdgewiseError (`edgewise.errors`: CheckpointError, RecipeError, TargetError, BundleError ...), which says
     what to do; the output is then what it was.
@@ -73,6 +75,7 @@ def build(
             ignore_config=ignore_config,
             calibration=calibration,
             prefill=prefill,
+            hidden_states=hidden_states,
         )
         prepared = preparing(checkpoint, dry=calibration is not None)
         if prepared.gate and not quality:

@@ -17,6 +17,7 @@ from edgewise.contracts import Exporter
 from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
 from edgewise.facts import Facts
 from edgewise.graph import get_facts
+from edgewise.hidden import add_hidden_states
 from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
 from edgewise.prefill import Prefill, prefill_graph, remember
@@ -52,6 +53,7 @@ class Prepared:
     gate: Gate | None
     graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
     prompts: ir.Model | None = None  # the lowered graph of long prompts, where one was asked for
+    hidden_states: bool = False  # whether the graphs have that output
 
 
 def prepare(
@@ -65,6 +67,7 @@ def prepare(
     dry: bool = False,
     progress: Progress | None = None,
     prefill: Prefill | None = None,
+    hidden_states: bool = False,
 ) -> Prepared:
     """Load, export, apply the recipe, lower to the target.
 
@@ -98,10 +101,26 @@ def prepare(
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
     facts = get_facts(model)  # as the recipe left them
     prompts = prefill_graph(model, floats, build) if prefill else None
+    if hidden_states:
+        for canonical in filter(None, (model, prompts)):
+            add_hidden_states(canonical)
     model = apply(model, lowering, build, error=LoweringError)
     prompts = apply(prompts, lowering, build, error=LoweringError) if prompts else None
-    gate, kept = chosen.gate, tuple(graphs)
-    return Prepared(source, device, passes, lowering, tokens, facts, stored, model, cost, gate, kept, prompts)
+    return Prepared(
+        source,
+        device,
+        passes,
+        lowering,
+        tokens,
+        facts,
+        stored,
+        model,
+        cost,
+        chosen.gate,
+        tuple(graphs),
+        prompts,
+        hidden_states,
+    )
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:

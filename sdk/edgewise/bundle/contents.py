@@ -77,6 +77,7 @@ def finish(
         cache=cache,
         session=prepared.target.session,
         prefill_from=FROM_TOKENS if prepared.prompts else 0,
+        hidden_states=prepared.hidden_states,
         recipe=recipe,
         versions=versions,
         card=about,

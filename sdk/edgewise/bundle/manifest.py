@@ -60,6 +60,7 @@ class Manifest:
     session: Mapping[str, str] = field(default_factory=dict)  # ONNX Runtime session configuration entries
     recipe: tuple[Mapping[str, Any], ...] = ()
     prefill_from: int = 0  # tokens: so many at once are computed by the graph "prefill", fewer by "decode"
+    hidden_states: bool = False  # whether the graphs give them: what the lm_head scores, of every position
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
     card: Mapping[str, Any] = field(default_factory=dict)
 

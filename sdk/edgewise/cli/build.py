@@ -32,6 +32,7 @@ ignore_option = click.option(
     type=click.Choice(["int8"]),
     help="A second graph, faster for long prompts; the plan says what it takes.",
 )
+@click.option("--hidden-states", is_flag=True, help="An output of hidden states too, which contrastive search needs.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
@@ -53,6 +54,7 @@ def build(
     recipe: Path | None,
     context: int | None,
     prefill: "Prefill | None",
+    hidden_states: bool,
     dry_run: bool,
     no_load_check: bool,
     measure: bool,
@@ -112,6 +114,7 @@ def build(
             calibration=calibration,
             quality=quality,
             prefill=prefill,
+            hidden_states=hidden_states,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())

@@ -39,6 +39,8 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
     yield "target", f"{manifest.target} ({', '.join(provider.name for provider in manifest.providers)})"
     yield from _card(manifest.card)
     cache = size(facts.cache_bytes(manifest.context))
+    if manifest.hidden_states:
+        yield "outputs", "logits, and hidden states"
     yield "context", f"{manifest.context:,} tokens ({cache} of cache); the model's limit is {facts.context_length:,}"
     for number, step in enumerate(manifest.recipe, start=1):
         yield "recipe" if number == 1 else "", _step(step)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgewise.runtime.model import CacheTensor
 
 KEEP = "logits_to_keep"
+HIDDEN = "hidden_states"
 
 
 class Bound:
@@ -22,7 +23,7 @@ class Bound:
         self.binding = graph.io_binding()
         self._ones = ones  # the attention mask of every length
         self._keep = np.ones(1, np.int64)
-        self._shape = (0, 0, 0)
+        self._shape: tuple[int, ...] = ()
         optional: dict[str, NDArray[Any]] = {KEEP: self._keep, **rotary}
         for name, array in optional.items():
             self.binding.bind_ortvalue_input(name, in_place(array))
@@ -36,7 +37,12 @@ class Bound:
 
     def forget_shape(self) -> None:
         """To be called when tokens or scores are in other memory than before."""
-        self._shape = (0, 0, 0)
+        self._shape = ()
+
+    def bind_hidden(self, hidden: NDArray[np.float32]) -> None:
+        """Where the hidden states of the next run go, `[count, hidden size]`."""
+        place = ("cpu", 0, np.float32, (1, *hidden.shape), hidden.ctypes.data)
+        self.binding.bind_output(HIDDEN, *place)
 
     def run(
         self, ids: NDArray[np.int64], logits: NDArray[np.float32], start: int, count: int, row: int, scores: int

@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from edgewise.errors import GenerationError
 from edgewise.runtime.result import Piece
 from edgewise.runtime.track import Track
 from edgewise.search.protocol import Emit, Extend, FloatArray, Flow, Reply, Request
@@ -14,7 +13,11 @@ from edgewise.search.protocol import Sequence as Found
 class Scores(Protocol):
     """Whatever computes scores: `Rows` of sessions; in a test, a table."""
 
-    def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]: ...
+    def extend(self, extends: Sequence[Extend], *, hidden: bool = False) -> tuple[FloatArray, ...]: ...
+
+    def hidden(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
+        """Of what was just extended with `hidden`."""
+        ...
 
     def release(self, model: int, row: int) -> None: ...
 
@@ -62,6 +65,7 @@ def drive(flow: Flow, scores: Scores, tracks: Tracks) -> Generator[Piece, None, 
 
 
 def _reply(request: Request, scores: Scores, tracks: Tracks) -> Reply:
-    if request.hidden:
-        raise GenerationError("the search asks for hidden states, and the bundle's graph gives none")
-    return Reply(scores.extend(request.extend) if request.extend else (), None, tracks.stopped)
+    if not request.extend:
+        return Reply(stopped=tracks.stopped)
+    logits = scores.extend(request.extend, hidden=request.hidden)
+    return Reply(logits, scores.hidden(request.extend) if request.hidden else None, tracks.stopped)

@@ -14,7 +14,7 @@ from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import tables
-from edgewise.runtime.bound import KEEP
+from edgewise.runtime.bound import HIDDEN, KEEP
 from edgewise.runtime.ort import CPU, open_graph
 
 KINDS = ({"decoder"}, {"prefill", "decode"})
@@ -44,7 +44,8 @@ class Model:
     """A lowered graph with its facts: what computes scores. It has no state; a `Session` has.
 
     `context` bounds its sessions: what the model was made for, unless fewer (or, up to that, more) are asked for.
-    `prompts` is a second graph with the same cache, which computes `prefill_from` tokens or more at once.
+    `prompts` is a second graph with the same cache, which computes `prefill_from` tokens or more at once. `hidden` says
+    whether the graphs give hidden states.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Model:
         _check_context(self.context, facts)
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.cache = _cache(self.graph, facts, path)
+        self.hidden = HIDDEN in {value.name for value in self.graph.get_outputs()}
         self.prompts: Any = None
         self.prefill_from = prefill_from
         if prompts:

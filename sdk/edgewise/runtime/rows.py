@@ -37,11 +37,16 @@ class Rows:
         self._rows: dict[Handle, Session] = {}
         self._free: list[Session] = []
 
-    def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
+    def extend(self, extends: Sequence[Extend], *, hidden: bool = False) -> tuple[FloatArray, ...]:
         """Do what is asked, each row from its parent as it was before the request; the scores of each."""
         if any(extend.parent != extend.row for extend in extends):
             self._fork(extends)
-        return tuple(self._append(extend) for extend in extends)
+        return tuple(self._append(extend, hidden) for extend in extends)
+
+    def hidden(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
+        """The hidden states of what was just extended, for each `[tokens, hidden size]`."""
+        states = (self._session(extend.model, extend.row).hidden for extend in extends)
+        return tuple(each for each in states if each is not None)
 
     def release(self, model: int, row: int) -> None:
         """Forget a row; its memory serves the next one."""
@@ -57,14 +62,14 @@ class Rows:
         for handle in tuple(self._rows):
             self.release(*handle)
 
-    def _append(self, extend: Extend) -> FloatArray:
+    def _append(self, extend: Extend, hidden: bool) -> FloatArray:
         session = self._session(extend.model, extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(extend.length)
-        known = self._restored(session, extend) if extend.parent is None and extend.model == 0 else 0
-        if len(extend.tokens) == extend.scores == 1:
+        known = 0 if hidden or extend.parent is not None or extend.model else self._restored(session, extend)
+        if len(extend.tokens) == extend.scores == 1 and not hidden:
             return session.decode(extend.tokens[0])
-        return session.prefill(extend.tokens[known:], scores=extend.scores)
+        return session.prefill(extend.tokens[known:], scores=extend.scores, hidden=hidden)
 
     def _restored(self, session: Session, extend: Extend) -> int:
         """Tokens that need not be computed: all that are scored do."""

@@ -33,14 +33,18 @@ class Session:
         self.chunk = chunk
         self.decoder = Bound(model.graph, model.ones, model.rotary)
         self.prompts = Bound(model.prompts, model.ones, model.rotary) if model.prompts else self.decoder
+        self.hidden: NDArray[np.float32] | None = None  # of the last prefill or decode that was asked for them
         self._buffers: list[NDArray[Any]] = []
         self._ids = np.zeros(chunk, np.int64)
         self._tokens = np.zeros(0, np.int64)
         self._logits = np.zeros((1, model.facts.vocab_size), np.float32)
         self._allocate(capacity)
 
-    def prefill(self, tokens: Sequence[int], *, scores: int = 1) -> FloatArray:
-        """Append tokens, a chunk at a time; the scores after the last `scores` of them, `[scores, vocabulary]`."""
+    def prefill(self, tokens: Sequence[int], *, scores: int = 1, hidden: bool = False) -> FloatArray:
+        """Append tokens, a chunk at a time; the scores after the last `scores` of them, `[scores, vocabulary]`.
+
+        With `hidden`, `self.hidden` are the hidden states of all that is appended, `[tokens, hidden size]`.
+        """
         ids = self._checked(tokens)
         if not 1 <= scores <= len(ids):
             raise GenerationError(f"{scores} positions cannot be scored when {len(ids)} tokens are appended")
@@ -50,12 +54,13 @@ class Session:
             self._logits = np.zeros((scores, self.model.facts.vocab_size), np.float32)
             self.decoder.forget_shape()
             self.prompts.forget_shape()
+        self.hidden = self._hidden_states(len(ids)) if hidden else None
         first = len(ids) - scores  # the first position whose scores are wanted
         for begin in range(0, len(ids), self.chunk):
             end = min(begin + self.chunk, len(ids))
             self._ids[: end - begin] = ids[begin:end]
             row = max(0, begin - first)
-            self._run(start + begin, end - begin, row, max(1, end - max(begin, first)))
+            self._run(start + begin, end - begin, row, max(1, end - max(begin, first)), begin)
         self._check_finite(scores, start + len(ids))
         self._hold(ids)
         return self._logits[:scores]
@@ -67,6 +72,7 @@ class Session:
         if self.length >= self.capacity:
             self._reserve(self.length + 1)
         self._ids[0] = token
+        self.hidden = None
         self._run(self.length, 1, 0, 1)
         self._check_finite(1, self.length + 1)
         self._hold(self._ids[:1])
@@ -161,13 +167,28 @@ class Session:
         self._buffers, self.capacity = buffers, capacity
         self._tokens = np.concatenate([self.tokens, np.zeros(capacity - self.length, np.int64)])
 
-    def _run(self, start: int, count: int, row: int, scores: int) -> None:
+    def _hidden_states(self, count: int) -> NDArray[np.float32]:
+        if not self.model.hidden:
+            raise GenerationError(
+                "hidden states are asked for, and the bundle's graph gives none: build it with --hidden-states"
+            )
+        return np.zeros((count, self.model.facts.hidden_size), np.float32)
+
+    def _run(self, start: int, count: int, row: int, scores: int, begin: int = 0) -> None:
         """Compute `count` tokens of `_ids` after the first `start`, with scores written from `row` on."""
         bound = self.prompts if count >= self.model.prefill_from else self.decoder
+        if self.hidden is not None:
+            bound = self._bind_hidden(bound, self.hidden[begin : begin + count])
         try:
             bound.run(self._ids, self._logits, start, count, row, scores)
         except Exception as error:
             raise GenerationError(f"ONNX Runtime failed after {start} tokens: {first_line(error)}") from error
+
+    def _bind_hidden(self, bound: Bound, hidden: NDArray[np.float32]) -> Bound:
+        other = Bound(bound.graph, self.model.ones, self.model.rotary)
+        other.bind_cache(self.model.cache, self._buffers)
+        other.bind_hidden(hidden)
+        return other
 
     def _check_finite(self, scores: int, length: int) -> None:
         """The maximum of a row shows a NaN or +infinity anywhere in it, for a fifth of the cost of a look at all."""

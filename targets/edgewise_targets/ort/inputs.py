@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgewise.errors import LoweringError
 from edgewise.graph import Roles, get_facts, role
+from edgewise.hidden import HIDDEN
 from edgewise.tensors import constant
 from edgewise_targets.ort.step import Step, initializer, insert_before
 
@@ -20,7 +21,8 @@ class KeepLogits(Step):
     """An optional input `logits_to_keep`, int64 [1]: the logits of so many last positions; 0, its default: of all.
 
     What follows the last attention goes position by position, so the cut is made right behind it: that spares the MLP
-    of the last layer too, not the lm_head alone.
+    of the last layer too, not the lm_head alone. Where hidden states are an output, which no cut shortens, it is made
+    behind them.
     """
 
     name: ClassVar[str] = "ort-keep-logits"
@@ -29,11 +31,11 @@ class KeepLogits(Step):
         graph = model.graph
         if KEEP in graph.initializers:
             return False
-        attended = Roles.of(model).one("attention", get_facts(model).layers - 1).outputs[0]
-        tail = _downstream(graph, [attended])
+        whole = _last_whole(model)
+        tail = _downstream(graph, [whole])
         positional = _downstream(graph, [i for i in graph.inputs if i.name in ("input_ids", "position_ids")])
-        uncut = {attended} | (positional - tail)
-        readers = [node for node in graph if node.outputs[0] in tail - {attended}]
+        uncut = {whole} | (positional - tail)
+        readers = [node for node in graph if node.outputs[0] in tail - {whole}]
         entries = [
             (node, place, value) for node in readers for place, value in enumerate(node.inputs) if value in uncut
         ]
@@ -64,6 +66,12 @@ class DropPositions(Step):
                 )
             model.graph.inputs.remove(value)
         return bool(positions)
+
+
+def _last_whole(model: ir.Model) -> ir.Value:
+    """What the cut is made behind."""
+    hidden = [value for value in model.graph.outputs if value.name == HIDDEN]
+    return hidden[0] if hidden else Roles.of(model).one("attention", get_facts(model).layers - 1).outputs[0]
 
 
 def _downstream(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Value | None]:

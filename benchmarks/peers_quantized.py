@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import blake3
 import numpy as np
@@ -67,6 +68,16 @@ def _seal(folder: Path) -> None:
     (folder / FILE_NAME).write_text(dataclasses.replace(manifest, files=files).write())
 
 
+def write_gguf(python: Path, checkpoint: Path, output: Path, dtype: type[np.floating[Any]] = np.float32) -> None:
+    """A checkpoint as a GGUF file, its matrices in this type."""
+    weights = output.with_suffix(".npz")
+    tensors = Checkpoint.open(checkpoint).tensors
+    arrays = {name: tensor.read(0, tensor.dims[0]).astype(dtype) for name, tensor in tensors.items()}
+    np.savez(weights, allow_pickle=False, **arrays)
+    run([python, WORKERS / "gguf_model.py", checkpoint, weights, output])
+    weights.unlink()
+
+
 @dataclasses.dataclass(frozen=True)
 class Llama:
     """llama.cpp in an environment of its own."""
@@ -80,11 +91,8 @@ class Llama:
 
     def convert(self, folder: Path) -> Candidate:
         """The checkpoint as GGUF, in float32."""
-        weights, output = self.work / "weights.npz", self.work / "F32.gguf"
-        tensors = Checkpoint.open(folder).tensors
-        arrays = {name: tensor.read(0, tensor.dims[0]).astype(np.float32) for name, tensor in tensors.items()}
-        np.savez(weights, allow_pickle=False, **arrays)
-        run([self.python, WORKERS / "gguf_model.py", folder, weights, output])
+        output = self.work / "F32.gguf"
+        write_gguf(self.python, folder, output)
         return self._candidate("F32", output, None)
 
     def quantize(self, kind: str) -> Candidate | Failed:

@@ -37,7 +37,7 @@ LENGTH = 512
 PREFILL, DECODE, ROUNDS = 512, 128, 5
 GPTQ_SEQUENCES = 2  # ONNX Runtime's GPTQ runs the model once for each weight and sequence
 SAME = 1e-4  # nats: less than that is arithmetic
-BEGIN, END = "<!-- benchmarks/quantization.py: begin -->", "<!-- benchmarks/quantization.py: end -->"
+MARK = "quantization"
 HEADING = """\
 | method | format | bytes | mean KLD | p99 KLD | top-1 | perplexity | decode | prefill | CPU s | peak MB |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"""
@@ -108,12 +108,13 @@ def hardware() -> str:
     return f"{os.cpu_count()} cores of {named[0] if named else platform.processor()}"
 
 
-def insert(docs: Path, text: str) -> None:
-    """Put the text between the markers. Raises SystemExit where there are none."""
+def insert(docs: Path, text: str, mark: str) -> None:
+    """Put the text between the markers of a script. Raises SystemExit where there are none."""
+    begin, end = (f"<!-- benchmarks/{mark}.py: {place} -->" for place in ("begin", "end"))
     page = docs.read_text()
-    if BEGIN not in page or END not in page:
-        raise SystemExit(f"{docs} has no markers; put these where the table goes:\n{BEGIN}\n{END}")
-    docs.write_text(page.partition(BEGIN)[0] + f"{BEGIN}\n\n{text}\n\n{END}" + page.partition(END)[2])
+    if begin not in page or end not in page:
+        raise SystemExit(f"{docs} has no markers; put these where the table goes:\n{begin}\n{end}")
+    docs.write_text(page.partition(begin)[0] + f"{begin}\n\n{text}\n\n{end}" + page.partition(end)[2])
 
 
 def report(entries: Sequence[Entry], sequences: np.ndarray) -> str:
@@ -167,7 +168,7 @@ def main() -> None:
     text = report(entries, sequences_of("heldout.txt", options.windows * LENGTH))
     print(text)
     if options.docs:
-        insert(options.docs, text)
+        insert(options.docs, text, MARK)
 
 
 if __name__ == "__main__":

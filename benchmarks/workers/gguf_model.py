@@ -1,6 +1,8 @@
-"""A llama checkpoint as a GGUF file, in float32: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""A llama or qwen2 checkpoint as a GGUF file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 
     python gguf_model.py CHECKPOINT_FOLDER WEIGHTS.npz MODEL.gguf
+
+Matrices are written in the type that they have in the npz file (float32 or float16), vectors in float32.
 
 Runs in the peer's own environment; imports nothing of edgewise.
 """
@@ -30,12 +32,13 @@ OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight"
 def renamed(name: str) -> str:
     if name in OUTSIDE:
         return OUTSIDE[name]
-    layer, _, role = name.removeprefix("model.layers.").removesuffix(".weight").partition(".")
-    return f"blk.{layer}.{LAYER[role]}.weight"
+    layer, _, role = name.removeprefix("model.layers.").partition(".")
+    role, _, kind = role.rpartition(".")
+    return f"blk.{layer}.{LAYER[role]}.{kind}"
 
 
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head, halves turned into pairs: llama.cpp rotates neighbours, the checkpoint halves."""
+    """Rows of each head, halves turned into pairs: llama.cpp rotates neighbours in a llama, the checkpoint halves."""
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)
     return halves.swapaxes(1, 2).reshape(rows, columns)
@@ -43,15 +46,17 @@ def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
 
 def write(checkpoint: Path, weights: Path, output: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
-    writer = gguf.GGUFWriter(str(output), "llama")
+    writer = gguf.GGUFWriter(str(output), config["model_type"])
     _add_sizes(writer, config)
     _add_tokenizer(writer, json.loads((checkpoint / "tokenizer.json").read_text()), config)
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    paired = heads if config["model_type"] == "llama" else {}
     with np.load(weights) as arrays:
         for name in arrays.files:
-            role = name.split(".")[-2]
-            weight = interleaved(arrays[name], heads[role]) if role in heads else arrays[name]
-            writer.add_tensor(renamed(name), np.ascontiguousarray(weight))
+            role, weight = name.split(".")[-2], arrays[name]
+            if role in paired:
+                weight = interleaved(weight, heads[role])
+            writer.add_tensor(renamed(name), np.ascontiguousarray(weight, np.float32 if weight.ndim == 1 else None))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -65,13 +70,13 @@ def _add_sizes(writer: Any, config: dict[str, Any]) -> None:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_rope_dimension_count(config["head_dim"])
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(config.get("rope_parameters", config)["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
 
 
 def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any]) -> None:
@@ -80,7 +85,8 @@ def _add_tokenizer(writer: Any, tokenizer: dict[str, Any], config: dict[str, Any
     merges = tokenizer["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(sorted(ids, key=ids.__getitem__))
+    names = {token: name for name, token in ids.items()}  # a random checkpoint has more tokens than its tokenizer
+    writer.add_token_list([names.get(token, f"[{token}]") for token in range(config["vocab_size"])])
     writer.add_token_types([gguf.TokenType.NORMAL] * config["vocab_size"])
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(config["bos_token_id"])

@@ -3,8 +3,8 @@
     python benchmarks/peers.py --work /tmp/edgewise-benchmarks --docs docs/benchmarks.md
 
 Each has the model in its own usual 4 bits: edgewise as `edgewise build` makes it (blocks of 128), onnxruntime-genai as
-its builder does (blocks of 32), llama.cpp as Q4_0, openvino-genai as optimum-intel exports it (int4, group 128). All run
-on 2 threads, each in a process and an environment of its own, with fresh random prompts. The first round is not
+its builder does (blocks of 32), llama.cpp as Q4_0, openvino-genai as optimum-intel exports it (int4, group 128). All
+run on 2 threads, each in a process and an environment of its own, with fresh random prompts. The first round is not
 counted. Quotes medians, and medians of the ratios within a round with their least and most.
 --python NAME=PATH uses a Python that has a peer already; otherwise an environment is made.
 """
@@ -83,7 +83,7 @@ def q4_0(checkpoint: Path, output: Path, python: Path) -> Path:
         halves = output.with_suffix(".f16.gguf")
         write_gguf(python, checkpoint, halves, np.float16)
         quiet = subprocess.DEVNULL
-        command = [python, WORKERS / "llama.py", "quantize", halves, output, "Q4_0"]
+        command: list[str | Path] = [python, WORKERS / "llama.py", "quantize", halves, output, "Q4_0"]
         subprocess.run(command, check=True, stdout=quiet, stderr=quiet)
         halves.unlink()
     return output
@@ -92,7 +92,7 @@ def q4_0(checkpoint: Path, output: Path, python: Path) -> Path:
 def exported_by_optimum(checkpoint: Path, output: Path, python: Path) -> Path:
     """The checkpoint as optimum-intel exports it: int4 in groups of 128, the tied lm_head in int8."""
     if not (output / "openvino_model.bin").exists():
-        command = [python.with_name("optimum-cli"), "export", "openvino", "-m", checkpoint]
+        command: list[str | Path] = [python.with_name("optimum-cli"), "export", "openvino", "-m", checkpoint]
         command += ["--task", "text-generation-with-past", "--weight-format", "int4", "--group-size", "128"]
         command += ["--ratio", "1.0", output]
         quiet = subprocess.DEVNULL
@@ -127,19 +127,13 @@ def _spread(ratios: Sequence[float]) -> str:
 
 def versions(pythons: Mapping[str, Path]) -> str:
     """What was measured against."""
-    asked = {
-        "onnxruntime-genai": "onnxruntime-genai",
-        "llama.cpp": "llama-cpp-python",
-        "openvino-genai": "openvino-genai",
-    }
     code = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
-    said = {
-        name: subprocess.run(
-            [python, "-c", code, asked[name]], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        for name, python in pythons.items()
-    }
-    return ", ".join(f"{asked[name]} {number}" for name, number in said.items())
+    said = []
+    for name, python in pythons.items():
+        package = "llama-cpp-python" if name == "llama.cpp" else name
+        found = subprocess.run([python, "-c", code, package], check=True, capture_output=True, text=True)
+        said.append(f"{package} {found.stdout.strip()}")
+    return ", ".join(said)
 
 
 def _python(text: str) -> tuple[str, Path]:
@@ -170,8 +164,8 @@ def main() -> None:
         print("\n".join(lines), f"load {os.getloadavg()[0]:.1f}", sep="\n", flush=True)
     text = "\n".join(
         [
-            f"Prefill of {options.prefill} tokens, then {options.decode} decoded, tokens a second; {options.rounds} rounds on",
-            f"{hardware()}, 2 threads; {versions(pythons)}. Ratios above 1: edgewise is faster.",
+            f"Prefill of {options.prefill} tokens, then {options.decode} decoded, tokens a second; {options.rounds} rounds",
+            f"on {hardware()}, 2 threads; {versions(pythons)}. Ratios above 1: edgewise is faster.",
             "",
             HEADING,
             *lines,

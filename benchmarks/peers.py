@@ -164,8 +164,8 @@ def main() -> None:
         print("\n".join(lines), f"load {os.getloadavg()[0]:.1f}", sep="\n", flush=True)
     text = "\n".join(
         [
-            f"Prefill of {options.prefill} tokens, then {options.decode} decoded, tokens a second; {options.rounds} rounds",
-            f"on {hardware()}, 2 threads; {versions(pythons)}. Ratios above 1: edgewise is faster.",
+            f"Prefill of {options.prefill} tokens, then {options.decode} decoded, in tokens a second: medians of",
+            f"{options.rounds} rounds on {hardware()}, 2 threads; {versions(pythons)}. Above 1, edgewise is faster.",
             "",
             HEADING,
             *lines,

@@ -9,6 +9,7 @@ from edgewise.errors import MissingExtra
 EXTRAS = {
     "onnxruntime": "cpu",
     "huggingface_hub": "build",
+    "llguidance": "grammar",
     "ml_dtypes": "build",
     "onnx": "build",
     "onnx_ir": "build",

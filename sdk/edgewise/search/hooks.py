@@ -15,6 +15,7 @@ def register_searches() -> dict[str, str]:
 def register_processors() -> dict[str, str]:
     return {
         "frequency_penalty": "edgewise.search.penalties:FrequencyPenalty",
+        "grammar": "edgewise.search.grammar:Grammar",
         "presence_penalty": "edgewise.search.penalties:PresencePenalty",
         "repetition_penalty": "edgewise.search.penalties:RepetitionPenalty",
     }

@@ -67,6 +67,11 @@ class Tokenizer:
         with self._lock, _guarded(GenerationError, "the tokens cannot be decoded"):
             return self._tokenizer.decode([token for token in tokens if token not in self.control], False)
 
+    def serialize(self) -> str:
+        """What `tokenizer.json` has of it."""
+        with self._lock:
+            return self._tokenizer.to_str()
+
     def _plain(self, text: str, marks: Mapping[str, str]) -> Iterable[int]:
         for mark, original in marks.items():
             text = text.replace(mark, original)

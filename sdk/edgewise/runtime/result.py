@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.search.protocol import LogProb
+from edgewise.search.protocol import Drafts, LogProb
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Result:
 
     completions: tuple[Completion, ...]  # best first; in order of their numbers where the search does not rank them
     timings: Timings
+    drafts: Drafts | None = None  # what speculation did, where a search drafted
 
     @property
     def text(self) -> str:

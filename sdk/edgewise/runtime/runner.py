@@ -11,6 +11,7 @@ import numpy as np
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import Facts
+from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
@@ -117,6 +118,8 @@ class Runner:
             return TextStream(self.tokenizer, after=after)
 
         clock, timed = Clock(), _time(options.get("time_limit"))
+        assistants = options.get("assistants") or ()
+        check_assistants(self.tokenizer, assistants)
         context = Context(
             tokens,
             limit,
@@ -125,8 +128,9 @@ class Runner:
             _random(options.get("seed")),
             options.get("logprobs"),
             Ended((*rules, *timed), text, clock.seconds),
+            options.get("seed") is not None,
+            tuple(each.model.context for each in assistants),
         )
-        assistants = options.get("assistants") or ()
         return Stream(
             self._search(options.get("search"), vocabulary).flow(context),
             Rows((self.model, *(each.model for each in assistants)), capacity=len(tokens) + limit),
@@ -135,6 +139,7 @@ class Runner:
             prompt_tokens=len(tokens),
             load_s=self.load_s,
             clock=clock,
+            drafts=context.drafts,
         )
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from edgewise.runtime.drive import Tracks, drive
 from edgewise.runtime.result import Piece, Result, Timings, peak_memory
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.track import Track
-from edgewise.search.protocol import Emit, Flow
+from edgewise.search.protocol import Drafts, Emit, Flow
 from edgewise.search.stops import StopRule
 from edgewise.text.stream import TextStream
 
@@ -49,10 +49,12 @@ class Stream(Iterator[Piece]):
         prompt_tokens: int,
         load_s: float,
         clock: Clock,
+        drafts: Drafts,
     ) -> None:
         self._clock = clock
         self._tracks = Tracks(lambda: Track(rules, text(), clock.for_rules))
         self._pieces = _pieces(flow, rows, self._tracks, clock)
+        self._drafts = drafts
         self._prompt_tokens = prompt_tokens
         self._load_s = load_s
         self._first: float | None = None  # seconds to the first token
@@ -78,7 +80,8 @@ class Stream(Iterator[Piece]):
         for _ in self:
             pass
         completions = tuple(track.completion for track in self._tracks)
-        return Result(completions, self._timings(sum(len(each.tokens) for each in completions)))
+        timings = self._timings(sum(len(each.tokens) for each in completions))
+        return Result(completions, timings, replace(self._drafts) if self._drafts.steps else None)
 
     def _timings(self, tokens: int) -> Timings:
         decoding = self._last - (self._first or 0.0)

@@ -117,12 +117,27 @@ class Processor(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Drafts:
+    """What speculation has done for a generation so far, all of its sequences together."""
+
+    steps: int = 0  # verifications: steps of the model that scored drafted tokens too
+    drafted: int = 0  # tokens that they scored
+    accepted: int = 0  # of them, those that became text
+
+    @property
+    def mean_accepted(self) -> float | None:
+        """Drafted tokens that a verification accepted, on average; each gave one token more than that."""
+        return self.accepted / self.steps if self.steps else None
+
+
 @dataclass(frozen=True)
 class Context:
     """What a search is given: the prompt, what the caller asked for, and the one source of randomness.
 
     `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence. `ended` names the one of
     the caller's other stop rules that ends a sequence of these new tokens: searches that emit only at their end ask it.
+    `repeatable`: the output shall depend on nothing but the rest of the context, such as the clock (a seed was given).
     """
 
     prompt: tuple[int, ...]
@@ -132,6 +147,9 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     logprobs: int | None = None  # None: not asked for; k: of each chosen token, and of the k most probable ones
     ended: Callable[[tuple[int, ...]], str | None] = lambda _: None
+    repeatable: bool = True
+    assistants: tuple[int, ...] = ()  # tokens that each of models 1, 2, ... can hold
+    drafts: Drafts = field(default_factory=Drafts)  # for a search to count in
 
 
 @dataclass(frozen=True)

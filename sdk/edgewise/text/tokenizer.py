@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
@@ -31,6 +33,17 @@ class Tokenizer:
             raise BundleError(f"{path} is missing: the bundle has no tokenizer")
         with _guarded(BundleError, str(path)):
             return cls(tokenizers.Tokenizer.from_file(str(path)))
+
+    @property
+    def vocabulary(self) -> dict[int, str]:
+        """Every token with its text as the file writes it, in order."""
+        with self._lock:
+            return dict(sorted((token, text) for text, token in self._tokenizer.get_vocab(True).items()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for tokenizers to which every token means the same."""
+        return sha256(repr(self.vocabulary).encode()).hexdigest()
 
     def encode(self, text: str) -> tuple[int, ...]:
         """A text as a user writes it, with what the tokenizer puts around one (a first token, often).

@@ -16,17 +16,24 @@ import numpy as np
 
 from edgewise import Runner
 from edgewise.search.greedy import Greedy
-from edgewise.search.protocol import Search
+from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
+from edgewise.search.protocol import Processor, Search
 from edgewise.search.sample import Sample
 
 PROMPT = 16
-SEARCHES: dict[str, Search] = {
-    "greedy": Greedy(),
-    "greedy, penalties": Greedy(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
-    "sample": Sample(),
-    "sample, top-k 50, top-p 0.9": Sample(temperature=0.8, top_k=50, top_p=0.9),
-    "sample, top-p 0.9": Sample(top_p=0.9),
-    "sample, min-p 0.05": Sample(min_p=0.05),
+PENALTIES = (RepetitionPenalty(1.1), PresencePenalty(0.1), FrequencyPenalty(0.1))
+SEARCHES: dict[str, tuple[Search, tuple[Processor, ...]]] = {
+    "greedy": (Greedy(), ()),
+    "greedy, penalties": (Greedy(), PENALTIES),
+    "sample": (Sample(), ()),
+    "sample, top-k 50, top-p 0.9": (Sample(temperature=0.8, top_k=50, top_p=0.9), ()),
+    "sample, top-p 0.9": (Sample(top_p=0.9), ()),
+    "sample, min-p 0.05": (Sample(min_p=0.05), ()),
+    "sample, typical 0.9": (Sample(typical_p=0.9), ()),
+    "sample, eta 0.001": (Sample(eta_cutoff=0.001), ()),
+    "sample, top-n-sigma 1": (Sample(top_n_sigma=1.0), ()),
+    "sample, dynamic temperature": (Sample(temperature_range=0.5), ()),
+    "sample, XTC 0.5": (Sample(xtc_probability=0.5), ()),
 }
 
 
@@ -42,9 +49,16 @@ def bare(runner: Runner, tokens: int) -> float:
     return 1000 * (time.perf_counter() - started) / tokens
 
 
-def generated(runner: Runner, search: Search, tokens: int) -> float:
+def generated(runner: Runner, search: Search, processors: tuple[Processor, ...], tokens: int) -> float:
     """Milliseconds from one streamed piece to the next, the prefill left out."""
-    stream = runner.stream(_prompt(runner, PROMPT), max_tokens=tokens + 1, search=search, seed=0, stop="\0never\0")
+    stream = runner.stream(
+        _prompt(runner, PROMPT),
+        max_tokens=tokens + 1,
+        search=search,
+        processors=processors,
+        seed=0,
+        stop="\0never\0",
+    )
     next(stream)
     started = time.perf_counter()
     count = sum(len(piece.tokens) for piece in stream)
@@ -65,8 +79,8 @@ def main() -> None:
     options = parser.parse_args()
     with Runner.open(options.bundle, threads=options.threads) as runner:
         timers: dict[str, Callable[[], float]] = {"bare": lambda: bare(runner, options.tokens)}
-        for name, search in SEARCHES.items():
-            timers[name] = lambda search=search: generated(runner, search, options.tokens)  # type: ignore[misc]
+        for name, parts in SEARCHES.items():
+            timers[name] = lambda parts=parts: generated(runner, parts[0], parts[1], options.tokens)  # type: ignore[misc]
         rounds = [{name: timer() for name, timer in timers.items()} for _ in range(options.rounds + 1)][1:]
         print(f"vocabulary {runner.model.facts.vocab_size}, {options.rounds} rounds of {options.tokens} tokens")
         for name in timers:

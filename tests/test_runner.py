@@ -28,6 +28,7 @@ from edgewise.runtime.rows import Rows
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.session import Session
 from edgewise.search.greedy import Greedy
+from edgewise.search.penalties import RepetitionPenalty
 from edgewise.search.protocol import Context, Emit, Extend, FloatArray, Flow, Reply, Request, Search
 from edgewise.search.protocol import Sequence as Found
 from edgewise.search.sample import Sample
@@ -78,7 +79,7 @@ def test_greedy_is_that_of_transformers(float_runner: Runner, oracle: Callable[.
 
 
 def test_greedy_with_a_repetition_penalty_is_too(float_runner: Runner, oracle: Callable[..., list[int]]) -> None:
-    result = float_runner.generate(PROMPT, max_tokens=64, search=Greedy(repetition_penalty=1.3))
+    result = float_runner.generate(PROMPT, max_tokens=64, search="greedy", processors=[RepetitionPenalty(1.3)])
     assert list(result.tokens) == oracle(PROMPT, 64, repetition_penalty=1.3)
 
 
@@ -275,7 +276,7 @@ def test_chat_answers_a_conversation(runner: Runner) -> None:
     ("config", "expected"),
     [
         ({}, Greedy()),
-        ({"do_sample": False, "temperature": 0.3, "repetition_penalty": 1.1}, Greedy(repetition_penalty=1.1)),
+        ({"do_sample": False, "temperature": 0.3}, Greedy()),
         ({"do_sample": True}, Sample(top_k=50)),
         ({"do_sample": True, "top_k": 0, "temperature": None}, Sample()),
         (
@@ -285,9 +286,8 @@ def test_chat_answers_a_conversation(runner: Runner) -> None:
                 "top_k": 20,
                 "top_p": 0.8,
                 "min_p": 0.1,
-                "repetition_penalty": 1.05,
             },
-            Sample(temperature=0.7, top_k=20, top_p=0.8, min_p=0.1, repetition_penalty=1.05),
+            Sample(temperature=0.7, top_k=20, top_p=0.8, min_p=0.1),
         ),
         ({"num_beams": 1, "no_repeat_ngram_size": 0, "bad_words_ids": None, "max_length": 20}, Greedy()),
     ],

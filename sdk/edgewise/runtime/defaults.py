@@ -7,7 +7,8 @@ from typing import Any
 
 from edgewise.errors import BundleError, OptionError
 from edgewise.search.greedy import Greedy
-from edgewise.search.protocol import Search
+from edgewise.search.penalties import RepetitionPenalty
+from edgewise.search.protocol import Processor, Search
 from edgewise.search.sample import Sample
 
 FILE_NAME = "generation_config.json"
@@ -62,16 +63,20 @@ def default_search(config: Mapping[str, Any]) -> Search:
             raise OptionError(
                 f"{FILE_NAME} asks for {key}={value!r}, which is not done by default; name a search, such as greedy"
             )
-    penalty = _number(config, "repetition_penalty", 1.0)
     if not config.get("do_sample"):
-        return Greedy(repetition_penalty=penalty)
+        return Greedy()
     return Sample(
-        repetition_penalty=penalty,
         temperature=_number(config, "temperature", 1.0),
         top_k=int(_number(config, "top_k", TOP_K)),
         top_p=_number(config, "top_p", 1.0),
         min_p=_number(config, "min_p", 0.0),
     )
+
+
+def default_processors(config: Mapping[str, Any]) -> tuple[Processor, ...]:
+    """The processors that go with it."""
+    penalty = _number(config, "repetition_penalty", 1.0)
+    return () if penalty == 1 else (RepetitionPenalty(penalty),)
 
 
 def eos_tokens(config: Mapping[str, Any], facts: tuple[int, ...]) -> frozenset[int]:

@@ -12,7 +12,7 @@ from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import Facts
 from edgewise.runtime.assistants import check_assistants
-from edgewise.runtime.defaults import default_search, eos_tokens, read_generation_config
+from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
 from edgewise.runtime.model import Model
@@ -20,7 +20,7 @@ from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
-from edgewise.search.protocol import Context, Search, Vocabulary
+from edgewise.search.protocol import Context, Processor, Search, Vocabulary
 from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit
 from edgewise.text.chat import ChatTemplate, Message
 from edgewise.text.stream import TextStream
@@ -124,7 +124,7 @@ class Runner:
             tokens,
             limit,
             eos,
-            find_processors(options.get("processors") or (), vocabulary),
+            self._processors(options, vocabulary),
             _random(options.get("seed")),
             options.get("logprobs"),
             Ended((*rules, *timed), text, clock.seconds),
@@ -191,6 +191,11 @@ class Runner:
 
     def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
         return default_search(self._config) if search is None else find_search(search, vocabulary)
+
+    def _processors(self, options: Options, vocabulary: Vocabulary) -> tuple[Processor, ...]:
+        """The checkpoint's own go with its own search only; the caller's come after them."""
+        own = default_processors(self._config) if options.get("search") is None else ()
+        return find_processors((*own, *(options.get("processors") or ())), vocabulary)
 
 
 def _time(seconds: float | None) -> list[StopRule]:

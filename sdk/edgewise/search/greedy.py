@@ -1,12 +1,12 @@
 """sdk, search: greedy search."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgewise.search.protocol import FloatArray
-from edgewise.search.stepwise import Stepwise
+from edgewise.search.stepwise import Ids, Stepwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,5 +15,8 @@ class Greedy(Stepwise):
 
     name: ClassVar[str] = "greedy"
 
-    def choose(self, scores: FloatArray, rng: np.random.Generator) -> int:
-        return int(scores.argmax())
+    def candidates(self, scores: FloatArray, state: Any = None) -> tuple[Ids | None, FloatArray]:
+        return scores.argmax(0, keepdims=True), np.ones(1, np.float32)
+
+    def choose(self, scores: FloatArray, state: Any, rng: np.random.Generator) -> tuple[int, Any]:
+        return int(scores.argmax()), state

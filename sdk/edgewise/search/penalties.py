@@ -16,14 +16,19 @@ from edgewise.search.protocol import FloatArray
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Makes tokens of the prompt and the text so far less probable: divides scores above 0, multiplies others."""
+    """Makes tokens of the prompt and the text so far less probable: divides scores above 0, multiplies others.
+
+    A token counts once, however often it is there.
+    """
 
     name: ClassVar[str] = "repetition_penalty"
     penalty: float = 1.0  # above 1 discourages, below 1 encourages
+    window: int = 0  # so many last tokens count; 0: all
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.penalty) and self.penalty > 0):
             raise OptionError(f"{self.name} is {self.penalty}; it must be above 0 (1: none)")
+        check_window(self.name, self.window)
 
     def start(self, prompt: tuple[int, ...]) -> History:
         return History(prompt)
@@ -32,8 +37,9 @@ class RepetitionPenalty:
         return state.append(tokens)
 
     def apply(self, state: History, logits: FloatArray) -> FloatArray:
-        found = logits[state.tokens]
-        logits[state.tokens] = np.where(found < 0, found * self.penalty, found / self.penalty)
+        tokens = state.last(self.window)
+        found = logits[tokens]
+        logits[tokens] = np.where(found < 0, found * self.penalty, found / self.penalty)
         return logits
 
 
@@ -43,9 +49,11 @@ class PresencePenalty:
 
     name: ClassVar[str] = "presence_penalty"
     penalty: float = 0.0
+    window: int = 0  # so many last tokens count; 0: all
 
     def __post_init__(self) -> None:
         _check_finite(self.name, self.penalty)
+        check_window(self.name, self.window)
 
     def start(self, prompt: tuple[int, ...]) -> History:
         return History()
@@ -54,7 +62,8 @@ class PresencePenalty:
         return state.append(tokens)
 
     def apply(self, state: History, logits: FloatArray) -> FloatArray:
-        logits[state.tokens] = logits[state.tokens] - self.penalty  # read before written: repeats count once
+        tokens = state.last(self.window)
+        logits[tokens] = logits[tokens] - self.penalty  # read before written: repeats count once
         return logits
 
 
@@ -64,9 +73,11 @@ class FrequencyPenalty:
 
     name: ClassVar[str] = "frequency_penalty"
     penalty: float = 0.0
+    window: int = 0  # so many last tokens count; 0: all
 
     def __post_init__(self) -> None:
         _check_finite(self.name, self.penalty)
+        check_window(self.name, self.window)
 
     def start(self, prompt: tuple[int, ...]) -> History:
         return History()
@@ -75,8 +86,14 @@ class FrequencyPenalty:
         return state.append(tokens)
 
     def apply(self, state: History, logits: FloatArray) -> FloatArray:
-        np.subtract.at(logits, state.tokens, np.float32(self.penalty))
+        np.subtract.at(logits, state.last(self.window), np.float32(self.penalty))
         return logits
+
+
+def check_window(name: str, window: int) -> None:
+    """Raises OptionError for a window that is none."""
+    if window < 0:
+        raise OptionError(f"the window of {name} is {window}; it must be 0 (all tokens) or above")
 
 
 def _check_finite(name: str, penalty: float) -> None:

@@ -44,6 +44,13 @@ class History:
     def tokens(self) -> NDArray[np.int64]:
         return self._store.array[: self._length]
 
+    def last(self, window: int) -> NDArray[np.int64]:
+        """So many last tokens; all of them where the window is 0."""
+        return self._store.array[max(0, self._length - window) if window else 0 : self._length]
+
+    def __len__(self) -> int:
+        return self._length
+
     def append(self, tokens: tuple[int, ...]) -> "History":
         end = self._length + len(tokens)
         longer = History.__new__(History)

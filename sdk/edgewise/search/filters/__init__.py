@@ -1,0 +1,1 @@
+"""sdk, search: filters of a distribution: each cuts or reshapes what a token is drawn from."""

@@ -6,6 +6,8 @@ from edgewise.hookspecs import hookimpl
 @hookimpl
 def register_searches() -> dict[str, str]:
     return {
+        "beam": "edgewise.search.beam:Beam",
+        "beam_groups": "edgewise.search.groups:BeamGroups",
         "greedy": "edgewise.search.greedy:Greedy",
         "sample": "edgewise.search.sample:Sample",
     }

@@ -1,0 +1,262 @@
+"""tests: beam search: that of transformers, and by brute force; its rows, its processors, and what ends it."""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgewise.bundle.read import Bundle
+from edgewise.errors import GenerationError, OptionError
+from edgewise.options import parse, record
+from edgewise.pipeline import build
+from edgewise.recipe import Recipe
+from edgewise.registry import registry
+from edgewise.runtime.runner import Runner
+from edgewise.search.beam import Beam
+from edgewise.search.greedy import Greedy
+from edgewise.search.penalties import PresencePenalty, RepetitionPenalty
+from edgewise.search.protocol import FloatArray
+from tables import Model, Texts, log_softmax, search, table
+from tiny import VOCABULARY, checkpoint
+
+PROMPT = (5, 17, 80)
+LIMIT = 10
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A tiny checkpoint in transformers; one thread is faster than two for it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = checkpoint("llama", tmp_path_factory.mktemp("beam"))
+    yield transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scores(llama: Any) -> Model:
+    """The same checkpoint as what scores a search."""
+    known: dict[tuple[int, ...], FloatArray] = {}
+
+    def after(text: tuple[int, ...]) -> FloatArray:
+        if text not in known:
+            with torch.no_grad():
+                known[text] = llama(torch.tensor([text])).logits[0, -1].numpy()
+        return known[text]
+
+    return after
+
+
+def theirs(llama: Any, eos: tuple[int, ...], **options: Any) -> list[tuple[tuple[int, ...], float]]:
+    """Sequences and their scores as transformers gives them, without what ends or pads them."""
+    out = llama.generate(
+        torch.tensor([PROMPT]),
+        attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long),
+        max_new_tokens=LIMIT,
+        eos_token_id=list(eos) or None,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **options,
+    )
+    texts = [tuple(row[len(PROMPT) :].tolist()) for row in out.sequences]
+    ends = [next((i for i, token in enumerate(text) if token in (*eos, 0)), LIMIT) for text in texts]
+    return [(text[:end], score) for text, end, score in zip(texts, ends, out.sequences_scores.tolist(), strict=True)]
+
+
+ENDS = {"never": (), "rarely": (7,), "often": tuple(range(1, VOCABULARY, 9))}  # token 0 pads
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+@pytest.mark.parametrize(("num_beams", "length_penalty"), [(2, 1.0), (3, 0.0), (4, -1.0), (4, 2.5)])
+def test_sequences_and_scores_are_those_of_transformers(
+    llama: Any, scores: Model, ends: str, early_stopping: Any, num_beams: int, length_penalty: float
+) -> None:
+    options = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+    expected = theirs(llama, ENDS[ends], num_return_sequences=num_beams, **options)
+    beam = Beam(num_return=num_beams, **options)
+    found = search(beam, Texts(scores), limit=LIMIT, prompt=PROMPT, eos=ENDS[ends])
+    assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
+    assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
+
+
+def test_processors_apply_to_log_probabilities_as_in_transformers(llama: Any, scores: Model) -> None:
+    expected = theirs(llama, ENDS["often"], num_beams=3, num_return_sequences=3, repetition_penalty=1.8)
+    processors = (RepetitionPenalty(1.8),)
+    beam = Beam(num_beams=3, num_return=3)
+    found = search(beam, Texts(scores), limit=LIMIT, prompt=PROMPT, eos=ENDS["often"], processors=processors)
+    assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
+    assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
+
+
+def test_a_wide_beam_finds_the_best_of_all_sequences() -> None:
+    """Brute force: with as many beams as there are sequences, nothing is lost."""
+    vocabulary, limit, end = 3, 4, 2
+    model = table(0, vocabulary)
+    for penalty in (0.0, 1.0, 2.0):
+        found = search(
+            Beam(num_beams=81, num_return=5, length_penalty=penalty, early_stopping="never"),
+            Texts(model),
+            limit=limit,
+            eos=(end,),
+        )
+        every = exhausted(model, vocabulary, limit, end, penalty)[:5]
+        assert [each.tokens for each in found] == [tokens for _, tokens in every]
+        assert [each.score for each in found] == pytest.approx([score for score, _ in every], rel=1e-5)
+
+
+def exhausted(
+    model: Model, vocabulary: int, limit: int, end: int, penalty: float
+) -> list[tuple[float, tuple[int, ...]]]:
+    """All sequences up to the limit with their scores, best first."""
+    scored = {}
+    for tokens in product(range(vocabulary), repeat=limit):
+        cut = tokens[: tokens.index(end) + 1] if end in tokens else tokens
+        total = sum(float(log_softmax(model((1, 2, *cut[:i])))[cut[i]]) for i in range(len(cut)))
+        scored[cut] = total / len(cut) ** penalty
+    return sorted(((score, tuple(t for t in cut if t != end)) for cut, score in scored.items()), reverse=True)
+
+
+def test_one_beam_is_greedy() -> None:
+    for seed in range(5):
+        model = table(seed, 20)
+        greedy = search(Greedy(), Texts(model), limit=12, eos=(3,))
+        assert search(Beam(num_beams=1), Texts(model), limit=12, eos=(3,))[0].tokens == greedy[0].tokens
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 5])
+def test_a_beam_has_no_more_rows_than_it_keeps_sequences_and_copies_few(num_beams: int) -> None:
+    texts = Texts(table(0, 30))
+    search(Beam(num_beams=num_beams), texts, limit=20, eos=(3,))
+    assert texts.most <= num_beams
+    assert texts.copies <= 20 * (num_beams - 1)
+
+
+def test_each_sequence_says_what_ended_it() -> None:
+    def ended(tokens: tuple[int, ...]) -> str | None:
+        return "stop" if tokens[-1] % 7 == 5 else None
+
+    model = table(1, 20, scale=0.5)
+    found = search(Beam(num_beams=8, num_return=8), Texts(model), limit=4, eos=(3,), ended=ended)
+    assert {each.reason for each in found} == {"stop", "eos", "length"}
+    for each in found:
+        assert all(token != 3 and token % 7 != 5 for token in each.tokens[:-1])
+        assert (len(each.tokens) == 4) or each.reason != "length"
+        assert (each.reason == "stop") == (each.tokens[-1:] in [(5,), (12,), (19,)])
+
+
+def test_log_probabilities_are_those_of_the_model_itself() -> None:
+    model = table(2, 20)
+    found = search(
+        Beam(num_beams=4, num_return=4),
+        Texts(model),
+        limit=6,
+        eos=(3, 4, 5),
+        logprobs=2,
+        processors=(PresencePenalty(3.0),),
+    )
+    for each in found:
+        assert [chosen.token for chosen in each.logprobs] == list(each.tokens)
+        for i, chosen in enumerate(each.logprobs):
+            expected = log_softmax(model((1, 2, *each.tokens[:i])))
+            assert chosen.logprob == pytest.approx(expected[each.tokens[i]], abs=1e-5)
+            assert [token for token, _ in chosen.top] == np.argsort(-expected)[:2].tolist()
+
+
+class Only:
+    """A processor that leaves few tokens, and none after some steps, as a grammar may."""
+
+    def __init__(self, allowed: Callable[[int], list[int]]) -> None:
+        self.allowed = allowed
+
+    def start(self, prompt: tuple[int, ...]) -> int:
+        return 0
+
+    def advance(self, state: int, tokens: tuple[int, ...]) -> int:
+        return state + len(tokens)
+
+    def apply(self, state: int, logits: FloatArray) -> FloatArray:
+        kept = np.full_like(logits, -np.inf)
+        kept[self.allowed(state)] = logits[self.allowed(state)]
+        return kept
+
+
+def test_fewer_continuations_than_beams_are_no_problem() -> None:
+    for allowed, expected in (([9], [(9, 9, 9)]), ([3, 9], [(), (9,), (9, 9), (9, 9, 9)])):
+        processor = Only(lambda step, allowed=allowed: allowed)  # type: ignore[misc]
+        beam = Beam(num_beams=5, num_return=5, early_stopping="never")
+        found = search(beam, Texts(table(0, 20)), limit=3, eos=(3,), processors=(processor,))
+        assert sorted(each.tokens for each in found) == expected
+
+
+def test_a_beam_without_a_token_left_says_so() -> None:
+    processor = Only(lambda step: [] if step == 2 else [8, 9])
+    with pytest.raises(GenerationError, match="all are banned"):
+        search(Beam(), Texts(table(0, 20)), limit=5, processors=(processor,))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 0}, "num_beams is 0; it must be 1 or above"),
+        ({"num_return": 5}, "num_return is 5; it must be from 1 to num_beams (4)"),
+        ({"num_return": 0}, "num_return is 0"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan; it must be from -50.0 to 50.0"),
+        ({"length_penalty": 1e9}, "length_penalty is 1000000000.0"),
+        ({"early_stopping": "always"}, "early_stopping"),
+    ],
+)
+def test_an_option_out_of_range_is_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Beam, options, what="search 'beam'")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_beam_is_found_by_its_name_and_written_back() -> None:
+    assert registry().searches.get("beam") is Beam
+    beam = Beam(num_beams=6, num_return=2, early_stopping="never")
+    assert parse(Beam, record(beam), what="beam") == beam
+
+
+@pytest.fixture(scope="module")
+def runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """The demo in float32: nothing between it and transformers but the lowering."""
+    path = tmp_path_factory.mktemp("float") / "float.edge"
+    build(pycoder, output=path, recipe=Recipe(), load_check=False)
+    with Runner.open(path, threads=1) as opened:
+        yield opened
+
+
+def test_a_bundle_searches_as_transformers_does(runner: Runner, pycoder: Path) -> None:
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(pycoder, dtype=torch.float32)
+    prompt = runner.tokenizer.encode("def read_json(")
+    out = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        num_beams=4,
+        num_return_sequences=2,
+        max_new_tokens=24,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    result = runner.generate(prompt, max_tokens=24, search={"name": "beam", "num_beams": 4, "num_return": 2})
+    assert [each.tokens for each in result.completions] == [tuple(row[len(prompt) :].tolist()) for row in out.sequences]
+    assert [each.score for each in result.completions] == pytest.approx(out.sequences_scores.tolist(), rel=1e-4)
+
+
+def test_stop_strings_and_time_end_beams(pycoder_bundle: Bundle) -> None:
+    beam = Beam(num_beams=3, num_return=3)
+    with Runner.open(pycoder_bundle.path, threads=1) as runner:
+        stopped = runner.generate("import os\n", max_tokens=30, search=beam, stop="\n", logprobs=0)
+        assert stopped.finish_reason == "stop"
+        assert all("\n" not in each.text for each in stopped.completions)
+        assert all(len(each.logprobs) == len(each.tokens) for each in stopped.completions)
+        late = runner.generate("import os\n", max_tokens=30, search=beam, time_limit=1e-9)
+        assert [(each.finish_reason, len(each.tokens)) for each in late.completions] == [("time", 1)] * 3

@@ -1,43 +1,41 @@
-"""sdk, text: chat templates: a conversation as the text that a model was trained on.
-
-A template is a program that came with a checkpoint: it runs in jinja2's sandbox, which keeps it from doing anything
-but rendering. Time and memory of a rendering are not bounded in this process; its output is.
-"""
+"""sdk, text: chat templates: a conversation as the text that a model was trained on."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgewise.errors import BundleError, GenerationError
 from edgewise.options import known
+from edgewise.text.apart import render_apart
 from edgewise.text.marks import Marks
-from edgewise.text.template import compile_template
+from edgewise.text.template import render
 from edgewise.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import jinja2
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}, and whatever else the template reads
 
 TEMPLATE = "chat_template.jinja"
 CONFIG = "tokenizer_config.json"
-LIMIT = 16 << 20  # characters that a template may render
 ROLE = re.compile(r"[\w-]+")  # templates build control tokens from roles: they are names, not text
 
 
 class ChatTemplate:
-    """Turns a conversation into tokens, up to where the model's answer begins."""
+    """Turns a conversation into tokens, up to where the model's answer begins.
 
-    def __init__(self, source: str, tokenizer: Tokenizer, *, names: Mapping[str, str] | None = None) -> None:
-        self._source = source
+    A template is a program: unless it is trusted, it runs in a process of its own, bounded in time and memory.
+    """
+
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, *, names: Mapping[str, str] | None = None, trusted: bool = True
+    ) -> None:
+        self.source = source
         self._tokenizer = tokenizer
         self._names = dict(names or {})  # bos_token, eos_token ...: templates write them
+        self._render = render if trusted else render_apart
 
     @classmethod
-    def load(cls, folder: Path, tokenizer: Tokenizer) -> "ChatTemplate | None":
+    def load(cls, folder: Path, tokenizer: Tokenizer, *, trusted: bool = True) -> "ChatTemplate | None":
         """The template of a bundle; None where there is none. Raises BundleError for one that cannot be read."""
         where, path = folder / CONFIG, folder / TEMPLATE
         try:
@@ -46,36 +44,23 @@ class ChatTemplate:
             source = path.read_text("utf-8") if where == path else _source(config)
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{where}: the chat template cannot be read: {error}") from error
-        return None if source is None else cls(source, tokenizer, names=_names(config))
+        return None if source is None else cls(source, tokenizer, names=_names(config), trusted=trusted)
 
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """The tokens of a conversation. What looks like a control token in a message is text.
+
+        tools: JSON schemas of functions that the model may call, for templates that speak of `tools`.
 
         Raises GenerationError for messages that are not a conversation, and for what the template refuses.
         """
         _check(messages)
-        marks = Marks(self._tokenizer.control.values(), avoid=(self._source, *self._names.values()))
-        text = self._render(marks.mark(list(messages)))
+        if tools and "tools" not in self.source:
+            raise GenerationError("the chat template knows nothing of tools: the model was not trained to call any")
+        marks = Marks(self._tokenizer.control.values(), avoid=(self.source, *self._names.values()))
+        said, offered = marks.mark([list(messages), list(tools)])
+        variables = {**self._names, "messages": said, "tools": offered or None, "documents": None}
+        text = self._render(self.source, {**variables, "add_generation_prompt": True})
         return self._tokenizer.encode_rendered(text, marks.originals)
-
-    @cached_property
-    def _template(self) -> "jinja2.Template":
-        return compile_template(self._source)
-
-    def _render(self, messages: Any) -> str:
-        variables = {"tools": None, "documents": None, **self._names, "messages": messages}
-        pieces, length = [], 0
-        try:
-            for piece in self._template.generate(variables, add_generation_prompt=True):
-                length += len(piece)
-                if length > LIMIT:
-                    raise GenerationError(f"the chat template renders more than {LIMIT} characters")
-                pieces.append(piece)
-        except GenerationError:
-            raise
-        except Exception as error:  # a template is a program: it can fail in any way
-            raise GenerationError(f"the chat template failed: {' '.join(str(error).split())}") from error
-        return "".join(pieces)
 
 
 def _check(messages: Sequence[Message]) -> None:

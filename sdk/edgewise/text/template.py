@@ -1,8 +1,13 @@
-"""sdk, text: the jinja2 environment that chat templates are written for: that of transformers, in a sandbox."""
+"""sdk, text: the jinja2 environment that chat templates are written for: that of transformers, in a sandbox.
+
+A template is a program that came with a checkpoint. The sandbox keeps it from doing anything but rendering; its output
+is bounded, but in this process its time and memory are not: see `edgewise.text.apart`.
+"""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgewise.errors import GenerationError
@@ -11,6 +16,26 @@ if TYPE_CHECKING:
     import jinja2
 
 
+LIMIT = 16 << 20  # characters that a template may render
+
+
+def render(source: str, variables: Mapping[str, Any]) -> str:
+    """What a template makes of the variables. Raises GenerationError for whatever goes wrong in it."""
+    pieces, length = [], 0
+    try:
+        for piece in compile_template(source).generate(variables):
+            length += len(piece)
+            if length > LIMIT:
+                raise GenerationError(f"the chat template renders more than {LIMIT} characters")
+            pieces.append(piece)
+    except GenerationError:
+        raise
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise GenerationError(f"the chat template failed: {' '.join(str(error).split())}") from error
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=8)
 def compile_template(source: str) -> "jinja2.Template":
     """The template, ready to render. Raises GenerationError for one that cannot be read."""
     import jinja2

@@ -1,5 +1,6 @@
 """tests: stop rules, and the text that they let through: nothing is handed out that a rule could take back."""
 
+import math
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -9,11 +10,24 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
-from edgewise.errors import OptionError
+from edgewise.errors import GenerationError, OptionError
 from edgewise.options import parse
 from edgewise.registry import registry
 from edgewise.runtime.track import Track
-from edgewise.search.stops import GO_ON, STOP, Eos, MaxTokens, Progress, StopRule, StopStrings, TimeLimit, Verdict
+from edgewise.search.protocol import LogProb
+from edgewise.search.stops import (
+    GO_ON,
+    STOP,
+    Eos,
+    Floor,
+    Loop,
+    MaxTokens,
+    Progress,
+    StopRule,
+    StopStrings,
+    TimeLimit,
+    Verdict,
+)
 from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
 
@@ -104,6 +118,62 @@ def test_time_is_up_at_the_first_token_after_it(tokenizer: Tokenizer) -> None:
     assert (sequence.reason, sequence.text) == ("time", "aaa")
 
 
+def test_a_sequence_ends_before_a_token_that_the_model_held_improbable(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, Floor(0.2), StopStrings(("zz",)))
+    piece = sequence.push(
+        ids(["a", "b", "ab", "a"]),
+        [
+            LogProb(token, math.log(p))
+            for token, p in zip(ids(["a", "b", "ab", "a"]), (0.9, 0.2, 0.19, 1.0), strict=True)
+        ],
+    )
+    assert (sequence.reason, sequence.tokens, piece.text) == ("floor", ids(["a", "b"]), "ab")
+    assert len(sequence.logprobs) == 2
+
+
+def test_what_a_dropped_token_began_or_completed_is_not_in_the_text(tokenizer: Tokenizer) -> None:
+    for dropped in ("\x82", "\xac"):
+        words = ["a", "\xe2", "\x82", "\xac"]
+        words = words[: words.index(dropped) + 1]
+        sequence = track(tokenizer, Floor(0.5))
+        sequence.push(ids(words), [*(LogProb(0, 0.0) for _ in words[1:]), LogProb(0, -9.0)])
+        assert sequence.tokens == ids(words[:-1])
+        assert sequence.text == tokenizer.decode(sequence.tokens)
+
+
+def test_a_rule_that_needs_log_probabilities_is_not_left_without(tokenizer: Tokenizer) -> None:
+    with pytest.raises(GenerationError, match="stop rule 'floor' needs log-probabilities, and the search gives none"):
+        track(tokenizer, Floor(0.5)).push(ids(["a"]))
+
+
+def test_a_loop_ends_when_its_cycle_was_gone_round_often_enough(tokenizer: Tokenizer) -> None:
+    sequence = track(tokenizer, Loop(period=3, count=3, length=9))
+    sequence.push(ids([*"ba", *"aab" * 5]))
+    assert (sequence.reason, sequence.text) == ("loop", "ba" + "aab" * 3)
+    longer = track(tokenizer, Loop(period=2, count=3, length=9), MaxTokens(20))
+    longer.push(ids("aab" * 7))
+    assert longer.reason == "length", "a cycle of three is not looked for"
+
+
+cycles = st.tuples(st.integers(1, 4), st.integers(2, 4), st.integers(1, 12))
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), cycles)
+def test_a_loop_is_found_where_it_is_and_nowhere_else(tokens: list[int], cycle: tuple[int, int, int]) -> None:
+    period, count, length = cycle
+
+    def repeats(p: int) -> bool:
+        span = max(p * count, length)
+        tail = tokens[-span:]
+        return len(tail) == span and all(tail[i] == tail[i % p] for i in range(span))
+
+    rule = Loop(period=period, count=count, length=length)
+    for _ in tokens[:]:
+        expected = any(repeats(p) for p in range(1, period + 1) if p * count <= len(tokens))
+        assert rule.check(Progress(tokens, "", "", 0.0)).stop == expected
+        tokens.pop()
+
+
 def test_of_several_rules_the_first_gives_the_reason_and_all_cut(tokenizer: Tokenizer) -> None:
     together = track(tokenizer, Eos(frozenset({EOS})), StopStrings(("b",)), MaxTokens(2))
     together.push(ids(["a", "ab"]))
@@ -168,6 +238,9 @@ def test_the_pieces_are_the_text_before_the_first_stop_string(
         ("time", {"seconds": float("nan")}, "time_limit is nan"),
         ("stop", {"strings": ["a", ""]}, "a stop string is empty"),
         ("stop", {}, "strings must be given"),
+        ("floor", {"probability": 0.0}, "probability is 0.0; it must be above 0 and at most 1"),
+        ("loop", {"period": 0}, "period is 0; it must be 1 or more"),
+        ("loop", {"count": 1}, "count is 1; it must be 2 or more"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(name: str, options: dict[str, object], message: str) -> None:
@@ -176,5 +249,5 @@ def test_a_rule_that_makes_no_sense_is_refused(name: str, options: dict[str, obj
 
 
 def test_every_rule_is_found_by_the_reason_that_it_gives() -> None:
-    for name in ("eos", "length", "stop", "time"):
+    for name in registry().stop_rules.names():
         assert registry().stop_rules.get(name).name == name

@@ -21,7 +21,7 @@ from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
-from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit
+from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit, needs_logprobs
 from edgewise.text.chat import ChatTemplate, Message
 from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
@@ -126,8 +126,8 @@ class Runner:
             eos,
             self._processors(options, vocabulary),
             _random(options.get("seed")),
-            options.get("logprobs"),
-            Ended((*rules, *timed), text, clock.seconds),
+            _logprobs(options.get("logprobs"), rules),
+            Ended((*(rule for rule in rules if not needs_logprobs(rule)), *timed), text, clock.seconds),
             options.get("seed") is not None,
             tuple(each.model.context for each in assistants),
         )
@@ -200,6 +200,11 @@ class Runner:
 
 def _time(seconds: float | None) -> list[StopRule]:
     return [] if seconds is None else [TimeLimit(seconds)]
+
+
+def _logprobs(asked: int | None, rules: Sequence[StopRule]) -> int | None:
+    """What is asked for, or what rules need: those of the chosen tokens."""
+    return 0 if asked is None and any(map(needs_logprobs, rules)) else asked
 
 
 def _random(seed: int | None) -> np.random.Generator:

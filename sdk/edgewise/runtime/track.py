@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from copy import copy
 
+from edgewise.errors import GenerationError
 from edgewise.runtime.result import Completion, Piece
 from edgewise.search.protocol import LogProb
-from edgewise.search.stops import Progress, StopRule, Verdict
+from edgewise.search.stops import Progress, StopRule, Verdict, needs_logprobs
 from edgewise.text.stream import TextStream
 
 
@@ -21,6 +22,7 @@ class Track:
         self.score: float | None = None
         self.reason: str | None = None
         self._rules = tuple(rules)
+        self._needing = [rule.name for rule in rules if needs_logprobs(rule)]
         self._stream = stream
         self._tail = ""  # text that is not handed out yet
         self._texts: list[str] = []
@@ -39,9 +41,9 @@ class Track:
     def push(self, tokens: Sequence[int], logprobs: Sequence[LogProb] = ()) -> Piece:
         """Take tokens until a rule stops: those that it took, and the text that became certain."""
         before, texts = len(self.tokens), []
-        for token in tokens:
+        for place, token in enumerate(tokens):
             if self.reason is None:
-                texts.append(self._take(token))
+                texts.append(self._take(token, logprobs[place].logprob if place < len(logprobs) else None))
         text = "".join(texts)
         self._texts.append(text)
         self.logprobs += logprobs[: len(self.tokens) - before]
@@ -63,11 +65,14 @@ class Track:
         self._texts.append(text)
         return Piece(text, ())
 
-    def _take(self, token: int) -> str:
+    def _take(self, token: int, logprob: float | None) -> str:
+        if logprob is None and self._needing:
+            raise GenerationError(f"stop rule '{self._needing[0]}' needs log-probabilities, and the search gives none")
+        before = self._stream.fork()
         self.tokens.append(token)
         piece = self._stream.push(token)
         self._tail += piece
-        progress = Progress(self.tokens, piece, self._tail, self._seconds())
+        progress = Progress(self.tokens, piece, self._tail, self._seconds(), logprob)
         hold = 0
         stops: list[Verdict] = []
         for rule in self._rules:
@@ -76,6 +81,9 @@ class Track:
             if verdict.stop:
                 self.reason = self.reason or rule.name
                 stops.append(verdict)
+        if not all(verdict.keep for verdict in stops):
+            self.tokens.pop()
+            self._stream = before
         if stops:
             return self._end(stops)
         certain = len(self._tail) - hold
@@ -83,8 +91,6 @@ class Track:
         return text
 
     def _end(self, stops: list[Verdict]) -> str:
-        if not all(verdict.keep for verdict in stops):
-            self.tokens.pop()
         cut = max(verdict.cut for verdict in stops)
         spelled = any(verdict.cut and verdict.keep for verdict in stops)  # what is unfinished comes after the cut
         return self._tail[: len(self._tail) - cut] + ("" if spelled else self._stream.flush())

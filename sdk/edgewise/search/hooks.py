@@ -27,7 +27,9 @@ def register_processors() -> dict[str, str]:
 def register_stop_rules() -> dict[str, str]:
     return {
         "eos": "edgewise.search.stops:Eos",
+        "floor": "edgewise.search.stops:Floor",
         "length": "edgewise.search.stops:MaxTokens",
+        "loop": "edgewise.search.stops:Loop",
         "stop": "edgewise.search.stops:StopStrings",
         "time": "edgewise.search.stops:TimeLimit",
     }

@@ -1,5 +1,6 @@
 """sdk, search: what ends a sequence. Rules are independent: each says after every token whether it is over."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -14,6 +15,7 @@ class Progress:
     piece: str  # text that the last token added
     tail: str  # text that has not been handed out yet; `piece` is its end
     seconds: float  # since the generation began
+    logprob: float | None = None  # of the last token, by the model's own scores; None where nobody asked for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,18 @@ STOP = Verdict(stop=True)
 
 
 class StopRule(Protocol):
-    """Ends sequences; it keeps no state of its own. Its name is the `finish_reason` of what it ends."""
+    """Ends sequences; it keeps no state of its own. Its name is the `finish_reason` of what it ends.
+
+    A rule with a class variable `needs_logprobs = True` is told the log-probability of each token.
+    """
 
     name: ClassVar[str]
 
     def check(self, progress: Progress) -> Verdict: ...
+
+
+def needs_logprobs(rule: StopRule) -> bool:
+    return bool(getattr(rule, "needs_logprobs", False))
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,51 @@ class TimeLimit:
 
     def check(self, progress: Progress) -> Verdict:
         return STOP if progress.seconds >= self.seconds else GO_ON
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Ends a sequence before a token that the model itself held less probable than this."""
+
+    name: ClassVar[str] = "floor"
+    needs_logprobs: ClassVar[bool] = True
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise OptionError(f"probability is {self.probability}; it must be above 0 and at most 1")
+
+    def check(self, progress: Progress) -> Verdict:
+        if progress.logprob is None or progress.logprob >= math.log(self.probability):
+            return GO_ON
+        return Verdict(stop=True, cut=len(progress.piece), keep=False)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Ends a sequence that goes round in circles: its last `length` tokens, at least, are one cycle over and over."""
+
+    name: ClassVar[str] = "loop"
+    period: int = 64  # tokens of the longest cycle that is looked for
+    count: int = 4  # times that it must have been gone round
+    length: int = 64  # so that a row of equal tokens, as in a table, is no loop at once
+
+    def __post_init__(self) -> None:
+        for name, least in (("period", 1), ("count", 2), ("length", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+
+    def check(self, progress: Progress) -> Verdict:
+        tokens = progress.tokens
+        last = tokens[-1]
+        for period in range(1, min(self.period, len(tokens) // self.count) + 1):
+            if tokens[-1 - period] == last and self._repeats(tokens, period):
+                return STOP
+        return GO_ON
+
+    def _repeats(self, tokens: list[int], period: int) -> bool:
+        span = max(self.count * period, self.length)
+        return len(tokens) >= span and tokens[-span:-period] == tokens[period - span :]
 
 
 def _overlap(text: str, string: str) -> int:

@@ -20,7 +20,7 @@ from edgewise.runtime.runner import Runner
 from edgewise.search.beam import Beam
 from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import PresencePenalty, RepetitionPenalty
-from edgewise.search.protocol import FloatArray
+from edgewise.search.protocol import FloatArray, LogProb
 from tables import Model, Texts, log_softmax, search, table
 from tiny import VOCABULARY, checkpoint
 
@@ -139,7 +139,7 @@ def test_a_beam_has_no_more_rows_than_it_keeps_sequences_and_copies_few(num_beam
 
 
 def test_each_sequence_says_what_ended_it() -> None:
-    def ended(tokens: tuple[int, ...]) -> str | None:
+    def ended(tokens: tuple[int, ...], logprobs: tuple[LogProb, ...]) -> str | None:
         return "stop" if tokens[-1] % 7 == 5 else None
 
     model = table(1, 20, scale=0.5)

@@ -55,7 +55,7 @@ class Patient(Search):
 
     def flow(self, context: Context) -> Flow:
         yield Request(extend=(Extend(0, context.prompt, None),))
-        while not (reason := context.ended((20, 21))):
+        while not (reason := context.ended((20, 21), ())):
             pass
         return (Sequence((20, 21), reason=reason),)
 

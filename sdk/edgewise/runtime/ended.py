@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from edgewise.runtime.track import Track
+from edgewise.search.protocol import LogProb
 from edgewise.search.stops import StopRule
 from edgewise.text.stream import TextStream
 
@@ -18,13 +19,13 @@ class Ended:
         self._seconds = seconds
         self._tracks: dict[tuple[int, ...], Track] = {}
 
-    def __call__(self, tokens: tuple[int, ...]) -> str | None:
-        return self._track(tokens).reason if self._rules else None
+    def __call__(self, tokens: tuple[int, ...], logprobs: tuple[LogProb, ...] = ()) -> str | None:
+        return self._track(tokens, logprobs).reason if self._rules else None
 
-    def _track(self, tokens: tuple[int, ...]) -> Track:
+    def _track(self, tokens: tuple[int, ...], logprobs: tuple[LogProb, ...]) -> Track:
         before = self._tracks.get(tokens[:-1])
         track = before.fork() if before else Track(self._rules, self._text(), self._seconds)
-        track.push(tokens[-1:] if before else tokens)
+        track.push(*(part[-1:] if before else part for part in (tokens, logprobs)))
         self._tracks[tokens] = track
         if len(self._tracks) > KEPT:
             del self._tracks[next(iter(self._tracks))]

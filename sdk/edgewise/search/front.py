@@ -49,17 +49,15 @@ class Front:
             if len(self.open) == self._width:
                 break
             child = Hypothesis(parent.row, parent.state, (*parent.tokens, token), total)
-            reason = self._reason(child.tokens)
-            if reason is not None and rank >= self._width:
-                continue
             if self._context.logprobs is not None:
                 own = logprob(log_probs[parent.row], token, self._context.logprobs)
                 child.logprobs = (*parent.logprobs, own)
-            if reason is not None:
-                self.completed.add(child, reason)
-            else:
+            reason = self._reason(child)
+            if reason is None:
                 child.state = self._processor.advance(parent.state, (token,))
                 self.open.append(child)
+            elif rank < self._width:
+                self.completed.add(child, reason)
         chosen = [hypothesis.tokens[-1] for hypothesis in self.open]
         if self.completed.settled(self.open):
             self.open = []
@@ -83,8 +81,9 @@ class Front:
         order = self._choice.ranked(total, count, self._context.rng)
         return [(hypotheses[parents[i]], int(joined[i]), float(total[i])) for i in order]
 
-    def _reason(self, tokens: tuple[int, ...]) -> str | None:
+    def _reason(self, hypothesis: Hypothesis) -> str | None:
         """What ends a sequence, if anything does."""
-        if tokens[-1] in self._context.eos:
+        tokens, context = hypothesis.tokens, self._context
+        if tokens[-1] in context.eos:
             return "eos"
-        return self._context.ended(tokens) or ("length" if len(tokens) >= self._context.limit else None)
+        return context.ended(tokens, hypothesis.logprobs) or ("length" if len(tokens) >= context.limit else None)

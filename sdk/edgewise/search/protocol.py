@@ -136,7 +136,8 @@ class Context:
     """What a search is given: the prompt, what the caller asked for, and the one source of randomness.
 
     `limit` is the number of new tokens at most; `eos` are the tokens that end a sequence. `ended` names the one of
-    the caller's other stop rules that ends a sequence of these new tokens: searches that emit only at their end ask it.
+    the caller's other stop rules that ends a sequence of these new tokens (with their log-probabilities, where they
+    are asked for): searches that emit only at their end ask it after each token.
     `repeatable`: the output shall depend on nothing but the rest of the context, such as the clock (a seed was given).
     """
 
@@ -146,7 +147,7 @@ class Context:
     processors: tuple[Processor, ...] = ()
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     logprobs: int | None = None  # None: not asked for; k: of each chosen token, and of the k most probable ones
-    ended: Callable[[tuple[int, ...]], str | None] = lambda _: None
+    ended: Callable[[tuple[int, ...], tuple[LogProb, ...]], str | None] = lambda tokens, logprobs: None
     repeatable: bool = True
     assistants: tuple[int, ...] = ()  # tokens that each of models 1, 2, ... can hold
     drafts: Drafts = field(default_factory=Drafts)  # for a search to count in

@@ -25,7 +25,8 @@ class Ended:
     def _track(self, tokens: tuple[int, ...], logprobs: tuple[LogProb, ...]) -> Track:
         before = self._tracks.get(tokens[:-1])
         track = before.fork() if before else Track(self._rules, self._text(), self._seconds)
-        track.push(*(part[-1:] if before else part for part in (tokens, logprobs)))
+        new = len(tokens) - 1 if before else 0
+        track.push(tokens[new:], logprobs[new:])
         self._tracks[tokens] = track
         if len(self._tracks) > KEPT:
             del self._tracks[next(iter(self._tracks))]

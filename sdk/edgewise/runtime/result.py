@@ -31,10 +31,11 @@ class Timings:
 
     load_s: float  # opening the bundle, once per runner
     prompt_tokens: int
+    prompt_tokens_cached: int  # of these, the ones that an earlier prompt began with: they were not computed again
     new_tokens: int
     time_to_first_token_s: float | None  # the prefill, and the choice of the first token
     total_s: float
-    prefill_tokens_per_s: float | None  # prompt tokens by the time to the first new one
+    prefill_tokens_per_s: float | None  # prompt tokens that were computed, by the time to the first new one
     decode_tokens_per_s: float | None  # new tokens but the first, by the time after the first
     peak_memory_bytes: int | None  # of the process, so far; None where the system does not tell
 
@@ -52,6 +53,8 @@ class Completion:
     finish_reason: str
     score: float | None = None  # what a search ranks its sequences by
     logprobs: tuple[LogProb, ...] = ()  # of each token, where they were asked for
+    thought: str = ""  # of a model that thinks aloud: what is between its tags
+    answer: str = ""  # the text, without the thought and the space around it
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ class Result:
     @property
     def tokens(self) -> tuple[int, ...]:
         return self.completions[0].tokens
+
+    @property
+    def thought(self) -> str:
+        return self.completions[0].thought
+
+    @property
+    def answer(self) -> str:
+        return self.completions[0].answer
 
     @property
     def finish_reason(self) -> str:

@@ -19,21 +19,21 @@ class Prefixes(Protocol):
         ...
 
     def store(self, session: Session) -> None:
-        """Take what is of use later from a session that is done with."""
+        """Take what is of use later from a session that holds a prompt, and nothing yet but the prompt."""
         ...
 
 
 class Rows:
     """Sessions by the handles that a search chose; `capacity` is what each holds without growing.
 
-    Rows of model 0 that begin from nothing take from `prefixes` what is there, and leave there what they had.
+    Rows of model 0 that begin from nothing take from `prefixes` what is there, and leave there what they computed.
     """
 
     def __init__(self, models: Sequence[Model], *, capacity: int, prefixes: Prefixes | None = None) -> None:
         self._models = tuple(models)
         self._capacity = capacity
         self._prefixes = prefixes
-        self._roots: set[Session] = set()  # those that began from nothing
+        self.restored: int | None = None  # tokens that were known of the first of these rows: the prompt
         self._rows: dict[Handle, Session] = {}
         self._free: list[Session] = []
 
@@ -52,9 +52,6 @@ class Rows:
         """Forget a row; its memory serves the next one."""
         session = self._rows.pop((model, row), None)
         if session is not None:
-            if self._prefixes and session in self._roots:
-                self._prefixes.store(session)
-            self._roots.discard(session)
             self._free.append(session)
 
     def close(self) -> None:
@@ -66,16 +63,20 @@ class Rows:
         session = self._session(extend.model, extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(extend.length)
-        known = 0 if hidden or extend.parent is not None or extend.model else self._restored(session, extend)
         if len(extend.tokens) == extend.scores == 1 and not hidden:
             return session.decode(extend.tokens[0])
-        return session.prefill(extend.tokens[known:], scores=extend.scores, hidden=hidden)
+        if self._prefixes and extend.parent is None and extend.model == 0 and not hidden:
+            return self._begin(session, extend, self._prefixes)
+        return session.prefill(extend.tokens, scores=extend.scores, hidden=hidden)
 
-    def _restored(self, session: Session, extend: Extend) -> int:
-        """Tokens that need not be computed: all that are scored do."""
-        self._roots.add(session)
+    def _begin(self, session: Session, extend: Extend, prefixes: Prefixes) -> FloatArray:
+        """Compute what is not known, and all that is scored."""
         unscored = len(extend.tokens) - extend.scores
-        return self._prefixes.restore(session, extend.tokens[: unscored + 1]) if self._prefixes and unscored > 0 else 0
+        known = prefixes.restore(session, extend.tokens[: unscored + 1])
+        self.restored = known if self.restored is None else self.restored
+        scores = session.prefill(extend.tokens[known:], scores=extend.scores)
+        prefixes.store(session)
+        return scores
 
     def _fork(self, extends: Sequence[Extend]) -> None:
         """New sessions for the rows that do not go on in place, all made before any row changes."""

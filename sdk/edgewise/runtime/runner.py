@@ -16,6 +16,7 @@ from edgewise.runtime.defaults import default_processors, default_search, eos_to
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
 from edgewise.runtime.model import Model
+from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
@@ -23,6 +24,7 @@ from edgewise.runtime.stream import Clock, Stream
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
 from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit, needs_logprobs
 from edgewise.text.chat import ChatTemplate, Message
+from edgewise.text.reasoning import Spans, Tags, tags_of, thinks_at_end
 from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
 from edgewise.text.vocabulary import TokenizerVocabulary
@@ -47,9 +49,11 @@ class Runner:
         config: Mapping[str, Any] | None = None,
         name: str = "bundle",
         load_s: float = 0.0,
+        prefix_cache: int = LIMIT,
     ) -> None:
         self.tokenizer = tokenizer
         self._model: Model | None = model
+        self._prefixes: PrefixCache | None = PrefixCache(model, limit=prefix_cache)
         self._template = template
         self._config = dict(config or {})
         self._name = name
@@ -57,12 +61,23 @@ class Runner:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, threads: int | None = None, verify: bool = True, context: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        context: int | None = None,
+        prefix_cache: int = LIMIT,
+        trusted: bool = True,
     ) -> "Runner":
         """The runner of a bundle. `threads`: as many as physical cores, unless it is given.
 
         `context` bounds the prompt and the answer together: what the bundle was built for, unless it is given.
         Models whose rotary table follows the context (dynamic, longrope) take the table of that context.
+        `prefix_cache`: bytes for the keys and values of earlier prompts; what a prompt has in common with one of them,
+        from the beginning on, is not computed again. The output is the same; 0 is for none.
+        `trusted`: whether the bundle's chat template, a program, may run in this process; otherwise it gets one of its
+        own, with bounds of time and memory.
         """
         started = time.perf_counter()
         bundle = Bundle.open(path, verify=verify)
@@ -70,10 +85,11 @@ class Runner:
         return cls(
             Model.load(bundle.path, bundle.manifest, threads=threads, context=context),
             tokenizer,
-            template=ChatTemplate.load(bundle.path, tokenizer),
+            template=ChatTemplate.load(bundle.path, tokenizer, trusted=trusted),
             config=read_generation_config(bundle.path),
             name=str(bundle.path),
             load_s=time.perf_counter() - started,
+            prefix_cache=prefix_cache,
         )
 
     @property
@@ -96,9 +112,14 @@ class Runner:
         """The continuation of a prompt."""
         return self.stream(prompt, **options).result()
 
-    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> Stream:
-        """The answer to a conversation, `[{"role": "user", "content": "..."}]`, piece by piece."""
-        return self.stream(self.encode_chat(messages), **options)
+    def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]
+    ) -> Stream:
+        """The answer to a conversation, `[{"role": "user", "content": "..."}]`, piece by piece.
+
+        tools: JSON schemas of functions that it may call; `edgewise.runtime.tools.with_tools` calls them.
+        """
+        return self.stream(self.encode_chat(messages, tools=tools), **options)
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Stream:
         """The continuation of a prompt, piece by piece. A prompt is a text or tokens; the text of tokens stands alone.
@@ -133,26 +154,41 @@ class Runner:
         )
         return Stream(
             self._search(options.get("search"), vocabulary).flow(context),
-            Rows((self.model, *(each.model for each in assistants)), capacity=len(tokens) + limit),
+            Rows(
+                (self.model, *(each.model for each in assistants)),
+                capacity=len(tokens) + limit,
+                prefixes=self._prefixes,
+            ),
             (Eos(eos), *rules, MaxTokens(limit), *timed),
             text,
             prompt_tokens=len(tokens),
             load_s=self.load_s,
+            spans=lambda: self._spans(tokens),
             clock=clock,
             drafts=context.drafts,
         )
 
-    def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def encode_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """A conversation as tokens, up to where the answer begins. What users wrote is never a control token."""
         if self._template is None:
             raise GenerationError(
                 f"{self._name} has no chat template: it continues texts; use: edgewise run {self._name} TEXT"
             )
-        return self._template.encode(messages)
+        return self._template.encode(messages, tools=tools)
+
+    @property
+    def reasoning_tags(self) -> Tags | None:
+        """The texts around the model's thoughts; None where its chat template speaks of none."""
+        return self._template and tags_of(self._template.source)
+
+    def _spans(self, prompt: tuple[int, ...]) -> Spans:
+        """Sorts what follows a prompt into thought and answer."""
+        tags = self.reasoning_tags
+        return Spans(tags, thinking=tags is not None and thinks_at_end(self.tokenizer.decode(prompt), tags))
 
     def close(self) -> None:
         """Give the memory of the model back, once generations that are under way are done with it."""
-        self._model = None
+        self._model = self._prefixes = None
 
     def __enter__(self) -> Self:
         return self

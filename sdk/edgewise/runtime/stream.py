@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Self
 
 from edgewise.runtime.drive import Tracks, drive
-from edgewise.runtime.result import Piece, Result, Timings, peak_memory
+from edgewise.runtime.result import Completion, Piece, Result, Timings, peak_memory
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.track import Track
 from edgewise.search.protocol import Drafts, Emit, Flow
 from edgewise.search.stops import StopRule
+from edgewise.text.reasoning import Span, Spans, joined
 from edgewise.text.stream import TextStream
 
 
@@ -48,6 +49,7 @@ class Stream(Iterator[Piece]):
         *,
         prompt_tokens: int,
         load_s: float,
+        spans: Callable[[], Spans] = Spans,
         clock: Clock,
         drafts: Drafts,
     ) -> None:
@@ -55,6 +57,8 @@ class Stream(Iterator[Piece]):
         self._tracks = Tracks(lambda: Track(rules, text(), clock.for_rules))
         self._pieces = _pieces(flow, rows, self._tracks, clock)
         self._drafts = drafts
+        self._rows = rows
+        self._spans = spans
         self._prompt_tokens = prompt_tokens
         self._load_s = load_s
         self._first: float | None = None  # seconds to the first token
@@ -79,19 +83,34 @@ class Stream(Iterator[Piece]):
         """The whole of it, once what remains of it is generated."""
         for _ in self:
             pass
-        completions = tuple(track.completion for track in self._tracks)
+        completions = tuple(self._separated(track.completion) for track in self._tracks)
         timings = self._timings(sum(len(each.tokens) for each in completions))
         return Result(completions, timings, replace(self._drafts) if self._drafts.steps else None)
 
+    def spans(self) -> Iterator[Span]:
+        """The text of sequence 0 as it comes, thoughts apart from answers, without their tags."""
+        sorter = self._spans()
+        for piece in self:
+            if piece.sequence == 0:
+                yield from sorter.push(piece.text)
+        yield from sorter.flush()
+
+    def _separated(self, completion: Completion) -> Completion:
+        sorter = self._spans()
+        thought, answer = joined([*sorter.push(completion.text), *sorter.flush()])
+        return replace(completion, thought=thought, answer=answer)
+
     def _timings(self, tokens: int) -> Timings:
         decoding = self._last - (self._first or 0.0)
+        cached = self._rows.restored or 0
         return Timings(
             load_s=self._load_s,
             prompt_tokens=self._prompt_tokens,
+            prompt_tokens_cached=cached,
             new_tokens=tokens,
             time_to_first_token_s=self._first,
             total_s=self._last,
-            prefill_tokens_per_s=self._prompt_tokens / self._first if self._first else None,
+            prefill_tokens_per_s=(self._prompt_tokens - cached) / self._first if self._first else None,
             decode_tokens_per_s=(tokens - 1) / decoding if tokens > 1 and decoding > 0 else None,
             peak_memory_bytes=peak_memory(),
         )

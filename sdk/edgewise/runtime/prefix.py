@@ -1,0 +1,103 @@
+"""sdk, runtime: keys and values of prompts that were computed before, by blocks of tokens, for all generations."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.errors import OptionError
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import CHUNK, Session
+
+Key = bytes
+Arrays = list[NDArray[Any]]  # keys and values as `Session.export` gives them
+Export = Callable[[int, int], Arrays]  # of positions start to stop
+
+LIMIT = 256 << 20  # bytes, by default: 10,000 tokens of a model of half a billion weights, 4,000 of one of a billion
+KEY_BYTES = 32
+
+
+class PrefixCache:
+    """Copies of the keys and values of prompts; the least recently used go where `limit` bytes are not enough.
+
+    A block is one chunk of a prefill, counted from the beginning of the prompt, and its key is a hash of all tokens up
+    to its end. So what is restored is what the same computation gave before, the rest is computed in the chunks that
+    it would be computed in without, and the output is the same to the bit.
+    It serves sessions of one model, in any number of threads.
+    """
+
+    def __init__(self, model: Model, *, limit: int, block: int = CHUNK) -> None:
+        if limit < 0:
+            raise OptionError(f"prefix_cache is {limit:,}; it must be a number of bytes, 0 for none")
+        self.model = model
+        self.limit = limit
+        self.block = block
+        self._block_bytes = model.facts.cache_bytes(block)
+        self._blocks: OrderedDict[Key, Arrays] = OrderedDict()  # the least recently used first
+        self._lock = Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all blocks."""
+        return len(self._blocks) * self._block_bytes
+
+    def restore(self, session: Session, tokens: Sequence[int]) -> int:
+        """Bring as many of the first tokens as are known into an empty session, never the last one; how many."""
+        if not self._serves(session):
+            return 0
+        blocks = self._use(self._keys(tokens[:-1]))
+        for number, block in enumerate(blocks):
+            session.restore(tokens[number * self.block : (number + 1) * self.block], block)
+        return session.length
+
+    def store(self, session: Session) -> None:
+        """Copy the whole blocks of a session whose tokens were all appended at once (after what was restored)."""
+        if self._serves(session):
+            self.add(session.tokens, session.export)
+
+    def add(self, tokens: Sequence[int] | NDArray[np.int64], export: Export) -> int:
+        """Keep the whole blocks of these tokens, or as many as fit from the first on; how many tokens those are."""
+        keys = self._keys(tokens)[: self.limit // self._block_bytes]
+        known = len(self._use(keys))
+        new = {
+            key: export(number * self.block, (number + 1) * self.block)
+            for number, key in enumerate(keys)
+            if number >= known
+        }
+        with self._lock:
+            self._blocks |= new
+            self._touch(keys)
+            while self.bytes > self.limit:
+                self._blocks.popitem(last=False)
+        return len(keys) * self.block
+
+    def _serves(self, session: Session) -> bool:
+        return session.model is self.model and session.chunk == self.block
+
+    def _keys(self, tokens: Sequence[int] | NDArray[np.int64]) -> list[Key]:
+        """Of each whole block."""
+        ids, chain, keys = np.asarray(tokens, np.int64), blake2b(digest_size=KEY_BYTES), []
+        for start in range(0, len(ids) - self.block + 1, self.block):
+            chain.update(ids[start : start + self.block].tobytes())
+            keys.append(chain.digest())
+        return keys
+
+    def _use(self, keys: Sequence[Key]) -> list[Arrays]:
+        """The blocks that are there, up to the first that is not."""
+        blocks = []
+        with self._lock:
+            for key in keys:
+                if key not in self._blocks:
+                    break
+                blocks.append(self._blocks[key])
+            self._touch(keys[: len(blocks)])
+        return blocks
+
+    def _touch(self, keys: Sequence[Key]) -> None:
+        """Used just now: a block later than those after it, which are of no use without it."""
+        for key in reversed(keys):
+            self._blocks.move_to_end(key)

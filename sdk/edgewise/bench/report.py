@@ -79,7 +79,7 @@ def bench(
 
     manifest = Bundle.open(path, verify=False).manifest
     used = physical_cores() if threads is None else threads
-    with Runner.open(path, threads=threads) as runner:
+    with Runner.open(path, threads=threads, prefix_cache=0) as runner:  # each answer computes its prompt
         speed = measure(runner, prefill=prefill, decode=decode, runs=runs, progress=progress)
         answers = None
         if prompt is not None:

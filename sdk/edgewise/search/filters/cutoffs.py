@@ -68,5 +68,5 @@ class Eta:
 
 
 def _at_least(pool: Pool, probability: float) -> Pool:
-    lowest = min(1.0, probability * float(pool.weights.sum()))
-    return pool.only(np.flatnonzero(pool.weights >= np.float32(lowest)))
+    lowest = min(pool.weights.max(), np.float32(probability * float(pool.weights.sum())))
+    return pool.only(np.flatnonzero(pool.weights >= lowest))

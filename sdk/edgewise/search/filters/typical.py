@@ -6,7 +6,7 @@ import numpy as np
 
 from edgewise.errors import OptionError
 from edgewise.search.draw import locate
-from edgewise.search.filters.pool import Ids, Pool
+from edgewise.search.filters.pool import Ids, Pool, mean
 from edgewise.search.filters.top_k import highest
 from edgewise.search.protocol import FloatArray
 
@@ -31,15 +31,28 @@ class Typical:
         return self.p < 1
 
     def apply(self, pool: Pool) -> Pool:
-        nearness = -np.abs(pool.logs - np.float32(pool.mean_log()))
-        return pool.only(first_to(nearness, pool.weights, self.p))
+        logs = pool.logs()
+        weights = np.exp(logs)
+        logs -= np.float32(mean(logs, weights))  # an entropy less a surprise
+        return pool.only(nearest(np.abs(logs, out=logs), weights, self.p))
 
 
-def first_to(ranks: FloatArray, weights: FloatArray, mass: float) -> Ids:
-    """The fewest of the highest ranks whose weights reach a share of the sum; what equals the last of them too."""
-    near = highest(ranks, NEAR)
+def nearest(distances: FloatArray, weights: FloatArray, mass: float) -> Ids:
+    """The fewest at the smallest distances whose share of the weights reaches `mass`; what equals the last too."""
+    near = highest(-distances, NEAR)
     share = float(weights[near].sum()) / float(weights.sum())
-    if share < mass:
-        near, share = np.arange(len(ranks)), 1.0
-    ranked = near[np.argsort(-ranks[near], kind="stable")]
-    return np.flatnonzero(ranks >= ranks[ranked[locate(weights[ranked], mass / share, "left")]])
+    if share >= mass:
+        radius = _radius(distances[near], weights[near], mass / share)
+    else:
+        radius = _radius(distances, weights, mass)
+    return np.flatnonzero(distances <= radius)
+
+
+def _radius(distances: FloatArray, weights: FloatArray, mass: float) -> FloatArray:
+    """How far the last of them is. Both are sorted as one number: the bits of what is positive rank as it does."""
+    pairs = distances.view(np.uint32).astype(np.uint64)
+    pairs <<= np.uint64(32)
+    pairs |= weights.view(np.uint32)
+    pairs.sort()
+    place = locate(pairs.astype(np.uint32).view(np.float32), mass, "left")
+    return (pairs[place : place + 1] >> np.uint64(32)).astype(np.uint32).view(np.float32)

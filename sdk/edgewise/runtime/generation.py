@@ -1,19 +1,16 @@
 """sdk, runtime: what a generation can be asked for, and what names and texts among it become."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from edgewise.catalog import Catalog
 from edgewise.errors import OptionError
-from edgewise.options import parse, unknown
+from edgewise.options import unknown
+from edgewise.search.named import Named, bound, named
 from edgewise.search.protocol import Processor, Search, Vocabulary
 from edgewise.search.stops import StopRule, StopStrings
 
 if TYPE_CHECKING:
     from edgewise.runtime.runner import Runner
-
-T = TypeVar("T")
-Named = str | Mapping[str, Any]  # "dry", or {"name": "dry", "multiplier": 0.8}
 
 
 class Options(TypedDict, total=False):
@@ -41,21 +38,6 @@ def check_names(options: Mapping[str, Any]) -> None:
             raise OptionError(unknown("option of a generation", key, Options.__annotations__))
 
 
-def bound(part: T, vocabulary: Vocabulary) -> T:
-    """A search, processor or rule with the texts that it was given looked up in the vocabulary."""
-    bind = getattr(part, "bind", None)
-    return part if bind is None else cast(T, bind(vocabulary))
-
-
-def find_search(search: Search | Named, vocabulary: Vocabulary) -> Search:
-    """Raises OptionError for what is not a search, and for options that it does not have."""
-    if not isinstance(search, Search | str | Mapping):
-        raise OptionError(f"search is {search!r}; it must be the name of a search, or a search with its options")
-    from edgewise.registry import registry
-
-    return bound(search if isinstance(search, Search) else named(search, registry().searches, "search"), vocabulary)
-
-
 def find_processors(given: Iterable[Processor | Named], vocabulary: Vocabulary) -> tuple[Processor, ...]:
     """Processors as they were given, by name or not, in order."""
     from edgewise.registry import registry
@@ -80,12 +62,3 @@ def find_rules(
             found = named(rule, registry().stop_rules, "stop rule") if isinstance(rule, Mapping) else rule
             rules.append(bound(found, vocabulary))
     return rules
-
-
-def named(given: Named, catalog: Catalog[Any], what: str) -> Any:
-    """What a name, or a table with a name and options, stands for."""
-    options = {"name": given} if isinstance(given, str) else dict(given)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise OptionError(f"a {what} without a name: {given!r}; give it as {{'name': ..., options}}")
-    return parse(catalog.get(name), options, what=f"{what} '{name}'")

@@ -14,13 +14,14 @@ from edgewise.facts import Facts
 from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
 from edgewise.runtime.ended import Ended
-from edgewise.runtime.generation import Named, Options, check_names, find_processors, find_rules, find_search
+from edgewise.runtime.generation import Options, check_names, find_processors, find_rules
 from edgewise.runtime.model import Model
 from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
+from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
 from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit, needs_logprobs
 from edgewise.text.chat import ChatTemplate, Message
@@ -148,7 +149,7 @@ class Runner:
             self._processors(options, vocabulary),
             _random(options.get("seed")),
             _logprobs(options.get("logprobs"), rules),
-            Ended((*(rule for rule in rules if not needs_logprobs(rule)), *timed), text, clock.seconds),
+            Ended((*rules, *timed), text, clock.seconds),
             options.get("seed") is not None,
             tuple(each.model.context for each in assistants),
         )

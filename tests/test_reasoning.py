@@ -1,0 +1,114 @@
+"""tests: thoughts apart from answers, and a bound on how long a model thinks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewise.bundle.read import Bundle
+from edgewise.errors import OptionError
+from edgewise.runtime.runner import Runner
+from edgewise.search.thinking import ThinkingBudget
+from edgewise.text.chat import ChatTemplate
+from edgewise.text.reasoning import Span, Spans, Tags, joined, tags_of, thinks_at_end
+from edgewise.text.vocabulary import TokenizerVocabulary
+
+THINKS = "{% for m in messages %}{{ m.content }}{% endfor %}{# <think> and </think> #}"
+
+
+def separated(text: str, *, thinking: bool = False) -> tuple[str, str]:
+    spans = Spans(Tags(), thinking=thinking)
+    return joined([*spans.push(text), *spans.flush()])
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "thought", "answer"),
+    [
+        ("plain", False, "", "plain"),
+        ("<think>\nhm\n</think>\n\nyes", False, "hm", "yes"),
+        ("hm</think>yes", True, "hm", "yes"),
+        ("hm, it was cut", True, "hm, it was cut", ""),
+        ("<think></think>yes", False, "", "yes"),
+        ("<think>a</think>b<think>c</think>d", False, "ac", "bd"),
+        ("1 < 2 <thin air", False, "", "1 < 2 <thin air"),
+        (" spaces stay ", False, "", " spaces stay "),
+    ],
+)
+def test_thoughts_are_told_from_answers(text: str, thinking: bool, thought: str, answer: str) -> None:
+    assert separated(text, thinking=thinking) == (thought, answer)
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<thi", "nk>", "a", " ", "</", "think>"])), st.data())
+def test_however_a_text_is_cut_its_spans_are_the_same(parts: list[str], data: st.DataObject) -> None:
+    text = "".join(parts)
+    spans = Spans(Tags())
+    found: list[Span] = []
+    while text:
+        cut = data.draw(st.integers(1, len(text)))
+        found += spans.push(text[:cut])
+        text = text[cut:]
+    found += spans.flush()
+    assert joined(found) == separated("".join(parts))
+
+
+def test_tags_are_those_that_the_template_speaks_of() -> None:
+    assert tags_of(THINKS) == Tags()
+    assert tags_of("{{ messages }}") is None
+    assert thinks_at_end("user: x\nassistant: <think>\n", Tags())
+    assert not thinks_at_end("<think>x</think>", Tags())
+    assert not thinks_at_end("x", Tags())
+
+
+@pytest.fixture
+def thinker(pycoder_bundle: Bundle) -> Iterator[Runner]:
+    with Runner.open(pycoder_bundle.path) as runner:
+        runner._template = ChatTemplate(THINKS, runner.tokenizer)
+        yield runner
+
+
+@pytest.mark.parametrize("ending", ["", " So, to sum up:</think>\n"])
+def test_a_thought_is_closed_when_its_budget_is_spent(thinker: Runner, ending: str) -> None:
+    prompt = "def f(x):<think>"
+    budget = ThinkingBudget(tokens=5, ending=ending)
+    result = thinker.generate(prompt, max_tokens=40, search="greedy", processors=[budget])
+    free = thinker.generate(prompt, max_tokens=5, search="greedy")
+    assert result.tokens[:5] == free.tokens
+    assert result.text.startswith(free.text + (ending or "</think>"))
+    assert result.thought.startswith(free.text.strip())
+    assert result.answer
+    assert "</think>" not in result.thought + result.answer
+
+
+def test_a_budget_of_zero_closes_at_once_and_without_a_thought_nothing_happens(thinker: Runner) -> None:
+    budget = ThinkingBudget(tokens=0)
+    assert thinker.generate("x<think>", max_tokens=20, processors=[budget]).text.startswith("</think>")
+    plain = thinker.generate("def f(x):", max_tokens=20, search="greedy")
+    assert thinker.generate("def f(x):", max_tokens=20, search="greedy", processors=[budget]).text == plain.text
+
+
+def test_spans_stream_as_they_come(thinker: Runner) -> None:
+    budget = ThinkingBudget(tokens=4)
+    stream = thinker.stream("x = 1<think>", max_tokens=30, search="greedy", processors=[budget])
+    spans = list(stream.spans())
+    assert {span.thought for span in spans} == {True, False}
+    assert "".join(span.text for span in spans if span.thought).strip() == stream.result().thought
+
+
+def test_the_state_of_a_budget_is_a_value(thinker: Runner) -> None:
+    vocabulary = TokenizerVocabulary(thinker.tokenizer, thinker.facts.vocab_size, eos=frozenset())
+    budget = ThinkingBudget(tokens=1).bind(vocabulary)
+    state = budget.start(vocabulary.encode("<think>"))
+    spent = budget.advance(state, (100,))
+    assert budget.apply(state, np.zeros(10, np.float32)).max() == 0
+    forced = budget.apply(spent, np.zeros(thinker.facts.vocab_size, np.float32))
+    assert np.isfinite(forced).sum() == 1
+    assert int(forced.argmax()) == vocabulary.encode("</think>")[0]
+
+
+def test_budgets_that_cannot_end_a_thought_are_refused() -> None:
+    with pytest.raises(OptionError, match="-1; it must be 0"):
+        ThinkingBudget(tokens=-1)
+    with pytest.raises(OptionError, match="which closes it"):
+        ThinkingBudget(tokens=3, ending="enough")

@@ -36,8 +36,8 @@ def chat(bundle: str, system: str | None, context: int | None, generation: Gener
 
     with suppress(ImportError):
         import_module("readline")  # makes `input` a line that can be edited
-    with Runner.open(bundle, context=context) as runner:
-        conversation = Conversation(runner, generation.options(), system)
+    with generation.options() as options, Runner.open(bundle, context=context) as runner:
+        conversation = Conversation(runner, options, system)
         while True:
             try:
                 if not conversation.go_on():
@@ -76,7 +76,8 @@ class Conversation:
             stream = self._runner.chat(asked, **self._options)
             try:
                 for piece in stream:
-                    click.echo(piece.text, nl=False)
+                    if piece.sequence == 0:
+                        click.echo(piece.text, nl=False)
             except KeyboardInterrupt:
                 stream.close()
             click.echo()

@@ -20,6 +20,7 @@ def register_processors() -> dict[str, str]:
         "grammar": "edgewise.search.grammar:Grammar",
         "presence_penalty": "edgewise.search.penalties:PresencePenalty",
         "repetition_penalty": "edgewise.search.penalties:RepetitionPenalty",
+        "thinking_budget": "edgewise.search.thinking:ThinkingBudget",
     }
 
 

@@ -93,11 +93,7 @@ PARIS = ToolCall("weather", {"city": "Paris"})
         ),
         ('{"name": "weather", "parameters": {"city": "Paris"}}', "", (PARIS,)),
         ('[{"name": "weather", "arguments": {"city": "Paris"}}]', "", (PARIS,)),
-        (
-            '{"type": "function", "function": {"name": "time", "arguments": "{}"}, "name": "", "parameters": 0}',
-            "",
-            None,
-        ),
+        ('{"function": {"name": "time", "arguments": "{}"}, "name": "", "parameters": 0}', "", (ToolCall("time", {}),)),
         ('{"city": "Paris"}', '{"city": "Paris"}', ()),
         ("{ braces }", "{ braces }", ()),
         ('[weather(city="Paris"), time()]', "", (PARIS, ToolCall("time", {}))),

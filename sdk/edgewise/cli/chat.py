@@ -22,9 +22,12 @@ COMMANDS = {"/clear": "forget the conversation", "/exit": "leave; so does Ctrl-D
 @click.argument("bundle")
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
 @click.option("--context", type=int, help="Tokens of the whole conversation.  [default: the bundle's]")
+@click.option("--untrusted", is_flag=True, help="Run the bundle's template, a program, in a bounded process of its own.")
 @generation_options
-def chat(bundle: str, system: str | None, context: int | None, generation: Generation) -> None:
+def chat(bundle: str, system: str | None, context: int | None, untrusted: bool, generation: Generation) -> None:
     """Talk to a model, with the chat template of its checkpoint.
+
+    Answers go to stdout; what a model thinks before them goes to stderr.
 
     /clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
 
@@ -36,7 +39,7 @@ def chat(bundle: str, system: str | None, context: int | None, generation: Gener
 
     with suppress(ImportError):
         import_module("readline")  # makes `input` a line that can be edited
-    with generation.options() as options, Runner.open(bundle, context=context) as runner:
+    with generation.options() as options, Runner.open(bundle, context=context, trusted=not untrusted) as runner:
         conversation = Conversation(runner, options, system)
         while True:
             try:
@@ -75,9 +78,9 @@ class Conversation:
         try:
             stream = self._runner.chat(asked, **self._options)
             try:
-                for piece in stream:
-                    if piece.sequence == 0:
-                        click.echo(piece.text, nl=False)
+                for span in stream.spans():
+                    text = click.style(span.text, dim=True) if span.thought else span.text
+                    click.echo(text, nl=False, err=span.thought)
             except KeyboardInterrupt:
                 stream.close()
             click.echo()

@@ -22,7 +22,7 @@ COMMANDS = {"/clear": "forget the conversation", "/exit": "leave; so does Ctrl-D
 @click.argument("bundle")
 @click.option("--system", metavar="TEXT", help="What the model is told before the conversation.")
 @click.option("--context", type=int, help="Tokens of the whole conversation.  [default: the bundle's]")
-@click.option("--untrusted", is_flag=True, help="Run the bundle's template, a program, in a bounded process of its own.")
+@click.option("--untrusted", is_flag=True, help="Run the chat template, a program, in a process with bounds.")
 @generation_options
 def chat(bundle: str, system: str | None, context: int | None, untrusted: bool, generation: Generation) -> None:
     """Talk to a model, with the chat template of its checkpoint.

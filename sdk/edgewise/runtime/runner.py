@@ -23,6 +23,7 @@ from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
+from edgewise.search.samples import several
 from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit, needs_logprobs
 from edgewise.text.chat import ChatTemplate, Message
 from edgewise.text.reasoning import Spans, Tags, tags_of, thinks_at_end
@@ -154,7 +155,7 @@ class Runner:
             tuple(each.model.context for each in assistants),
         )
         return Stream(
-            self._search(options.get("search"), vocabulary).flow(context),
+            several(self._search(options.get("search"), vocabulary), options.get("n")).flow(context),
             Rows(
                 (self.model, *(each.model for each in assistants)),
                 capacity=len(tokens) + limit,

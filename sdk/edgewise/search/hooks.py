@@ -10,6 +10,7 @@ def register_searches() -> dict[str, str]:
         "beam_groups": "edgewise.search.groups:BeamGroups",
         "greedy": "edgewise.search.greedy:Greedy",
         "sample": "edgewise.search.sample:Sample",
+        "speculative": "edgewise.search.speculate:Speculative",
     }
 
 

@@ -1,0 +1,162 @@
+"""sdk, search: a flow whose next scores are computed ahead, for the tokens that a draft expects it to ask for.
+
+The search itself is left alone: it chooses every token, from scores that it would have received anyway. So what it
+gives does not depend on the drafts, nor on how wide they are, and any search works whose one row grows token by
+token, whatever state it keeps. A draft of one certain token is accepted as often as the residual scheme accepts it.
+"""
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from edgewise.search.pace import Pace
+from edgewise.search.protocol import Context, Extend, FloatArray, Flow, Reply, Request
+
+Clock = Callable[[], float]
+NEAR = 2  # tokens that a drafter may lack when its time is taken: a draft's row after all were accepted
+
+
+class Drafter(Protocol):
+    """Guesses how a text goes on."""
+
+    def begin(self, prompt: tuple[int, ...], vocabulary: int) -> None:
+        """The text so far, and how many tokens are scored."""
+        ...
+
+    def add(self, tokens: tuple[int, ...]) -> None:
+        """The text has these tokens more."""
+        ...
+
+    def promise(self) -> int:
+        """How good a draft would be, as a class of drafts that are alike; 0 where there is none."""
+        ...
+
+    def behind(self) -> int:
+        """Tokens of the text that it has to catch up with."""
+        ...
+
+    def draft(self, count: int) -> Generator[Request, Reply, tuple[int, ...]]:
+        """At most so many tokens that may come next; it may ask for scores of other models."""
+        ...
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """What drafts, and what says how much."""
+
+    drafter: Drafter
+    pace: Pace
+    clock: Clock = time.perf_counter
+
+
+def ahead(flow: Flow, context: Context, speculation: Speculation) -> Flow:
+    """The same flow; most of its requests are answered from what a verification has scored already."""
+    row = Row(context, speculation)
+    known = _Known()
+    with closing(flow):
+        try:
+            request = next(flow)
+            while True:
+                if request.extend:
+                    reply = yield from _answer(request.extend, row, known, context)
+                else:
+                    reply = yield request
+                request = flow.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+class Row:
+    """Row 0 as a speculative search extends it: the text so far, and drafts that may be wrong.
+
+    Every step after the first has an even number of tokens: the token before is scored again where it would be odd.
+    Kernels take tokens in pairs, and a single one otherwise: so scores do not depend on how many are drafted.
+    """
+
+    def __init__(self, context: Context, speculation: Speculation) -> None:
+        self._context = context
+        self._by = speculation
+        self._promise = 0
+        self.last = -1  # token of the text
+        self.length = 0  # of the text
+        self.draft: tuple[int, ...] = ()  # what the row holds beyond the text
+
+    def begin(self) -> Generator[Request, Reply, FloatArray]:
+        """The scores after the prompt."""
+        prompt = self._context.prompt
+        reply = yield Request(extend=(Extend(0, prompt, parent=None),))
+        self.last, self.length = prompt[-1], len(prompt)
+        self._by.drafter.begin(prompt, reply.logits[0].shape[1])
+        return reply.logits[0]
+
+    def extend(self, tokens: tuple[int, ...]) -> Generator[Request, Reply, FloatArray]:
+        """Append tokens, the first ones as drafted, and a new draft: scores after the last of them and each drafted."""
+        accepted = len(tokens) - 1
+        drafts = self._context.drafts
+        if self.draft:
+            self._by.pace.judged(self._promise, accepted, len(self.draft))
+        before = tokens[-2] if accepted else self.last
+        self.last = tokens[-1]
+        self.length += len(tokens)
+        self._by.drafter.add(tokens)
+        self.draft = yield from self._drafted()
+        new = (tokens[-1], *self.draft)
+        padded = new if len(new) % 2 == 0 else (before, *new)
+        kept = self.length - 1 - (len(padded) - len(new))
+        started = self._by.clock()
+        reply = yield Request(extend=(Extend(0, padded, parent=0, length=kept, scores=len(new)),))
+        self._by.pace.stepped(len(padded), self._by.clock() - started)
+        if self.draft:
+            drafts.steps += 1
+            drafts.drafted += len(self.draft)
+        return reply.logits[0]
+
+    def _drafted(self) -> Generator[Request, Reply, tuple[int, ...]]:
+        """A draft up to the token that would end the text. That one stays: a draft is not chosen by what it is."""
+        drafter, pace = self._by.drafter, self._by.pace
+        self._promise = drafter.promise()
+        left = self._context.limit - (self.length - len(self._context.prompt))
+        width = pace.width(self._promise, left - 1)
+        if not width:
+            return ()
+        timed, started = drafter.behind() <= NEAR, self._by.clock()
+        draft = yield from drafter.draft(width)
+        if timed and draft:
+            pace.drafted(len(draft), self._by.clock() - started)
+        ends = (i for i, token in enumerate(draft, 1) if token in self._context.eos)
+        return draft[: next(ends, len(draft))]
+
+
+class _Known:
+    """Scores after tokens that the search has not asked for yet."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []  # tokens of the draft that the search has asked for
+        self.rows: FloatArray = np.empty((0, 0), np.float32)
+
+    def keep(self, rows: FloatArray) -> None:
+        """A copy: what a reply has is gone at the next request."""
+        if len(self.rows) < len(rows):
+            self.rows = np.empty(rows.shape, np.float32)
+        if len(rows):
+            self.rows[: len(rows)] = rows
+        self.accepted = []
+
+
+def _answer(extends: tuple[Extend, ...], row: Row, known: _Known, context: Context) -> Generator[Request, Reply, Reply]:
+    (extend,) = extends
+    if extend.parent is None:
+        return Reply(((yield from row.begin()),))
+    (token,) = extend.tokens
+    place = len(known.accepted)
+    if row.draft[place : place + 1] == (token,):
+        known.accepted.append(token)
+        context.drafts.accepted += 1
+        return Reply((known.rows[place : place + 1],))
+    scores = yield from row.extend((*known.accepted, token))
+    known.keep(scores[1:])
+    return Reply((scores[:1],))

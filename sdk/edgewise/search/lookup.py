@@ -1,0 +1,74 @@
+"""sdk, search: prompt lookup: a text that repeats itself is its own draft.
+
+As in transformers' `prompt_lookup_num_tokens` and llama.cpp's lookup: the last tokens are searched for in the text
+before them, and what came next there is drafted. The index is a chain of places with the same n-gram, as in LZ77.
+"""
+
+from collections.abc import Generator
+
+from edgewise.search.protocol import Reply, Request
+
+SHORTEST = 2  # tokens that must be the same for a place to count
+LONGEST = 32  # beyond so many, longer is not better
+CANDIDATES = 16  # places that are compared, the latest first
+
+
+class Lookup:
+    """Drafts what followed the last tokens where they were before: the longest such match, the latest of equals."""
+
+    def __init__(self) -> None:
+        self._text: list[int] = []
+        self._last: dict[tuple[int, ...], int] = {}  # n-gram: where the latest one ended, with a token after it
+        self._before: list[int] = []  # place: where the same n-gram as before it ended last; -1: nowhere
+
+    def begin(self, prompt: tuple[int, ...], vocabulary: int) -> None:
+        self.add(prompt)
+
+    def add(self, tokens: tuple[int, ...]) -> None:
+        for token in tokens:
+            end, before = len(self._text), -1
+            if end >= SHORTEST:
+                ngram = tuple(self._text[end - SHORTEST :])
+                before = self._last.get(ngram, -1)
+                self._last[ngram] = end
+            self._before.append(before)
+            self._text.append(token)
+
+    def promise(self) -> int:
+        """Longer matches promise more: by powers of two."""
+        return self._match()[1].bit_length()
+
+    def behind(self) -> int:
+        return 0
+
+    def draft(self, count: int) -> Generator[Request, Reply, tuple[int, ...]]:
+        """Asks for nothing; what runs into the end of the text repeats."""
+        place, length = self._match()
+        known = len(self._text)
+        for i in range(count if length else 0):
+            self._text.append(self._text[place + i])
+        drafted = tuple(self._text[known:])
+        del self._text[known:]
+        return drafted
+        yield
+
+    def _match(self) -> tuple[int, int]:
+        """Where the text after the best match begins, and the length of the match; 0 where there is none."""
+        place = self._last.get(tuple(self._text[-SHORTEST:]), -1)
+        best = (0, 0)
+        for _ in range(CANDIDATES):
+            if place < 0:
+                break
+            length = self._length(place)
+            if length > best[1]:
+                best = (place, length)
+            place = self._before[place]
+        return best
+
+    def _length(self, place: int) -> int:
+        """How many tokens before the place are those at the end."""
+        text, end = self._text, len(self._text)
+        length = SHORTEST
+        while length < min(LONGEST, place) and text[place - 1 - length] == text[end - 1 - length]:
+            length += 1
+        return length

@@ -21,76 +21,34 @@ from edgewise.search.beam import Beam
 from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import PresencePenalty, RepetitionPenalty
 from edgewise.search.protocol import FloatArray, LogProb
+from generating import ENDS, LIMIT, PROMPT, Tiny
 from tables import Model, Texts, log_softmax, search, table
-from tiny import VOCABULARY, checkpoint
-
-PROMPT = (5, 17, 80)
-LIMIT = 10
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A tiny checkpoint in transformers; one thread is faster than two for it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    folder = checkpoint("llama", tmp_path_factory.mktemp("beam"))
-    yield transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def scores(llama: Any) -> Model:
-    """The same checkpoint as what scores a search."""
-    known: dict[tuple[int, ...], FloatArray] = {}
-
-    def after(text: tuple[int, ...]) -> FloatArray:
-        if text not in known:
-            with torch.no_grad():
-                known[text] = llama(torch.tensor([text])).logits[0, -1].numpy()
-        return known[text]
-
-    return after
-
-
-def theirs(llama: Any, eos: tuple[int, ...], **options: Any) -> list[tuple[tuple[int, ...], float]]:
-    """Sequences and their scores as transformers gives them, without what ends or pads them."""
-    out = llama.generate(
-        torch.tensor([PROMPT]),
-        attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long),
-        max_new_tokens=LIMIT,
-        eos_token_id=list(eos) or None,
-        pad_token_id=0,
-        return_dict_in_generate=True,
-        output_scores=True,
-        **options,
-    )
-    texts = [tuple(row[len(PROMPT) :].tolist()) for row in out.sequences]
-    ends = [next((i for i, token in enumerate(text) if token in (*eos, 0)), LIMIT) for text in texts]
-    return [(text[:end], score) for text, end, score in zip(texts, ends, out.sequences_scores.tolist(), strict=True)]
-
-
-ENDS = {"never": (), "rarely": (7,), "often": tuple(range(1, VOCABULARY, 9))}  # token 0 pads
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("beam"))
 
 
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("early_stopping", [True, False, "never"])
 @pytest.mark.parametrize(("num_beams", "length_penalty"), [(2, 1.0), (3, 0.0), (4, -1.0), (4, 2.5)])
 def test_sequences_and_scores_are_those_of_transformers(
-    llama: Any, scores: Model, ends: str, early_stopping: Any, num_beams: int, length_penalty: float
+    tiny: Tiny, ends: str, early_stopping: Any, num_beams: int, length_penalty: float
 ) -> None:
     options = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
-    expected = theirs(llama, ENDS[ends], num_return_sequences=num_beams, **options)
+    expected = tiny.generate(ENDS[ends], num_return_sequences=num_beams, **options)
     beam = Beam(num_return=num_beams, **options)
-    found = search(beam, Texts(scores), limit=LIMIT, prompt=PROMPT, eos=ENDS[ends])
+    found = search(beam, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=ENDS[ends])
     assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 
 
-def test_processors_apply_to_log_probabilities_as_in_transformers(llama: Any, scores: Model) -> None:
-    expected = theirs(llama, ENDS["often"], num_beams=3, num_return_sequences=3, repetition_penalty=1.8)
+def test_processors_apply_to_log_probabilities_as_in_transformers(tiny: Tiny) -> None:
+    expected = tiny.generate(ENDS["often"], num_beams=3, num_return_sequences=3, repetition_penalty=1.8)
     processors = (RepetitionPenalty(1.8),)
     beam = Beam(num_beams=3, num_return=3)
-    found = search(beam, Texts(scores), limit=LIMIT, prompt=PROMPT, eos=ENDS["often"], processors=processors)
+    found = search(beam, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=ENDS["often"], processors=processors)
     assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 

@@ -8,6 +8,7 @@ def register_searches() -> dict[str, str]:
     return {
         "beam": "edgewise.search.beam:Beam",
         "beam_groups": "edgewise.search.groups:BeamGroups",
+        "beam_sample": "edgewise.search.beam_sample:BeamSample",
         "greedy": "edgewise.search.greedy:Greedy",
         "sample": "edgewise.search.sample:Sample",
         "speculative": "edgewise.search.speculate:Speculative",

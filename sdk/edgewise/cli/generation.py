@@ -1,18 +1,20 @@
 """sdk, cli: what `run` and `chat` share: the options of a generation."""
 
-import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgewise.cli.output import size, talk
+from edgewise.cli.parts import Part, nested, part, setting
+from edgewise.errors import OptionError
 
 if TYPE_CHECKING:
     from edgewise.runtime.result import Result
-    from edgewise.search.protocol import Search
 
 Command = Callable[..., None]
 
@@ -24,51 +26,65 @@ class Generation:
     max_tokens: int | None
     search: str | None
     settings: tuple[tuple[str, Any], ...]
+    processors: tuple[Part, ...]
+    json_schema: Path | None
+    regex: str | None
+    grammar: Path | None
     seed: int | None
     stop: tuple[str, ...]
+    stop_rules: tuple[Part, ...]
     time_limit: float | None
+    assistants: tuple[str, ...]
 
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments of `Runner.stream` and `Runner.chat`."""
-        return {
+    @contextmanager
+    def options(self) -> Iterator[dict[str, Any]]:
+        """The keyword arguments of `Runner.stream` and `Runner.chat`; the assistants are open until it is left."""
+        from edgewise.registry import registry
+        from edgewise.runtime.runner import Runner
+
+        options = {
             "max_tokens": self.max_tokens,
             "search": self._search(),
+            "processors": [*(part.table(registry().processors) for part in self.processors), *self._grammar()],
             "seed": self.seed,
-            "stop": self.stop,
+            "stop": [*self.stop, *(part.table(registry().stop_rules) for part in self.stop_rules)],
             "time_limit": self.time_limit,
         }
+        with ExitStack() as stack:
+            yield options | {"assistants": [stack.enter_context(Runner.open(path)) for path in self.assistants]}
 
-    def _search(self) -> "Search | None":
-        from edgewise.options import parse
-        from edgewise.registry import registry
-
+    def _search(self) -> dict[str, Any] | None:
         if self.search is None:
             if self.settings:
                 raise click.UsageError("Option '--set' needs '--search': options belong to a search.")
             return None
-        kind = registry().searches.get(self.search)
-        return parse(kind, dict(self.settings), what=f"search '{self.search}'")
+        return {"name": self.search, **nested(self.settings)}
+
+    def _grammar(self) -> list[dict[str, Any]]:
+        given = {
+            "json_schema": self.json_schema and _read(self.json_schema),
+            "regex": self.regex,
+            "lark": self.grammar and _read(self.grammar),
+        }
+        options = {key: value for key, value in given.items() if value is not None}
+        if len(options) > 1:
+            raise click.UsageError("Give one of '--json-schema', '--regex' and '--grammar'.")
+        return [{"name": "grammar", **options}] if options else []
 
 
 def generation_options(command: Command) -> Command:
     """Adds the options; the command gets them as one `generation`."""
+    names = [each.name for each in fields(Generation)]
 
     @wraps(command)
-    def collected(
-        *,
-        max_tokens: int | None,
-        search: str | None,
-        settings: tuple[tuple[str, Any], ...],
-        seed: int | None,
-        stop: tuple[str, ...],
-        time_limit: float | None,
-        **others: Any,
-    ) -> None:
-        command(generation=Generation(max_tokens, search, settings, seed, stop, time_limit), **others)
+    def collected(**given: Any) -> None:
+        generation = Generation(**{name: given.pop(name) for name in names})
+        command(generation=generation, **given)
 
+    decorated: Command = collected
     for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
+        decorated = option(decorated)
+    return decorated
 
 
 def say_timings(result: "Result") -> None:
@@ -78,40 +94,55 @@ def say_timings(result: "Result") -> None:
     if timings.time_to_first_token_s is not None:
         parts.append(f"first after {timings.time_to_first_token_s:.3f} s")
     if timings.prefill_tokens_per_s is not None:
-        parts.append(f"prompt of {timings.prompt_tokens}: {timings.prefill_tokens_per_s:.0f} tokens/s")
+        cached = f" ({timings.prompt_tokens_cached} of them cached)" if timings.prompt_tokens_cached else ""
+        parts.append(f"prompt of {timings.prompt_tokens}{cached}: {timings.prefill_tokens_per_s:.0f} tokens/s")
     if timings.decode_tokens_per_s is not None:
         parts.append(f"then {timings.decode_tokens_per_s:.0f} tokens/s")
+    if result.drafts:
+        drafts = result.drafts
+        parts.append(f"{drafts.accepted} of {drafts.drafted} drafted tokens accepted in {drafts.steps} steps")
     if timings.peak_memory_bytes is not None:
         parts.append(f"{size(timings.peak_memory_bytes)} of memory at most")
     talk("; ".join(parts))
 
 
-def _settings(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
-    """`key=value` texts as keys and values: numbers, true and false, and lists as in TOML; all else is text."""
-    settings = []
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"'{text}' is not of the form key=value, such as temperature=0.7")
-        try:
-            settings.append((key, tomllib.loads(f"value = {value}")["value"]))
-        except tomllib.TOMLDecodeError:
-            settings.append((key, value))
-    return tuple(settings)
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path} is not UTF-8: byte {error.start} is invalid") from error
 
 
+def _each(flag: str, name: str, read: Callable[[str], Any], metavar: str, text: str) -> Callable[[Command], Command]:
+    """An option that may be repeated; each of its texts is read."""
+
+    def callback(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(map(read, given))
+
+    return click.option(flag, name, multiple=True, metavar=metavar, callback=callback, help=text)
+
+
+_PART = "NAME[=VALUE | :KEY=VALUE,...]"
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OPTIONS = (
     click.option("--max-tokens", type=int, help="New tokens at most.  [default: 256, or what the context has left]"),
     click.option("--search", metavar="NAME", help="How tokens are chosen.  [default: as the checkpoint asks]"),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=_settings,
-        help="An option of the search, such as temperature=0.7; repeat for more.",
+    _each(
+        "--set", "settings", setting, "KEY=VALUE", "An option of the search, such as temperature=0.7; repeat for more."
     ),
+    _each("--processor", "processors", part, _PART, "What changes scores, such as repetition_penalty=1.1; repeat."),
+    click.option("--json-schema", type=_FILE, help="The text shall be JSON of this schema ({}: any JSON)."),
+    click.option("--regex", help="The text shall match this regular expression, as a whole."),
+    click.option("--grammar", type=_FILE, help="The text shall be of this Lark grammar."),
     click.option("--seed", type=int, help="The same seed gives the same text."),
     click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends it; repeat for more."),
+    _each("--stop-rule", "stop_rules", part, _PART, "What else ends it, such as loop:count=3; repeat for more."),
     click.option("--time-limit", type=float, metavar="SECONDS", help="End it after so many seconds."),
+    click.option(
+        "--assistant",
+        "assistants",
+        multiple=True,
+        metavar="BUNDLE",
+        help="A smaller model that the search asks for: a draft, an amateur.",
+    ),
 )

@@ -16,7 +16,7 @@ from edgewise.cli.chat import chat
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
-from edgewise.cli.listings import exporters, passes, searches, targets
+from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules, targets
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
 from edgewise.cli.run import run
@@ -30,7 +30,7 @@ COMMANDS = {
     "Make a bundle": (build, export),
     "Run it": (run, chat, bench),
     "Look at it": (inspect, verify, evaluate),
-    "See what is installed": (targets, passes, exporters, searches, plugins),
+    "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),
 }
 
 

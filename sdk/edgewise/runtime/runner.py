@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from edgewise.runtime.model import Model
 from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
+from edgewise.runtime.score import Score, score
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
 from edgewise.search.named import Named, find_search
@@ -113,6 +114,29 @@ class Runner:
     def generate(self, prompt: str | Sequence[int], **options: Unpack[Options]) -> Result:
         """The continuation of a prompt."""
         return self.stream(prompt, **options).result()
+
+    @overload
+    def score(self, prompt: str | Sequence[int], text: str | Sequence[int], *, top: int = 0) -> Score: ...
+
+    @overload
+    def score(self, prompt: str | Sequence[int], text: Sequence[str], *, top: int = 0) -> tuple[Score, ...]: ...
+
+    def score(
+        self, prompt: str | Sequence[int], text: str | Sequence[int] | Sequence[str], *, top: int = 0
+    ) -> Score | tuple[Score, ...]:
+        """How probable a text is after a prompt: of each token, and with `top` of the most probable ones in its place.
+
+        A list of texts gives a score of each. The empty prompt is none: a text's first token is not scored then.
+        """
+        texts = [text] if isinstance(text, str) or not all(isinstance(each, str) for each in text) else text
+        tokens = [self._continuation(prompt, each) for each in texts]
+        scores = score(self.model, self._encode(prompt) if len(prompt) else (), tokens, top=top)
+        return scores[0] if texts is not text else scores
+
+    def _continuation(self, prompt: str | Sequence[int], text: Any) -> tuple[int, ...]:
+        if not isinstance(text, str):
+            return tuple(map(index, text))
+        return self.tokenizer.encode_within(text) if len(prompt) else self.tokenizer.encode(text)
 
     def chat(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]

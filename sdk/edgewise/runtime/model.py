@@ -36,16 +36,14 @@ class CacheTensor:
     dim: int
     dtype: np.dtype[Any]
 
-    def shape(self, capacity: int) -> tuple[int, int, int, int]:
-        return (1, self.heads, capacity, self.dim)
-
 
 class Model:
     """A lowered graph with its facts: what computes scores. It has no state; a `Session` has.
 
     `context` bounds its sessions: what the model was made for, unless fewer (or, up to that, more) are asked for.
     `prompts` is a second graph with the same cache, which computes `prefill_from` tokens or more at once. `hidden` says
-    whether the graphs give hidden states.
+    whether the graphs give hidden states. `computation` is a hash of all that its scores depend on, but for the
+    context; empty where that is not known.
     """
 
     def __init__(
@@ -59,8 +57,10 @@ class Model:
         entries: Mapping[str, str] | None = None,
         prompts: Path | None = None,
         prefill_from: int = 0,
+        computation: str = "",
     ) -> None:
         self.facts = facts
+        self.computation = computation
         self.context = facts.context_length if context is None else context
         _check_context(self.context, facts)
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
@@ -73,6 +73,7 @@ class Model:
             if _cache(self.prompts, facts, prompts) != self.cache:
                 raise BundleError(f"{prompts}: its cache is not that of {path}; build the bundle again")
         self.ones = np.ones((1, self.context), np.int64)  # the attention mask of every length, by its prefixes
+        self.positions = np.arange(self.context)
 
     @classmethod
     def load(
@@ -103,6 +104,7 @@ class Model:
             entries=manifest.session,
             prompts=folder / prompts if prompts else None,
             prefill_from=manifest.prefill_from,
+            computation=f"{manifest.computation} {only or 'all'}",
         )
 
     @cached_property

@@ -1,0 +1,185 @@
+"""sdk, runtime: the keys and values of several sequences of one model, in slots side by side."""
+
+from collections.abc import Collection, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.errors import ContextOverflow
+from edgewise.runtime.bound import Bound
+from edgewise.runtime.model import Model
+
+BOUNDS = 64  # ranges of slots that stay bound; to bind one again takes less than a millisecond
+
+_computations = count(1)  # over all pools: next() is atomic
+
+
+class Slot:
+    """What one sequence holds, and where: `pool.buffers[...][index]`.
+
+    `origins` tells which computation made each position: where those of two slots are the same, so are their keys and
+    values, to the bit; slots of the same tokens need not be.
+    """
+
+    def __init__(self, index: int, capacity: int) -> None:
+        self.index = index
+        self.length = 0
+        self.tokens = np.zeros(capacity, np.int64)
+        self.origins = np.zeros(capacity, np.int64)
+
+    def hold(self, tokens: NDArray[np.int64]) -> None:
+        """These tokens have been computed, and come after those that were there."""
+        end = self.length + len(tokens)
+        self.tokens[self.length : end] = tokens
+        self.origins[self.length : end] = next(_computations)
+        self.length = end
+
+    def shared(self, other: "Slot", length: int) -> int:
+        """How many of the first positions, up to `length`, are the same computation in both."""
+        end = min(self.length, other.length, length)
+        different = self.origins[:end] != other.origins[:end]
+        return int(different.argmax()) if different.any() else end
+
+    def grow(self, capacity: int) -> None:
+        for name in ("tokens", "origins"):
+            array = np.zeros(capacity, np.int64)
+            array[: self.length] = getattr(self, name)[: self.length]
+            setattr(self, name, array)
+
+
+class Pool:
+    """Slots of `capacity` tokens each; both their number and their capacity at least double when they grow.
+
+    A layer's keys, `[slots, heads, capacity, dim]`, are one buffer: so slots side by side are the memory of a batch, and
+    one slot that of a batch of one. A pool belongs to one thread at a time.
+    """
+
+    def __init__(self, model: Model, *, capacity: int, slots: int = 1) -> None:
+        self.model = model
+        self.capacity = 0
+        self.slots: list[Slot] = []  # by their index
+        self.free: set[Slot] = set()
+        self.copied = 0  # bytes of keys and values, from slot to slot so far
+        self.buffers: list[NDArray[Any]] = []
+        self.logits: NDArray[np.float32]  # [slots, 1, vocabulary]: after the last token of each
+        self._bounds: dict[tuple[int, int, bool, bool], Bound] = {}
+        self._allocate(capacity, slots)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the keys and values; what has never been used of it is not resident."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def hidden(self, count: int) -> NDArray[np.float32]:
+        """Room for the hidden states of so many tokens."""
+        return np.empty((count, self.model.facts.hidden_size), np.float32)
+
+    def take(self, like: Slot | None = None, length: int = 0) -> Slot:
+        """A free slot; one that has most in common with the first `length` positions of another, if that is given."""
+        if not self.free:
+            self.reserve_slots(1)
+        slot = max(self.free, key=lambda slot: (slot.shared(like, length) if like else 0, -slot.index))
+        self.free.remove(slot)
+        return slot
+
+    def give(self, slot: Slot) -> None:
+        """Take a slot back; what it holds stays until it is taken again."""
+        self.free.add(slot)
+
+    def reserve(self, tokens: int) -> None:
+        """Make each slot hold so many; ContextOverflow where the model does not."""
+        if tokens > self.model.context:
+            raise ContextOverflow(f"{tokens} tokens do not fit in the context of {self.model.context}")
+        if tokens > self.capacity:
+            self._allocate(min(self.model.context, max(tokens, 2 * self.capacity)), len(self.slots))
+
+    def reserve_slots(self, free: int) -> None:
+        """Have so many free slots."""
+        if missing := max(0, free - len(self.free)):
+            self._allocate(self.capacity, len(self.slots) + max(missing, len(self.slots)))
+
+    def follow(self, slot: Slot, source: Slot, pool: "Pool", length: int) -> None:
+        """Make a slot hold the first `length` positions of one of this or another pool; copies what it does not yet."""
+        self.reserve(length)
+        start = slot.shared(source, length)
+        for mine, theirs in zip(self.buffers, pool.buffers, strict=True):
+            mine[slot.index, :, start:length] = theirs[source.index, :, start:length]
+            self.copied += theirs[source.index, :, start:length].nbytes
+        slot.tokens[start:length] = source.tokens[start:length]
+        slot.origins[start:length] = source.origins[start:length]
+        slot.length = length
+
+    def move(self, slot: Slot, index: int) -> None:
+        """Bring what a slot holds to the place of a free one."""
+        other = self.slots[index]
+        self.follow(other, slot, self, slot.length)  # now they hold the same, and either can be the other
+        self.slots[slot.index], self.slots[index] = other, slot
+        slot.index, other.index = index, slot.index
+
+    def pack(self, slots: Collection[Slot]) -> None:
+        """Bring slots nearer to each other, where free places between them allow it."""
+        taken = {slot.index for slot in slots}
+        free = {slot.index for slot in self.free}
+        while gaps := [index + 1 for index in taken if index + 1 in free and index + 1 < max(taken)]:
+            last = max(taken)
+            self.move(self.slots[last], gaps[0])
+            taken, free = taken - {last} | {gaps[0]}, free - {gaps[0]} | {last}
+
+    def run(
+        self,
+        slots: Sequence[Slot],
+        ids: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        hidden: NDArray[np.float32] | None,
+    ) -> None:
+        """Append `ids`, `[slots, tokens]`, to slots that lie side by side, in order of their index.
+
+        Only one slot at a time can be given more than a token. Arrays as `Bound.run` has them.
+        """
+        width = ids.shape[1]
+        prompt = self.model.prompts is not None and width >= self.model.prefill_from
+        bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
+        bound.run(ids, self._mask(slots, width), logits, hidden)
+
+    def bound(self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False) -> Bound:
+        """The graph that decodes, or that of prompts, on a range of slots; it is valid until the pool grows."""
+        key = (start, stop, prompt, hidden)
+        if key not in self._bounds:
+            if len(self._bounds) == BOUNDS:
+                self._bounds.clear()
+            bound = Bound(self.model.prompts if prompt else self.model.graph, self.model.rotary)
+            bound.bind_cache(self.model.cache, [buffer[start:stop] for buffer in self.buffers])
+            self._bounds[key] = bound
+        return self._bounds[key]
+
+    def _mask(self, slots: Sequence[Slot], width: int) -> NDArray[np.int64]:
+        """Ones for what each slot will hold, on the left."""
+        longest = max(slot.length for slot in slots) + width
+        if len(slots) == 1:
+            return self.model.ones[:, :longest]
+        lengths = np.array([[slot.length + width] for slot in slots])
+        return (self.model.positions[:longest] < lengths).astype(np.int64)
+
+    def _allocate(self, capacity: int, slots: int) -> None:
+        """Buffers of another size, with what is held."""
+        if not 0 < capacity <= self.model.context:
+            raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
+        held = [slot for slot in self.slots if slot not in self.free]
+        buffers: list[NDArray[Any]] = []
+        for i, tensor in enumerate(self.model.cache):
+            buffer = np.zeros((slots, tensor.heads, capacity, tensor.dim), tensor.dtype)
+            for slot in held:
+                buffer[slot.index, :, : slot.length] = self.buffers[i][slot.index, :, : slot.length]
+            buffers.append(buffer)
+        for slot in self.free:
+            slot.length = 0
+        for slot in self.slots:
+            slot.grow(capacity)
+        new = [Slot(index, capacity) for index in range(len(self.slots), slots)]
+        self.slots += new
+        self.free |= set(new)
+        self.buffers, self.capacity = buffers, capacity
+        self.logits = np.zeros((slots, 1, self.model.facts.vocab_size), np.float32)
+        self._bounds.clear()

@@ -15,6 +15,7 @@ from edgewise.search.beam_sample import BeamSample
 from edgewise.search.greedy import Greedy
 from edgewise.search.named import find_search
 from edgewise.search.sample import Sample
+from edgewise.search.samples import several
 from generating import LIMIT, PROMPT, Tiny
 from tables import Texts, search, table
 
@@ -108,3 +109,8 @@ def test_the_inner_search_may_be_a_table_and_must_be_one_that_draws() -> None:
         find_search({"name": "beam_sample", "search": "beam"}, Nothing())
     with pytest.raises(GenerationError, match="has not been bound"):
         search(BeamSample(), Texts(table(0, 20)), limit=3)
+
+
+def test_n_is_not_for_beams_that_are_drawn() -> None:
+    with pytest.raises(OptionError, match="n is 2, and search 'beam_sample' gives its sequences together; .* num_ret"):
+        several(BeamSample(search=Sample()), 2)

@@ -59,6 +59,8 @@ def several(search: Search, n: int | None) -> Search:
 
 def _one_sequence(search: Any) -> bool:
     """Whether it emits one sequence as it goes: token by token, or a search around one that does."""
+    if hasattr(search, "num_return"):  # around one whose sequences it ranks
+        return False
     return isinstance(search, Stepwise) or (isinstance(search, Search) and _one_sequence(getattr(search, "search", 0)))
 
 

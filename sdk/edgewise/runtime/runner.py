@@ -1,10 +1,10 @@
 """sdk, runtime: a bundle that answers: text in, text out."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from pathlib import Path
-from typing import Any, Self, Unpack, overload
+from typing import Any, Self, Unpack
 
 import numpy as np
 
@@ -115,28 +115,20 @@ class Runner:
         """The continuation of a prompt."""
         return self.stream(prompt, **options).result()
 
-    @overload
-    def score(self, prompt: str | Sequence[int], text: str | Sequence[int], *, top: int = 0) -> Score: ...
+    def score(self, prompt: str | Sequence[int], text: str | Sequence[int], *, top: int = 0) -> Score:
+        """How probable a text is after a prompt: each token, and with `top` so many of the most probable in its place.
 
-    @overload
-    def score(self, prompt: str | Sequence[int], text: Sequence[str], *, top: int = 0) -> tuple[Score, ...]: ...
-
-    def score(
-        self, prompt: str | Sequence[int], text: str | Sequence[int] | Sequence[str], *, top: int = 0
-    ) -> Score | tuple[Score, ...]:
-        """How probable a text is after a prompt: of each token, and with `top` of the most probable ones in its place.
-
-        A list of texts gives a score of each. The empty prompt is none: a text's first token is not scored then.
+        Without a prompt ("") the first token of the text is not scored.
         """
-        texts = [text] if isinstance(text, str) or not all(isinstance(each, str) for each in text) else text
-        tokens = [self._continuation(prompt, each) for each in texts]
-        scores = score(self.model, self._encode(prompt) if len(prompt) else (), tokens, top=top)
-        return scores[0] if texts is not text else scores
+        return self.scores(prompt, (text,), top=top)[0]
 
-    def _continuation(self, prompt: str | Sequence[int], text: Any) -> tuple[int, ...]:
-        if not isinstance(text, str):
-            return tuple(map(index, text))
-        return self.tokenizer.encode_within(text) if len(prompt) else self.tokenizer.encode(text)
+    def scores(
+        self, prompt: str | Sequence[int], texts: Iterable[str | Sequence[int]], *, top: int = 0
+    ) -> tuple[Score, ...]:
+        """The scores of several texts after one prompt, which is computed once."""
+        encode = self.tokenizer.encode_within if len(prompt) else self.tokenizer.encode
+        tokens = [encode(text) if isinstance(text, str) else tuple(map(index, text)) for text in texts]
+        return score(self.model, self._encode(prompt) if len(prompt) else (), tokens, top=top)
 
     def chat(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = (), **options: Unpack[Options]

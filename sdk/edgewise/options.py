@@ -81,7 +81,9 @@ def convert(hint: Any, value: Any, *, what: str) -> Any:
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise OptionError(f"{what}: expected a table, got {value!r}")
-        return {key: convert(arguments[1], item, what=f"{what}.{key}") for key, item in value.items()}
+        return {
+            _key(arguments[0], key): convert(arguments[1], item, what=f"{what}.{key}") for key, item in value.items()
+        }
     return _convert_scalar(hint, value, what=what)
 
 
@@ -126,6 +128,11 @@ def _convert_scalar(hint: Any, value: Any, *, what: str) -> Any:
         name = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise OptionError(f"{what}: expected {name.get(hint, hint)}, got {value!r}")
     return value
+
+
+def _key(hint: Any, key: Any) -> Any:
+    """A key of a table: numbers are texts in TOML and JSON."""
+    return int(key) if hint is int and isinstance(key, str) and key.isdecimal() else key
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

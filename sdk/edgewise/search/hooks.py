@@ -10,6 +10,8 @@ def register_searches() -> dict[str, str]:
         "beam_groups": "edgewise.search.groups:BeamGroups",
         "beam_sample": "edgewise.search.beam_sample:BeamSample",
         "greedy": "edgewise.search.greedy:Greedy",
+        "guided": "edgewise.search.guided:Guided",
+        "mirostat": "edgewise.search.mirostat:Mirostat",
         "sample": "edgewise.search.sample:Sample",
         "speculative": "edgewise.search.speculate:Speculative",
     }
@@ -18,10 +20,18 @@ def register_searches() -> dict[str, str]:
 @hookimpl
 def register_processors() -> dict[str, str]:
     return {
+        "allowed_tokens": "edgewise.search.bans:AllowedTokens",
+        "bad_words": "edgewise.search.bans:BadWords",
+        "dry": "edgewise.search.dry:Dry",
         "frequency_penalty": "edgewise.search.penalties:FrequencyPenalty",
         "grammar": "edgewise.search.grammar:Grammar",
+        "length_decay": "edgewise.search.length:LengthDecay",
+        "logit_bias": "edgewise.search.bias:LogitBias",
+        "min_length": "edgewise.search.length:MinLength",
+        "no_repeat_ngram": "edgewise.search.ngrams:NoRepeatNgram",
         "presence_penalty": "edgewise.search.penalties:PresencePenalty",
         "repetition_penalty": "edgewise.search.penalties:RepetitionPenalty",
+        "suppress_tokens": "edgewise.search.bans:SuppressTokens",
         "thinking_budget": "edgewise.search.thinking:ThinkingBudget",
     }
 

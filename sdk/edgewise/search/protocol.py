@@ -86,6 +86,10 @@ class Vocabulary(Protocol):
         """The tokens of a text in the midst of another: nothing is put around it, and nothing is a control token."""
         ...
 
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that stands alone, with what the tokenizer puts around one."""
+        ...
+
     def decode(self, tokens: Listed[int]) -> str: ...
 
 

@@ -16,5 +16,8 @@ class TokenizerVocabulary:
     def encode(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_within(text)
 
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        return self.tokenizer.encode(text)
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens)

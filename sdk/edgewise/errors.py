@@ -10,6 +10,7 @@ EdgewiseError
 ├── TargetError              a target profile is wrong, or the model does not fit it
 ├── GateError                a build finished, and is not good enough to keep
 ├── BundleError              a bundle is damaged, incomplete or from a newer format, or cannot be written
+├── CacheError               keys and values on the disk are damaged or of another model, or cannot be written
 ├── MissingExtra             an optional dependency is not installed
 └── GenerationError          a prompt or a generation that cannot be carried out
     └── ContextOverflow      the prompt, with what is asked for, is longer than the context
@@ -62,6 +63,10 @@ class GenerationError(EdgewiseError):
 
 class ContextOverflow(GenerationError):
     """The prompt, with what is asked for, is longer than the context."""
+
+
+class CacheError(EdgewiseError):
+    """Keys and values on the disk are damaged or of another model, or cannot be written; they can be computed again."""
 
 
 class MissingExtra(EdgewiseError):

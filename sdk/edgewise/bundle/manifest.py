@@ -69,6 +69,15 @@ class Manifest:
         """The graph that can do without another: the only one, or the one that decodes; empty where there is none."""
         return self.graphs.get("decoder") or self.graphs.get("decode", "")
 
+    @property
+    def computation(self) -> str:
+        """A hash of all that scores depend on: graphs, weights, facts and settings, and no other file."""
+        graphs = tuple(self.graphs.values())  # the weights of one are the file whose name goes on after its name
+        hashes = {name: file.blake3 for name, file in self.files.items() if name.startswith(graphs)}
+        names = ("facts", "graphs", "providers", "session", "prefill_from")
+        settings = {name: value for name, value in record(self).items() if name in names}
+        return _digest({**settings, "files": hashes})
+
     @classmethod
     def read(cls, text: str, *, where: str) -> "Manifest":
         """The manifest from JSON. Raises BundleError, also for a format newer than this edgewise knows."""

@@ -3,13 +3,15 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.errors import OptionError
+from edgewise.errors import CacheError, OptionError
+from edgewise.runtime import saved
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import CHUNK, Session
 
@@ -74,6 +76,34 @@ class PrefixCache:
             while self.bytes > self.limit:
                 self._blocks.popitem(last=False)
         return len(keys) * self.block
+
+    def save(self, path: str | Path, tokens: Sequence[int]) -> int:
+        """Write the whole blocks of these tokens to a file, computed where they are not known; how many tokens.
+
+        Raises CacheError, and what a prefill raises.
+        """
+        count = len(tokens) // self.block * self.block
+        if not count:
+            raise CacheError(f"{path} is not written: {len(tokens)} tokens are less than a block of {self.block}")
+        session = Session(self.model, capacity=count, chunk=self.block)
+        known = self.restore(session, tokens)
+        if known < count:
+            session.prefill(tokens[known:count])
+            self.store(session)
+        saved.save(path, self.model, saved.Saved(session.tokens, session.export(0, count), self.block))
+        return count
+
+    def load(self, path: str | Path) -> int:
+        """Keep the blocks of a file that `save` wrote; how many tokens.
+
+        Raises CacheError, and OptionError where they are more than the limit.
+        """
+        found = saved.load(path, self.model)
+        if found.block != self.block:
+            raise CacheError(f"{path}: it is of a session; of use here are prompts, in blocks of {self.block} tokens")
+        if (size := self.model.facts.cache_bytes(len(found.tokens))) > self.limit:
+            raise OptionError(f"{path} takes {size:,} bytes of memory, and prefix_cache is {self.limit:,}")
+        return self.add(found.tokens, lambda start, stop: [array[:, start:stop].copy() for array in found.arrays])
 
     def _serves(self, session: Session) -> bool:
         return session.model is self.model and session.chunk == self.block

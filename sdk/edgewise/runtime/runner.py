@@ -197,12 +197,31 @@ class Runner:
     @property
     def reasoning_tags(self) -> Tags | None:
         """The texts around the model's thoughts; None where its chat template speaks of none."""
-        return self._template and tags_of(self._template.source)
+        return None if self._template is None else tags_of(self._template.source)
 
     def _spans(self, prompt: tuple[int, ...]) -> Spans:
         """Sorts what follows a prompt into thought and answer."""
         tags = self.reasoning_tags
         return Spans(tags, thinking=tags is not None and thinks_at_end(self.tokenizer.decode(prompt), tags))
+
+    def save_prefix(self, prompt: str | Sequence[int], path: str | Path) -> int:
+        """Write the keys and values of a prompt to a file, for this bundle wherever it runs; of how many tokens.
+
+        These are whole blocks from its beginning. Raises CacheError, and what `stream` raises for the prompt.
+        """
+        return self._known().save(path, self._encode(prompt))
+
+    def load_prefix(self, path: str | Path) -> int:
+        """Read such a file: prompts that begin with these tokens, so many, begin with what is known of them.
+
+        Raises CacheError where the file is damaged or of another bundle, OptionError where `prefix_cache` is less.
+        """
+        return self._known().load(path)
+
+    def _known(self) -> PrefixCache:
+        if self._prefixes is None:
+            raise GenerationError(f"the runner of {self._name} is closed")
+        return self._prefixes
 
     def close(self) -> None:
         """Give the memory of the model back, once generations that are under way are done with it."""

@@ -21,8 +21,8 @@ def render_apart(source: str, variables: Mapping[str, Any], *, timeout_s: float 
     """As `edgewise.text.template.render`, within bounds of time and memory. Raises GenerationError also for these."""
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH", "SYSTEMROOT")}
     command = [sys.executable, "-P", "-m", "edgewise.text.apart"]
-    request = json.dumps({"source": source, "variables": dict(variables)})
     try:
+        request = json.dumps({"source": source, "variables": dict(variables)})
         child = subprocess.run(
             command, input=request, capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, env=environment
         )

@@ -86,6 +86,8 @@ def test_progress_is_shown_to_a_terminal_and_to_nothing_else(folder: Path) -> No
         "passes",
         "exporters",
         "searches",
+        "processors",
+        "stop-rules",
         "plugins",
     ],
 )

@@ -18,6 +18,11 @@ class Option:
     default: str | None
     text: str  # the comment beside it
 
+    def __str__(self) -> str:
+        """As in the source: `top_k: int = 0  # 0: all`."""
+        default = "" if self.default is None else f" = {self.default}"
+        return f"{self.name}: {self.type}{default}" + (f"  # {self.text}" if self.text else "")
+
 
 def options(kind: type[Any]) -> list[Option]:
     """The options of a class, in order, inherited ones first; none where it is no dataclass."""

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgewise.catalog import Catalog
-from edgewise.cli.output import json_option, print_json, print_table, table
+from edgewise.cli.output import json_option, print_json, print_table
 from edgewise.describe import options
 from edgewise.registry import registry
 
@@ -51,16 +51,7 @@ def _show(kind: type[Any], *, as_json: bool) -> None:
     if as_json:
         print_json({"description": text, "options": [asdict(option) for option in known]})
         return
-    rows = [
-        {
-            "option": option.name,
-            "type": option.type,
-            "default": "must be given" if option.default is None else option.default,
-            "": option.text,
-        }
-        for option in known
-    ]
-    click.echo("\n".join([text, "", *(table(rows) if rows else ["It has no options."])]))
+    click.echo("\n".join([text, "", *(map(str, known) if known else ["It has no options."])]))
 
 
 targets = listing("targets", "List the devices that a bundle can be built for.")

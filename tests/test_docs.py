@@ -30,6 +30,25 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def talker(checkout: Path) -> Path:
+    """A folder with a bundle whose checkpoint has a chat template, of a model that calls tools and thinks."""
+    folder = shutil.copytree(checkout, checkout.parent / "talker")
+    template = folder / "examples/pycoder/chat_template.jinja"
+    template.write_text(
+        "{{ tools | tojson }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}<think></think>"
+    )
+    _edgewise("edgewise build examples/pycoder -o talker.edge", folder)
+    return folder
+
+
+def test_the_python_about_conversations_works(talker: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "chat.md").read_text("utf-8"), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=talker, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
     folder = shutil.copytree(checkout, checkout.parent / page.stem)

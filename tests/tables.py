@@ -50,6 +50,21 @@ class Texts:
         return np.array([self.models[extend.model](text[:end]) for end in ends], np.float32)
 
 
+class Letters:
+    """A vocabulary of the alphabet: token 0 is "a", and so on; token 26 is a space."""
+
+    size = 27
+    eos: frozenset[int] = frozenset()
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(26 if letter == " " else ord(letter) - ord("a") for letter in text)
+
+    encode_prompt = encode
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(" " if token == 26 else chr(ord("a") + token) for token in tokens)
+
+
 def search(
     how: Search, texts: Texts, *, limit: int, prompt: tuple[int, ...] = (1, 2), eos: Sequence[int] = (), **more: Any
 ) -> tuple[Found, ...]:

@@ -17,7 +17,7 @@ from edgewise.search.named import find_search
 from edgewise.search.sample import Sample
 from edgewise.search.samples import several
 from generating import LIMIT, PROMPT, Tiny
-from tables import Texts, search, table
+from tables import Letters, Texts, search, table
 
 
 class Still:
@@ -88,29 +88,16 @@ def test_a_cold_beam_is_beam_search() -> None:
         assert greedy[0].tokens == search(Greedy(), Texts(model), limit=6, eos=(3,))[0].tokens
 
 
-class Nothing:
-    """A vocabulary that nobody asks."""
-
-    size = 20
-    eos: frozenset[int] = frozenset()
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        return ()
-
-    def decode(self, tokens: Any) -> str:
-        return ""
-
-
 def test_the_inner_search_may_be_a_table_and_must_be_one_that_draws() -> None:
     assert registry().searches.get("beam_sample") is BeamSample
     given = {"name": "beam_sample", "search": {"name": "sample", "temperature": 0.5}}
-    assert find_search(given, Nothing()) == BeamSample(search=Sample(temperature=0.5))
+    assert find_search(given, Letters()) == BeamSample(search=Sample(temperature=0.5))
     with pytest.raises(OptionError, match="a beam cannot draw by search 'beam'; give it one such as sample"):
-        find_search({"name": "beam_sample", "search": "beam"}, Nothing())
+        find_search({"name": "beam_sample", "search": "beam"}, Letters())
     with pytest.raises(GenerationError, match="has not been bound"):
         search(BeamSample(), Texts(table(0, 20)), limit=3)
 
 
 def test_n_is_not_for_beams_that_are_drawn() -> None:
-    with pytest.raises(OptionError, match="n is 2, and search 'beam_sample' gives its sequences together; .* num_ret"):
+    with pytest.raises(OptionError, match=r"n is 2, and search 'beam_sample' gives its sequences together; .* num_ret"):
         several(BeamSample(search=Sample()), 2)

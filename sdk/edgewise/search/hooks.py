@@ -9,6 +9,7 @@ def register_searches() -> dict[str, str]:
         "beam": "edgewise.search.beam:Beam",
         "beam_groups": "edgewise.search.groups:BeamGroups",
         "beam_sample": "edgewise.search.beam_sample:BeamSample",
+        "contrastive": "edgewise.search.contrastive:Contrastive",
         "greedy": "edgewise.search.greedy:Greedy",
         "guided": "edgewise.search.guided:Guided",
         "mirostat": "edgewise.search.mirostat:Mirostat",

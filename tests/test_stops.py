@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
 from edgewise.errors import GenerationError, OptionError
-from edgewise.options import parse
+from edgewise.options import parse, record
 from edgewise.registry import registry
 from edgewise.runtime.track import Track
 from edgewise.search.protocol import LogProb
@@ -246,6 +246,14 @@ def test_the_pieces_are_the_text_before_the_first_stop_string(
 def test_a_rule_that_makes_no_sense_is_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         parse(registry().stop_rules.get(name), options, what=name)
+
+
+def test_the_tokens_of_a_rule_are_a_set_written_as_a_list() -> None:
+    rule = parse(Eos, {"tokens": [7, 5, 7]}, what="eos")
+    assert rule == Eos(frozenset({5, 7}))
+    assert record(rule) == {"tokens": [5, 7]}
+    with pytest.raises(OptionError, match=r"eos: tokens\[1\]: expected a whole number, got 'x'"):
+        parse(Eos, {"tokens": [5, "x"]}, what="eos")
 
 
 def test_every_rule_is_found_by_the_reason_that_it_gives() -> None:

@@ -60,7 +60,7 @@ def check(instance: Any) -> None:
 
 
 def convert(hint: Any, value: Any, *, what: str) -> Any:
-    """`value` as the type `hint`; lists become tuples, tables become dataclasses. Raises OptionError."""
+    """`value` as the type `hint`; lists become tuples or sets, tables dataclasses. Raises OptionError."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -74,10 +74,11 @@ def convert(hint: Any, value: Any, *, what: str) -> Any:
         if isinstance(value, hint):
             return value
         return parse(typing.cast(type[Any], hint), value, what=what)
-    if origin in (tuple, Sequence):
-        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+    if origin in (tuple, frozenset, Sequence):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence | frozenset):
             raise OptionError(f"{what}: expected a list, got {value!r}")
-        return tuple(convert(arguments[0], item, what=f"{what}[{i}]") for i, item in enumerate(value))
+        items = (convert(arguments[0], item, what=f"{what}[{i}]") for i, item in enumerate(value))
+        return frozenset(items) if origin is frozenset else tuple(items)
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise OptionError(f"{what}: expected a table, got {value!r}")
@@ -104,6 +105,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(map(_plain, value))
     return value
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.search.hypotheses import Completed, Hypothesis
+from edgewise.search.hypotheses import Completed, Hypothesis, ending
 from edgewise.search.logprobs import logprob
 from edgewise.search.processors import Chain
 from edgewise.search.protocol import Context, FloatArray
@@ -52,7 +52,7 @@ class Front:
             if self._context.logprobs is not None:
                 own = logprob(log_probs[parent.row], token, self._context.logprobs)
                 child.logprobs = (*parent.logprobs, own)
-            reason = self._reason(child)
+            reason = ending(child.tokens, child.logprobs, self._context)
             if reason is None:
                 child.state = self._processor.advance(parent.state, (token,))
                 self.open.append(child)
@@ -80,10 +80,3 @@ class Front:
         joined, total = np.concatenate(tokens), np.concatenate(totals)
         order = self._choice.ranked(total, count, self._context.rng)
         return [(hypotheses[parents[i]], int(joined[i]), float(total[i])) for i in order]
-
-    def _reason(self, hypothesis: Hypothesis) -> str | None:
-        """What ends a sequence, if anything does."""
-        tokens, context = hypothesis.tokens, self._context
-        if tokens[-1] in context.eos:
-            return "eos"
-        return context.ended(tokens, hypothesis.logprobs) or ("length" if len(tokens) >= context.limit else None)

@@ -12,6 +12,7 @@ def register_searches() -> dict[str, str]:
         "contrastive": "edgewise.search.contrastive:Contrastive",
         "greedy": "edgewise.search.greedy:Greedy",
         "guided": "edgewise.search.guided:Guided",
+        "mbr": "edgewise.search.mbr:Mbr",
         "mirostat": "edgewise.search.mirostat:Mirostat",
         "sample": "edgewise.search.sample:Sample",
         "speculative": "edgewise.search.speculate:Speculative",

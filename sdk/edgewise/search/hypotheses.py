@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
-from edgewise.search.protocol import Extend, LogProb, Request, Sequence
+from edgewise.search.protocol import Context, Extend, LogProb, Request, Sequence
 
 
 @dataclass(slots=True)
@@ -62,6 +62,13 @@ class Completed:
         leader, worst = hypotheses[0], self.best[-1][0]
         hope = self._ranking.hope(leader.total, len(leader.tokens))
         return self._ranking.early_stopping is True or hope <= worst
+
+
+def ending(tokens: tuple[int, ...], logprobs: tuple[LogProb, ...], context: Context) -> str | None:
+    """What ends a sequence of these new tokens, if anything does."""
+    if tokens[-1] in context.eos:
+        return "eos"
+    return context.ended(tokens, logprobs) or ("length" if len(tokens) >= context.limit else None)
 
 
 def place(hypotheses: Listed[Hypothesis], rows: set[int]) -> Request:

@@ -60,12 +60,10 @@ def test_hidden_states_are_of_every_position_however_few_are_scored(
 def test_a_search_gets_them_beside_the_scores_of_each_row(model: Model, expected: NDArray[np.float32]) -> None:
     rows = Rows((model,), capacity=70)
     extends = (Extend(0, tuple(TOKENS[:69]), None), Extend(1, tuple(TOKENS[:9]), None))
-    rows.extend(extends, hidden=True)
-    for found, count in zip(rows.hidden(extends), (69, 9), strict=True):
+    for found, count in zip(rows.extend(extends, hidden=True)[1] or (), (69, 9), strict=True):
         assert_close(found, expected[:count])
     step = (Extend(0, (TOKENS[69],), 0), Extend(1, (TOKENS[9],), 1))
-    rows.extend(step, hidden=True)
-    for found, at in zip(rows.hidden(step), (69, 9), strict=True):
+    for found, at in zip(rows.extend(step, hidden=True)[1] or (), (69, 9), strict=True):
         assert_close(found, expected[at : at + 1])
 
 

@@ -130,9 +130,8 @@ def test_rows_compute_what_is_not_known_and_all_that_is_scored(cache: PrefixCach
     tokens = tuple(TOKENS[:60])
     expected = session(model).prefill(tokens, scores=20).copy()
     for restored in (0, 32):  # the positions from 40 on are scored
-        rows = Rows((model,), capacity=60, prefixes=cache)
-        rows._free.append(session(model))
-        (scores,) = rows.extend([Extend(0, tokens, None, scores=20)])
+        rows = Rows((model,), capacity=60, prefixes=cache, chunk=cache.block)
+        (scores,), _ = rows.extend([Extend(0, tokens, None, scores=20)])
         np.testing.assert_array_equal(scores, expected)
         assert rows.restored == restored
 

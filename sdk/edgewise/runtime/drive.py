@@ -1,32 +1,25 @@
-"""sdk, runtime: the loop between a search and its sessions."""
+"""sdk, runtime: the loop between a search and whatever computes its scores."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import TypeVar
 
 from edgewise.runtime.result import Piece
+from edgewise.runtime.rows import Scored
 from edgewise.runtime.track import Track
-from edgewise.search.protocol import Emit, Extend, FloatArray, Flow, Reply, Request
+from edgewise.search.protocol import Emit, Flow, Reply, Request
 from edgewise.search.protocol import Sequence as Found
 
-
-class Scores(Protocol):
-    """Whatever computes scores: `Rows` of sessions; in a test, a table."""
-
-    def extend(self, extends: Sequence[Extend], *, hidden: bool = False) -> tuple[FloatArray, ...]: ...
-
-    def hidden(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
-        """Of what was just extended with `hidden`."""
-        ...
-
-    def release(self, model: int, row: int) -> None: ...
+T = TypeVar("T")
+Steps = Generator[Piece | Request, Scored | None, T]  # pieces, and requests whose scores are sent in return
 
 
 class Tracks:
     """The sequences of one generation by number; there is always a sequence 0."""
 
-    def __init__(self, new: Callable[[], Track]) -> None:
+    def __init__(self, new: Callable[[], Track], emitted: Callable[[], None]) -> None:
         self._new = new
+        self._emitted = emitted
         self._tracks: dict[int, Track] = {0: new()}
         self.stopped: frozenset[int] = frozenset()
 
@@ -42,30 +35,27 @@ class Tracks:
     def emit(self, emit: Emit) -> Piece:
         track = self[emit.sequence]
         piece = track.push(emit.tokens, emit.logprobs)
+        if piece.tokens:
+            self._emitted()
         if track.reason is not None:
             self.stopped |= {emit.sequence}
         return replace(piece, sequence=emit.sequence)
 
 
-def drive(flow: Flow, scores: Scores, tracks: Tracks) -> Generator[Piece, None, tuple[Found, ...]]:
-    """Run a search to its end: yields what it emits, returns what the search found."""
+def drive(flow: Flow, release: Callable[[int, int], None], tracks: Tracks) -> Steps[tuple[Found, ...]]:
+    """Run a search to its end: yields what it emits and what it wants to have scored; returns what it found."""
     try:
         request = next(flow)
         while True:
             for place in request.release:
-                scores.release(*place)
+                release(*place)
             for emit in request.emit:
                 yield tracks.emit(emit)
-            request = flow.send(_reply(request, scores, tracks))
+            scored = (yield request) if request.extend else None
+            logits, hidden = scored or ((), None)
+            request = flow.send(Reply(logits, hidden, tracks.stopped))
     except StopIteration as end:
         found: tuple[Found, ...] = end.value
         return found
     finally:
         flow.close()
-
-
-def _reply(request: Request, scores: Scores, tracks: Tracks) -> Reply:
-    if not request.extend:
-        return Reply(stopped=tracks.stopped)
-    logits = scores.extend(request.extend, hidden=request.hidden)
-    return Reply(logits, scores.hidden(request.extend) if request.hidden else None, tracks.stopped)

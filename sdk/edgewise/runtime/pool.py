@@ -1,6 +1,6 @@
 """sdk, runtime: the keys and values of several sequences of one model, in slots side by side."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any
 
@@ -26,6 +26,7 @@ class Slot:
     def __init__(self, index: int, capacity: int) -> None:
         self.index = index
         self.length = 0
+        self.forgotten = 0  # tokens that it held once, after those that are first
         self.tokens = np.zeros(capacity, np.int64)
         self.origins = np.zeros(capacity, np.int64)
 
@@ -52,7 +53,7 @@ class Slot:
 class Pool:
     """Slots of `capacity` tokens each; both their number and their capacity at least double when they grow.
 
-    A layer's keys, `[slots, heads, capacity, dim]`, are one buffer: so slots side by side are the memory of a batch, and
+    A layer's keys, `[slots, heads, capacity, dim]`, are one buffer: slots side by side are the memory of a batch, and
     one slot that of a batch of one. A pool belongs to one thread at a time.
     """
 
@@ -82,6 +83,8 @@ class Pool:
             self.reserve_slots(1)
         slot = max(self.free, key=lambda slot: (slot.shared(like, length) if like else 0, -slot.index))
         self.free.remove(slot)
+        if like is None:
+            slot.length = slot.forgotten = 0
         return slot
 
     def give(self, slot: Slot) -> None:
@@ -109,7 +112,20 @@ class Pool:
             self.copied += theirs[source.index, :, start:length].nbytes
         slot.tokens[start:length] = source.tokens[start:length]
         slot.origins[start:length] = source.origins[start:length]
-        slot.length = length
+        slot.length, slot.forgotten = length, source.forgotten
+
+    def forget(self, slot: Slot, start: int, stop: int, moved: Callable[[int, NDArray[Any]], NDArray[Any]]) -> None:
+        """Forget these positions of a slot. What comes after them takes their place, as `moved` makes it.
+
+        It is given the number of a buffer, and what moves: `[heads, positions, dim]`.
+        """
+        for number, buffer in enumerate(self.buffers):
+            held = buffer[slot.index, :, : slot.length]
+            held[:, start : slot.length - (stop - start)] = moved(number, held[:, stop:])
+        tokens = slot.tokens[stop : slot.length].copy()
+        slot.length = start
+        slot.hold(tokens)
+        slot.forgotten += stop - start
 
     def move(self, slot: Slot, index: int) -> None:
         """Bring what a slot holds to the place of a free one."""

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from edgewise.errors import GenerationError
 from edgewise.runtime.batch import Append, compute
 from edgewise.runtime.model import Model
-from edgewise.runtime.pool import Pool
+from edgewise.runtime.pool import Pool, Slot
+from edgewise.runtime.window import Window, turn_back
 from edgewise.search.protocol import FloatArray
 
 CHUNK = 128  # tokens that a prefill computes at a time: more are no faster, and take more memory for activations
@@ -23,15 +24,25 @@ class Session:
     Where the model has a graph for long prompts, it computes what is appended `model.prefill_from` tokens or more at
     a time, and the other one the rest, in one cache: so scores depend on how tokens were appended, if on nothing else.
     Whatever fails leaves the session as it was. A session belongs to one thread at a time; several share a model.
+    With a `window`, a session whose context is full forgets the tokens that it says, for good, and goes on.
     A session has a pool of its own, unless it is given one to share with others, in one thread with them.
     """
 
-    def __init__(self, model: Model, *, capacity: int, chunk: int = CHUNK, pool: Pool | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        capacity: int,
+        chunk: int = CHUNK,
+        window: Window | None = None,
+        pool: Pool | None = None,
+        slot: Slot | None = None,  # that was taken from the pool
+    ) -> None:
         self.model = model
         self.chunk = chunk
+        self.window = window
         self.pool = pool or Pool(model, capacity=capacity)
-        self.slot = self.pool.take()
-        self.slot.length = 0
+        self.slot = slot or self.pool.take()
         self.hidden: FloatArray | None = None  # of the last prefill or decode that was asked for them
         self._logits = np.zeros((0, model.facts.vocab_size), np.float32)
 
@@ -39,6 +50,11 @@ class Session:
     def length(self) -> int:
         """Tokens that it holds."""
         return self.slot.length
+
+    @property
+    def forgotten(self) -> int:
+        """Tokens that it held once; all but the sinks of its window came after them."""
+        return self.slot.forgotten
 
     @property
     def capacity(self) -> int:
@@ -78,6 +94,8 @@ class Session:
             raise GenerationError(
                 "hidden states are asked for, and the bundle's graph gives none: build it with --hidden-states"
             )
+        if self.window:
+            self._forget(self.window.excess(self.length, len(ids), self.model.context), self.window.sinks)
         self.pool.reserve(self.length + len(ids))
         return Append(self, ids, scores=scores, hidden=hidden)
 
@@ -86,10 +104,16 @@ class Session:
         if not 0 <= length <= self.length:
             raise GenerationError(f"cannot rewind to {length} tokens: the session holds {self.length}")
         self.slot.length = length
+        if self.window and length <= self.window.sinks:
+            self.slot.forgotten = 0
 
-    def fork(self, length: int | None = None) -> "Session":
-        """A session of its own with the same first tokens (all of them, or `length`); the cache is copied."""
-        other = Session(self.model, capacity=self.capacity, chunk=self.chunk)
+    def fork(self, length: int | None = None, *, pool: Pool | None = None) -> "Session":
+        """Another session with the same first tokens (all of them, or `length`); the cache is copied.
+
+        In a pool it takes the slot that has most in common with them already.
+        """
+        slot = pool.take(self.slot, self.length if length is None else length) if pool else None
+        other = Session(self.model, capacity=self.capacity, chunk=self.chunk, window=self.window, pool=pool, slot=slot)
         other.follow(self, length)
         return other
 
@@ -136,6 +160,11 @@ class Session:
     def release(self) -> None:
         """Give the slot back to the pool; the session is not to be used after that."""
         self.pool.give(self.slot)
+
+    def _forget(self, count: int, start: int) -> None:
+        if count:
+            moved = turn_back(self.model, start, start + count, self.length)
+            self.pool.forget(self.slot, start, start + count, moved)
 
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int64]:
         ids = np.asarray(tokens, np.int64)

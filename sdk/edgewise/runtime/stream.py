@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Self
+from typing import Protocol, Self
 
-from edgewise.runtime.drive import Tracks, drive
+from edgewise.runtime.drive import Steps, Tracks, drive
 from edgewise.runtime.result import Completion, Piece, Result, Timings, peak_memory
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.track import Track
@@ -20,6 +21,8 @@ class Clock:
 
     def __init__(self) -> None:
         self._started: float | None = None
+        self.first: float | None = None  # when it emitted its first tokens
+        self.last = 0.0  # when it last did
         self.over = False  # the search has ended
 
     def start(self) -> None:
@@ -29,9 +32,22 @@ class Clock:
     def seconds(self) -> float:
         return 0.0 if self._started is None else time.perf_counter() - self._started
 
+    def emitted(self) -> None:
+        """There are tokens now."""
+        self.last = self.seconds()
+        self.first = self.first or self.last
+
     def for_rules(self) -> float:
         """What stop rules are told: nothing that a search returns at its end is too late."""
         return 0.0 if self.over else self.seconds()
+
+
+class Pieces(Iterator[Piece], Protocol):
+    """What a stream is read from."""
+
+    def close(self) -> None:
+        """Nothing more is wanted: all that the generation holds is given back."""
+        ...
 
 
 class Stream(Iterator[Piece]):
@@ -48,32 +64,28 @@ class Stream(Iterator[Piece]):
         text: Callable[[], TextStream],
         *,
         prompt_tokens: int,
+        prompt_tokens_dropped: int = 0,
         load_s: float,
         spans: Callable[[], Spans] = Spans,
         clock: Clock,
         drafts: Drafts,
+        run: Callable[[Steps[None], Rows], Pieces] | None = None,  # by default alone, whenever a piece is asked for
     ) -> None:
         self._clock = clock
-        self._tracks = Tracks(lambda: Track(rules, text(), clock.for_rules))
-        self._pieces = _pieces(flow, rows, self._tracks, clock)
+        self._tracks = Tracks(lambda: Track(rules, text(), clock.for_rules), clock.emitted)
+        self._pieces: Pieces = (run or _alone)(_steps(flow, rows, self._tracks, clock), rows)
         self._drafts = drafts
         self._rows = rows
         self._spans = spans
         self._prompt_tokens = prompt_tokens
+        self._dropped = prompt_tokens_dropped
         self._load_s = load_s
-        self._first: float | None = None  # seconds to the first token
-        self._last = 0.0  # seconds to the last one
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Piece:
-        self._clock.start()
-        piece = next(self._pieces)
-        if piece.tokens:
-            self._last = self._clock.seconds()
-            self._first = self._first or self._last
-        return piece
+        return next(self._pieces)
 
     def close(self) -> None:
         """Stop here: what was generated so far becomes the result, with the reason "cancelled"."""
@@ -101,24 +113,45 @@ class Stream(Iterator[Piece]):
         return replace(completion, thought=thought, answer=answer)
 
     def _timings(self, tokens: int) -> Timings:
-        decoding = self._last - (self._first or 0.0)
+        first, last = self._clock.first, self._clock.last
+        decoding = last - (first or 0.0)
         cached = self._rows.restored or 0
         return Timings(
             load_s=self._load_s,
             prompt_tokens=self._prompt_tokens,
             prompt_tokens_cached=cached,
+            prompt_tokens_dropped=self._dropped,
             new_tokens=tokens,
-            time_to_first_token_s=self._first,
-            total_s=self._last,
-            prefill_tokens_per_s=(self._prompt_tokens - cached) / self._first if self._first else None,
+            tokens_dropped=self._rows.forgotten,
+            time_to_first_token_s=first,
+            total_s=last,
+            prefill_tokens_per_s=(self._prompt_tokens - self._dropped - cached) / first if first else None,
             decode_tokens_per_s=(tokens - 1) / decoding if tokens > 1 and decoding > 0 else None,
             peak_memory_bytes=peak_memory(),
         )
 
 
-def _pieces(flow: Flow, rows: Rows, tracks: Tracks, clock: Clock) -> Generator[Piece, None, None]:
+def _alone(steps: Steps[None], rows: Rows) -> Generator[Piece, None, None]:
+    """Each request is computed as it comes."""
+    with closing(steps):
+        step = next(steps, None)
+        while step is not None:
+            scored = None
+            if isinstance(step, Piece):
+                yield step
+            else:
+                scored = rows.extend(step.extend, hidden=step.hidden)
+            try:
+                step = steps.send(scored)
+            except StopIteration:
+                return
+
+
+def _steps(flow: Flow, rows: Rows, tracks: Tracks, clock: Clock) -> Steps[None]:
+    """All of a generation: its search, and what is left to say when that has ended."""
+    clock.start()
     try:
-        found = yield from drive(flow, rows, tracks)
+        found = yield from drive(flow, rows.release, tracks)
     finally:
         rows.close()
     clock.over = True

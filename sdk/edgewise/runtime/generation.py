@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from edgewise.errors import OptionError
 from edgewise.options import unknown
+from edgewise.runtime.window import Window
 from edgewise.search.named import Named, bound, named
 from edgewise.search.protocol import Processor, Search, Vocabulary
 from edgewise.search.stops import StopRule, StopStrings
@@ -28,6 +29,7 @@ class Options(TypedDict, total=False):
     processors: Iterable[Processor | Named] | None  # applied to the scores in this order
     n: int | None  # so many independent samples of one prompt
     logprobs: int | None  # log-probabilities of each chosen token, and of so many of the most probable ones
+    overflow: Window | Named | None  # what happens when the context is full: by default an error, or "window"
     assistants: Sequence["Runner"] | None  # models 1, 2, ... of a search that asks for them: a draft, an amateur
 
 

@@ -32,7 +32,9 @@ class Timings:
     load_s: float  # opening the bundle, once per runner
     prompt_tokens: int
     prompt_tokens_cached: int  # of these, the ones that an earlier prompt began with: they were not computed again
+    prompt_tokens_dropped: int  # of these, the ones that a window left out: the prompt is longer than the context
     new_tokens: int
+    tokens_dropped: int  # of the prompt and the answer, by a window, once the context was full
     time_to_first_token_s: float | None  # the prefill, and the choice of the first token
     total_s: float
     prefill_tokens_per_s: float | None  # prompt tokens that were computed, by the time to the first new one

@@ -22,6 +22,7 @@ from edgewise.runtime.rows import Rows
 from edgewise.runtime.score import Score, score
 from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Stream
+from edgewise.runtime.window import Window
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
 from edgewise.search.samples import several
@@ -146,8 +147,10 @@ class Runner:
         Raises GenerationError, ContextOverflow (with the numbers) and OptionError.
         """
         check_names(options)
-        tokens = self._encode(prompt)
-        limit = self._limit(len(tokens), options.get("max_tokens"))
+        window = Window.of(options.get("overflow"))
+        given = self._encode(prompt, bounded=window is None)
+        tokens, dropped = window.cut(given, self.model.context) if window else (given, 0)
+        limit = self._limit(len(tokens), options.get("max_tokens"), bounded=window is None)
         eos = eos_tokens(self._config, self.facts.eos)
         vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
         rules = find_rules(options.get("stop"), vocabulary)
@@ -176,10 +179,12 @@ class Runner:
                 (self.model, *(each.model for each in assistants)),
                 capacity=len(tokens) + limit,
                 prefixes=self._prefixes,
+                window=window,
             ),
             (Eos(eos), *rules, MaxTokens(limit), *timed),
             text,
-            prompt_tokens=len(tokens),
+            prompt_tokens=len(given),
+            prompt_tokens_dropped=dropped,
             load_s=self.load_s,
             spans=lambda: self._spans(tokens),
             clock=clock,
@@ -233,8 +238,8 @@ class Runner:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        if isinstance(prompt, str) and len(prompt) > LONGEST_TOKEN * self.model.context:
+    def _encode(self, prompt: str | Sequence[int], *, bounded: bool = True) -> tuple[int, ...]:
+        if bounded and isinstance(prompt, str) and len(prompt) > LONGEST_TOKEN * self.model.context:
             raise ContextOverflow(
                 f"the prompt has {len(prompt):,} characters; the context is {self.model.context:,} tokens"
             )
@@ -247,7 +252,9 @@ class Runner:
             raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
         return tokens
 
-    def _limit(self, prompt: int, max_tokens: int | None) -> int:
+    def _limit(self, prompt: int, max_tokens: int | None, *, bounded: bool) -> int:
+        if not bounded:
+            return MAX_TOKENS if max_tokens is None else max_tokens
         context, longest = self.model.context, self.facts.context_length
         left = context - prompt
         more = f" (it can be opened with up to {longest:,})" if longest > context else ""

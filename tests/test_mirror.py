@@ -10,29 +10,18 @@ from hypothesis import strategies as st
 from edgewise.errors import GenerationError
 from edgewise.search.mirror import mirror
 from edgewise.search.protocol import Extend, FloatArray, Flow, Reply, Request
+from tables import Texts
 
 PROMPT, NEGATIVE = (1, 2, 3), (7, 8)
 Asked = tuple[tuple[Extend, ...], tuple[tuple[int, int], ...]]
 
 
-class Texts:
-    """Stands in for a model: rows are texts, and the scores at a place are a function of the text up to there."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[int, int], tuple[int, ...]] = {}
-
-    def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
-        texts = {}
-        for e in extends:
-            kept = () if e.parent is None else self.rows[e.model, e.parent][: None if e.length < 0 else e.length]
-            texts[e.model, e.row] = kept + e.tokens
-        self.rows |= texts
-        return tuple(scores(texts[e.model, e.row], e.scores, e.model) for e in extends)
+def first(text: tuple[int, ...]) -> FloatArray:
+    return np.array([float(hash(text) % 1009)], np.float32)
 
 
-def scores(text: tuple[int, ...], count: int, model: int) -> FloatArray:
-    ends = range(len(text) - count + 1, len(text) + 1)
-    return np.array([[float(hash((text[:end], model)) % 1009)] for end in ends], np.float32)
+def second(text: tuple[int, ...]) -> FloatArray:
+    return np.array([float(hash((text, 1)) % 1009)], np.float32)
 
 
 def ask(asked: Sequence[Asked], seen: list[tuple[FloatArray, ...]]) -> Flow:
@@ -48,7 +37,7 @@ def answered(flow: Flow, model: Texts) -> None:
         request = next(flow)
         while True:
             for place in request.release:
-                model.rows.pop(place, None)
+                model.release(*place)
             request = flow.send(Reply(model.extend(request.extend)))
     except StopIteration:
         return
@@ -84,15 +73,15 @@ def searches(draw: st.DrawFn) -> list[Asked]:
 def test_each_place_after_the_prompt_is_scored_with_the_companion_s(asked: list[Asked], model: int) -> None:
     seen: list[tuple[FloatArray, ...]] = []
     flow = mirror(ask(asked, seen), lambda own, other: own + 2000 * other, model=model, prompt=PROMPT, instead=NEGATIVE)
-    answered(flow, Texts())
-    plain = Texts()
+    answered(flow, Texts(first, second))
+    plain = Texts(first)
     for ((extend,), _), (found,) in zip(asked, seen, strict=True):
         plain.extend((extend,))
         text = plain.rows[0, extend.row]
         for place, score in zip(range(len(text) - extend.scores + 1, len(text) + 1), found[:, 0], strict=True):
-            expected = scores(text[:place], 1, 0)[0, 0]
+            expected = first(text[:place])[0]
             if place >= len(PROMPT):
-                expected += 2000 * scores(NEGATIVE + text[len(PROMPT) : place], 1, model)[0, 0]
+                expected += 2000 * (second if model else first)(NEGATIVE + text[len(PROMPT) : place])[0]
             assert score == expected
 
 
@@ -100,7 +89,7 @@ def test_rows_that_change_places_in_one_request_are_followed() -> None:
     """Each row goes on from its parent as it was before the request."""
     start = ((Extend(0, (*PROMPT, 4), None), Extend(1, (*PROMPT, 5, 6), None)), ())
     swap = ((Extend(0, (0,), 1), Extend(1, (0,), 0, 4)), ())
-    model = Texts()
+    model = Texts(first, first, first)
     answered(mirror(ask([start, swap], []), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
     assert sorted(model.rows.values()) == sorted(
         [(*PROMPT, 5, 6, 0), (*PROMPT, 4, 0), (*NEGATIVE, 5, 6, 0), (*NEGATIVE, 4, 0)]
@@ -109,13 +98,13 @@ def test_rows_that_change_places_in_one_request_are_followed() -> None:
 
 def test_without_another_prompt_a_companion_holds_the_same_and_a_draft_has_none() -> None:
     asked = [((Extend(0, (1, 2), None), Extend(0, (5,), None, model=2)), ()), ((Extend(0, (3,), 0),), ())]
-    model = Texts()
+    model = Texts(first, first, first)
     answered(mirror(ask(asked, []), lambda own, _: own, model=1), model)
     assert model.rows == {(0, 0): (1, 2, 3), (1, 1): (1, 2, 3), (2, 0): (5,)}
 
 
 def test_mirrors_of_mirrors_keep_their_rows_apart_and_release_them_all() -> None:
-    model = Texts()
+    model = Texts(first, first, first)
     inner = mirror(ask([((Extend(0, PROMPT, None),), ()), ((), ((0, 0),))], []), lambda own, _: own, model=1)
     answered(mirror(inner, lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
     assert model.rows == {}

@@ -1,12 +1,18 @@
 """sdk, runtime: what a checkpoint's generation_config.json asks for, when the caller asks for nothing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgewise.errors import BundleError, OptionError
+from edgewise.options import parse
+from edgewise.search.bans import BadWords, SuppressTokens
+from edgewise.search.bias import LogitBias
 from edgewise.search.greedy import Greedy
+from edgewise.search.guided import Guided
+from edgewise.search.length import LengthDecay, MinLength
+from edgewise.search.ngrams import NoRepeatNgram
 from edgewise.search.penalties import RepetitionPenalty
 from edgewise.search.protocol import Processor, Search
 from edgewise.search.sample import Sample
@@ -20,27 +26,37 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "penalty_alpha": (0,),
-    "typical_p": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
     "top_h": (),
-    "no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1,),
     "encoder_no_repeat_ngram_size": (0,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "exponential_decay_length_penalty": (),
-    "guidance_scale": (1,),
-    "bad_words_ids": ([],),
     "force_words_ids": ([],),
-    "sequence_bias": ({}, []),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
     "forced_bos_token_id": (),
     "forced_eos_token_id": (),
     "watermarking_config": (),
     "stop_strings": ([],),
     "max_time": (),
+}
+
+# Keys that are processors, in the order in which transformers applies them: the values that change nothing, the
+# processor, and its options for another value.
+_PROCESSORS: dict[str, tuple[tuple[Any, ...], type[Processor], Callable[[Any], dict[str, Any]]]] = {
+    "sequence_bias": (
+        ([], {}),
+        LogitBias,
+        lambda pairs: {"sequences": [{"tokens": tokens, "bias": bias} for tokens, bias in pairs]},
+    ),
+    "repetition_penalty": ((1,), RepetitionPenalty, lambda penalty: {"penalty": penalty}),
+    "no_repeat_ngram_size": ((0,), NoRepeatNgram, lambda size: {"size": size}),
+    "bad_words_ids": (([],), BadWords, lambda words: {"sequences": words}),
+    "min_length": ((0,), MinLength, lambda length: {"tokens": length}),
+    "min_new_tokens": ((0,), MinLength, lambda length: {"new_tokens": length}),
+    "exponential_decay_length_penalty": (
+        (),
+        LengthDecay,
+        lambda decay: dict(zip(("begin", "factor"), decay, strict=True)),
+    ),
+    "suppress_tokens": (([],), SuppressTokens, lambda tokens: {"tokens": tokens}),
+    "begin_suppress_tokens": (([],), SuppressTokens, lambda tokens: {"tokens": tokens, "begin": True}),
 }
 
 
@@ -63,20 +79,34 @@ def default_search(config: Mapping[str, Any]) -> Search:
             raise OptionError(
                 f"{FILE_NAME} asks for {key}={value!r}, which is not done by default; name a search, such as greedy"
             )
-    if not config.get("do_sample"):
-        return Greedy()
+    search = _sample(config) if config.get("do_sample") else Greedy()
+    scale = _number(config, "guidance_scale", 1.0)
+    return search if scale == 1 else Guided(search=search, scale=scale)
+
+
+def default_processors(config: Mapping[str, Any]) -> tuple[Processor, ...]:
+    """The processors that go with it, not bound yet. Raises OptionError."""
+    made = []
+    for key, (neutral, kind, options) in _PROCESSORS.items():
+        if (value := config.get(key)) is not None and value not in neutral:
+            try:
+                given = options(value)
+            except (TypeError, ValueError) as error:
+                raise OptionError(f"{FILE_NAME}: {key} cannot be {value!r}") from error
+            made.append(parse(kind, given, what=f"{FILE_NAME}: {key}"))
+    return tuple(made)
+
+
+def _sample(config: Mapping[str, Any]) -> Sample:
     return Sample(
         temperature=_number(config, "temperature", 1.0),
         top_k=int(_number(config, "top_k", TOP_K)),
         top_p=_number(config, "top_p", 1.0),
         min_p=_number(config, "min_p", 0.0),
+        typical_p=_number(config, "typical_p", 1.0),
+        epsilon_cutoff=_number(config, "epsilon_cutoff", 0.0),
+        eta_cutoff=_number(config, "eta_cutoff", 0.0),
     )
-
-
-def default_processors(config: Mapping[str, Any]) -> tuple[Processor, ...]:
-    """The processors that go with it."""
-    penalty = _number(config, "repetition_penalty", 1.0)
-    return () if penalty == 1 else (RepetitionPenalty(penalty),)
 
 
 def eos_tokens(config: Mapping[str, Any], facts: tuple[int, ...]) -> frozenset[int]:

@@ -28,8 +28,9 @@ def mirror(
         try:
             request = next(flow)
             while True:
+                released = companions.release(request.release)
                 mirrored = companions.follow(request.extend)
-                reply = yield _widened(request, mirrored, model)
+                reply = yield _widened(request, mirrored, released)
                 request = flow.send(_narrowed(reply, mirrored, combine))
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
@@ -43,14 +44,24 @@ class _Companions:
         self._instead = instead
         self._model = model
         self._lengths: dict[int, int] = {}
+        self._made: set[int] = set()
+
+    def release(self, rows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """What is released of companions when rows are, `(model, row)`."""
+        own = [row for model, row in rows if model == 0 and self._lengths.pop(row, None) is not None]
+        gone = [row for row in own if row in self._made]
+        self._made.difference_update(gone)
+        return [(self._model, 2 * row + 1) for row in gone]
 
     def follow(self, extends: Iterable[Extend]) -> list[Extend | None]:
         """Beside each extension what its companion does; None where it has none, or none yet."""
         before = [self._kept(extend) if extend.model == 0 else 0 for extend in extends]
         made = [self._mirrored(*pair) if pair[0].model == 0 else None for pair in zip(extends, before, strict=True)]
-        for extend, kept in zip(extends, before, strict=True):
+        for extend, kept, other in zip(extends, before, made, strict=True):
             if extend.model == 0:
                 self._lengths[extend.row] = kept + len(extend.tokens)
+            if other is not None:
+                self._made.add(extend.row)
         return made
 
     def _kept(self, extend: Extend) -> int:
@@ -79,15 +90,14 @@ class _Companions:
         return Extend(own, tokens, parent, length, scores, self._model)
 
 
-def _widened(request: Request, mirrored: list[Extend | None], model: int) -> Request:
+def _widened(request: Request, mirrored: list[Extend | None], released: list[tuple[int, int]]) -> Request:
     """The request with what companions do after what the search wants; rows 2n are the search's, 2n+1 companions."""
     own = [
         replace(extend, row=2 * extend.row, parent=None if extend.parent is None else 2 * extend.parent)
         for extend in request.extend
     ]
-    release = [(number, 2 * row) for number, row in request.release]
-    release += [(model, 2 * row + 1) for number, row in request.release if number == 0]
-    return replace(request, extend=(*own, *filter(None, mirrored)), release=tuple(release))
+    release = (*((model, 2 * row) for model, row in request.release), *released)
+    return replace(request, extend=(*own, *filter(None, mirrored)), release=release)
 
 
 def _narrowed(reply: Reply, mirrored: list[Extend | None], combine: Combine) -> Reply:

@@ -6,6 +6,7 @@ from edgewise.hookspecs import hookimpl
 @hookimpl
 def register_searches() -> dict[str, str]:
     return {
+        "amateur": "edgewise.search.amateur:Amateur",
         "beam": "edgewise.search.beam:Beam",
         "beam_groups": "edgewise.search.groups:BeamGroups",
         "beam_sample": "edgewise.search.beam_sample:BeamSample",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgewise.quantized import Block, BlockQuantized, Format, pack, stack, unpack
+from edgewise.quantized import Block, BlockQuantized, Format, pack, split, stack, unpack
 from edgewise.tensors import Streamed, reshape
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -202,3 +202,14 @@ def test_a_stack_has_the_rows_of_its_parts(form: Format) -> None:
         assert np.array_equal(
             walk(getattr(stacked, kind), 4), np.concatenate([whole.read(0, whole.dims[0]) for whole in wholes])
         )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", [form for form in FORMATS if form.block_size > 32], ids=str)
+def test_smaller_blocks_hold_the_same_weights(form: Format, shape: tuple[int, int]) -> None:
+    made = Random(shape, form)
+    small = split(made.matrix, 32)
+    assert small.form == Format(form.bits, 32, form.symmetric)
+    np.testing.assert_array_equal(walk(small), made.floats)
+    for tensor in (small.packed, small.scales, small.zero_points):
+        assert tensor is None or walk(tensor).shape == tuple(tensor.dims)

@@ -6,6 +6,7 @@ from edgewise.hookspecs import hookimpl
 @hookimpl
 def register_passes() -> dict[str, str]:
     return {
+        "accuracy-level": "edgewise_plugins.accuracy_level:AccuracyLevel",
         "awq": "edgewise_plugins.awq:Awq",
         "mix": "edgewise_plugins.mix:Mix",
         "quantize": "edgewise_plugins.quantize:Quantize",

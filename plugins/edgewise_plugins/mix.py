@@ -164,7 +164,7 @@ def _losses(
     from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
 
     calibration = calibration_of(model, needed_by="pass 'mix'")
-    sequences = calibration.sequences[: max(1, TOKENS // calibration.sequences.shape[1])]
+    sequences = calibration.part(TOKENS)
     changes = {
         f"{bits} {name}": {linear.name: _changed(linear, forms[bits]) for linear in group}
         for name, group in items.items()

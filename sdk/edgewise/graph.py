@@ -13,6 +13,9 @@ each of them the role; so does the rounding of keys, and of values, to what a ca
 DequantizeLinear). Where a weight has its input features in another order, a Gather before the product brings them into
 it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
 enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
+
+A product may state what its activations become where its weights are quantized: `float32` or `int8, block 32`, by what
+a calibration has measured. Without such a statement that is up to the target.
 """
 
 import json
@@ -29,6 +32,8 @@ from edgewise.tensors import Streamed, streamed, transpose
 FACTS = "edgewise.facts"
 ROLE = "edgewise.role"
 LAYER = "edgewise.layer"
+ACTIVATIONS = "edgewise.activations"
+FLOAT = "float32"  # activations that are not rounded
 
 OPSET = 23
 IR_VERSION = 10
@@ -59,6 +64,16 @@ def role(node: ir.Node) -> str | None:
 def layer(node: ir.Node) -> int | None:
     number = node.metadata_props.get(LAYER)
     return None if number is None else int(number)
+
+
+def state_activations(node: ir.Node, kind: str) -> ir.Node:
+    node.metadata_props[ACTIVATIONS] = kind
+    return node
+
+
+def activations(node: ir.Node) -> str | None:
+    """What a product states about its activations; None: nothing."""
+    return node.metadata_props.get(ACTIVATIONS)
 
 
 @dataclass(frozen=True)

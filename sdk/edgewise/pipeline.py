@@ -89,6 +89,7 @@ def build(
         heldout = _sequences(quality, stage, prepared.facts) if quality else None
         if calibration:
             prepared = preparing(prepared.checkpoint, progress=progress)
+            plan = make_plan(prepared)  # as it was measured to be
 
         files |= _write_graph(prepared.model, stage, GRAPH, progress)
         if prepared.prompts:

@@ -11,7 +11,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from edgewise.errors import OptionError, RecipeError
-from edgewise.graph import linears
+from edgewise.graph import activations, linears
 from edgewise.integer import Int8Rows
 from edgewise.passes import BuildContext
 from edgewise.quantized import BlockQuantized
@@ -34,8 +34,9 @@ def remember(model: ir.Model, floats: dict[str, Streamed]) -> None:
 def prefill_graph(model: ir.Model, floats: Mapping[str, Streamed], context: BuildContext) -> ir.Model:
     """The canonical graph for prompts, of a model whose recipe has been applied, which stays as it was.
 
-    Matrices of the layers that the recipe left in floats are left in floats here too. Raises OptionError where it would
-    be the same graph once more.
+    Matrices of the layers that the recipe left in floats are left in floats here too, and where int8 activations were
+    measured to be too coarse, the product stays the one that decodes. Raises OptionError where it would be the same
+    graph once more.
     """
     prompts = model.clone()
     kept, changed = [], 0
@@ -45,7 +46,7 @@ def prefill_graph(model: ir.Model, floats: Mapping[str, Streamed], context: Buil
             continue
         if not isinstance(matrix, BlockQuantized):
             kept.append(linear.name)
-        elif not isinstance(matrix.form, Int8Rows):
+        elif not isinstance(matrix.form, Int8Rows) and not activations(linear.node):
             linear.replace(floats.get(linear.name) or map_rows(matrix, lambda rows: rows))
             changed += 1
     if not changed:

@@ -77,6 +77,8 @@ def prepare(
     device = registry().get_target(target) if isinstance(target, str) else target
     chosen = _recipe(recipe, device)
     passes = resolve(chosen.steps, where="recipe" if recipe else f"target '{device.name}'")
+    if calibration:
+        passes += _calibrated(device, passes)
     lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
 
@@ -175,6 +177,13 @@ def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:
     if recipe is None:
         return Recipe(target.recipe)
     return recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+
+
+def _calibrated(target: Target, passes: Collection[Pass]) -> tuple[Pass, ...]:
+    """What follows a recipe where there is a calibration text, but for what the recipe does itself."""
+    own = {step.name for step in passes}
+    steps = [step for step in target.calibrated if step.name not in own]
+    return resolve(steps, where=f"target '{target.name}': calibrated")
 
 
 def _context(asked: int | None, target: Target, facts: Facts) -> int:

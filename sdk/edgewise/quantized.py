@@ -7,7 +7,7 @@ none is free to take the floats.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -202,3 +202,20 @@ def cut(matrix: BlockQuantized, start: int, stop: int) -> BlockQuantized:
     """Rows start to stop of a matrix: one of several projections that are stored as one. They stay as they are."""
     shape = (stop - start, matrix.dims[1])
     return BlockQuantized(shape, matrix.form, lambda a, b: matrix.quantized(start + a, start + b), name=matrix.name)
+
+
+def split(matrix: BlockQuantized, block_size: int) -> BlockQuantized:
+    """The same weights in smaller blocks: each has the scale and the zero point of the one that it is cut from."""
+    form, columns = replace(matrix.form, block_size=block_size), matrix.dims[1]
+    parts, blocks = matrix.form.block_size // block_size, form.blocks(columns)
+
+    def quantized(start: int, stop: int) -> Block:
+        whole = matrix.quantized(start, stop)
+        scales = whole.scales.repeat(parts, axis=1)[:, :blocks]
+        packed = whole.packed.reshape(stop - start, -1, form.blob)[:, :blocks]
+        if whole.zero_points is None:
+            return Block(packed, scales, None)
+        zero_points = unpack(whole.zero_points, form.bits)[:, : whole.scales.shape[1]]
+        return Block(packed, scales, pack(zero_points.repeat(parts, axis=1)[:, :blocks], form.bits))
+
+    return BlockQuantized(matrix.dims, form, quantized, name=matrix.name)

@@ -43,6 +43,7 @@ class Target:
     description: str
     providers: tuple[Provider, ...]
     recipe: tuple[RecipeStep, ...] = ()  # what is done unless the user's own recipe replaces it
+    calibrated: tuple[RecipeStep, ...] = ()  # what follows any recipe where there is a calibration text
     lowering: tuple[RecipeStep, ...] = ()  # the dialect of this device
     context: int = 4096  # tokens that a session gets unless it asks for more or fewer
     hardware: Hardware = Hardware()
@@ -59,7 +60,7 @@ class Target:
         """A profile from TOML. Raises TargetError, which begins with `where` and names the key."""
         try:
             data: dict[str, Any] = tomllib.loads(text)
-            for key in ("recipe", "lowering"):
+            for key in ("recipe", "calibrated", "lowering"):
                 data[key] = read_steps(data.get(key, ()), where=f"{where}: {key}")
             return parse(cls, data, what=where)
         except (tomllib.TOMLDecodeError, OptionError) as error:

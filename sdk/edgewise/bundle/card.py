@@ -56,6 +56,7 @@ def readme(
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
         *_prefill(data),
         "",
+        *_activations(data),
         *_quality(data),
         *_speed(data),
         "## Recipe",
@@ -88,6 +89,19 @@ def _prefill(data: Mapping[str, Any]) -> list[str]:
     if "prefill_bytes" not in data:
         return []
     return ["", f"And {_megabytes(data['prefill_bytes'])} of int8 weights, a second graph for long prompts."]
+
+
+def _activations(data: Mapping[str, Any]) -> list[str]:
+    if "activations" not in data:
+        return []
+    return [
+        "## Activations",
+        "",
+        "Where int8 was measured to be too coarse for what enters a product:",
+        "",
+        *(f"- {name}: {kind}" for name, kind in data["activations"].items()),
+        "",
+    ]
 
 
 def _speed(data: Mapping[str, Any]) -> list[str]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import blake3
+import onnx_ir as ir
 
 from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
 from edgewise.bundle.manifest import Cache, File, Manifest, Provider
 from edgewise.checkpoint import Checkpoint
+from edgewise.graph import activations, layer, role
 from edgewise.plan import Plan
 from edgewise.prefill import FROM_TOKENS
 from edgewise.prepare import Prepared
@@ -50,7 +52,7 @@ def finish(
     facts, files = prepared.facts, dict(files)
     cache = Cache(dtype=facts.attention[0].cache)
     recipe = tuple(map(record, prepared.recipe))
-    about = card(plan) | dict(measured)
+    about = card(plan) | _activations(prepared.model) | dict(measured)
     versions = _versions(prepared)
     text = readme(about, facts=facts, target=plan.target, context=plan.context, recipe=recipe, versions=versions)
     files["README.md"] = _put(folder, "README.md", text.encode())
@@ -84,6 +86,17 @@ def finish(
     )
     _put(folder, manifest.FILE_NAME, said.write().encode())
     return said
+
+
+def _activations(model: ir.Model) -> dict[str, Any]:
+    """For the card: the products that state what their activations become, by layer and role."""
+    stated = {_place(node): kind for node in model.graph if (kind := activations(node))}
+    return {"activations": stated} if stated else {}
+
+
+def _place(node: ir.Node) -> str:
+    number = layer(node)
+    return str(role(node)) if number is None else f"layer {number}, {role(node)}"
 
 
 def _with_transformers_js(content: bytes) -> bytes:

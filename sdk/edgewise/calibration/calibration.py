@@ -33,6 +33,11 @@ class Calibration:
         """int64 `[n, length]`."""
         return self.text.sequences(self.tokenizer)
 
+    def part(self, tokens: int) -> np.ndarray:
+        """The first sequences, one at least, of about so many tokens: for what need not see the whole text."""
+        self.used = True
+        return self.sequences[: max(1, tokens // self.sequences.shape[1])]
+
     def statistics(self, model: ir.Model, *, gram: bool = False) -> Statistics:
         """The statistics of the model as it is now, from the cache if they are there."""
         self.used = True

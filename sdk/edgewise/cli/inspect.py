@@ -56,6 +56,8 @@ def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "size", f"{card['parameters']:,} parameters: {before} in the checkpoint, {after} here"
     if "prefill_bytes" in card:
         yield "prefill", f"{size(card['prefill_bytes'])} more: a second graph, for long prompts"
+    for name, kind in card.get("activations", {}).items():
+        yield "activations", f"{name}: {kind}"
     if "quality" in card:
         found = card["quality"]
         distance = f"mean KL divergence {found['mean_kld']:.4g}, p99 {found['p99_kld']:.4g}, top-1 {found['top1']:.1%}"

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.graph import Linear, Roles, get_facts, linears
+from edgewise.graph import Linear, Roles, activations, get_facts, linears, state_activations
 from edgewise.quantized import BlockQuantized, stack
 from edgewise.tensors import Streamed, concatenate, constant, streamed, transpose
 from edgewise_targets.ort.step import Step, initializer, insert_before
@@ -33,10 +33,11 @@ class PackProjections(Step):
 
 
 def _stacked(parts: Sequence[Linear]) -> Streamed | None:
-    """The matrices one below the other; None where they differ in format or in what they multiply."""
+    """The matrices one below the other; None where they differ in format, or in what they multiply and how."""
     matrices = [part.matrix for part in parts]
     quantized = [matrix for matrix in matrices if isinstance(matrix, BlockQuantized)]
-    if len({part.node.inputs[0] for part in parts}) > 1 or len({matrix.form for matrix in quantized}) > 1:
+    inputs = {(part.node.inputs[0], activations(part.node)) for part in parts}
+    if len(inputs) > 1 or len({matrix.form for matrix in quantized}) > 1:
         return None
     if not quantized:
         return concatenate(matrices)
@@ -49,6 +50,8 @@ def _pack(graph: ir.Graph, parts: Sequence[Linear], matrix: Streamed, roles: Rol
     name = f"{str(node.name).rpartition('.')[0]}.qkv"
     weight = initializer(graph, transpose(matrix), f"{name}.weight")
     packed = insert_before(node, "MatMul", [node.inputs[0], weight], [name], role="attention.qkv")
+    if (kind := activations(node)) and (product := packed[0].producer()):
+        state_activations(product, kind)
     biases = [roles.maybe(f"{part.role}.bias", layer) for part in parts]
     if any(biases):
         vectors = [_bias(part, bias) for part, bias in zip(parts, biases, strict=True)]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from edgewise.graph import Linear, Roles, linears, mark
+from edgewise.graph import FLOAT, Linear, Roles, activations, linears, mark
 from edgewise.quantized import BlockQuantized
 from edgewise_targets.ort.codes import product_constants
 from edgewise_targets.ort.step import Step, become
@@ -17,7 +17,7 @@ class QuantizedProducts(Step):
     """MatMulNBits for every product with a quantized matrix, a tied lm_head too.
 
     `accuracy_level` 4 quantizes activations to int8, block by block, for the processor's int8 instructions; 0 keeps
-    them in float32, four times slower, as a reference.
+    them in float32, four times slower, as a reference, and where a product states that it needs them.
     """
 
     name: ClassVar[str] = "ort-quantized-products"
@@ -31,7 +31,8 @@ class QuantizedProducts(Step):
             if linear.node.op_type == "MatMul" and isinstance(matrix, BlockQuantized):
                 constants = product_constants(model.graph, matrix, linear.name)
                 add = roles.maybe(f"{linear.role}.bias", linear.layer)
-                _multiply(linear, matrix, constants, add, accuracy_level=self.accuracy_level)
+                level = 0 if activations(linear.node) == FLOAT else self.accuracy_level
+                _multiply(linear, matrix, constants, add, accuracy_level=level)
                 modified = True
         return modified
 

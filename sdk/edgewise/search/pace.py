@@ -12,13 +12,15 @@ RECENT = 8  # measurements whose least counts: what disturbs a machine only ever
 MEMORY = 0.9  # what verdicts on drafts weigh when the next one is there
 PROBE = 3
 EXPLORE = 16  # drafts until one is wider than pays: what was measured once may have been disturbed
-PAUSE, LONGEST_PAUSE = 16, 512  # steps without a draft until it is tried again
+PAUSE, LONGER = 16, 4  # steps without a draft until it is tried again; so many times more when that was in vain
+CERTAIN = 0.999  # the share of drafts that are accepted where all were
 
 
 class Pace:
     """Chooses the width of the next draft: `fixed` where that is given, or else by measurements; 0 is no draft.
 
-    Where no width pays, drafting pauses; it is tried again after a while, which doubles each time that is in vain.
+    Where no width pays, drafting pauses, each time that it was tried in vain for longer; where none could ever pay, for
+    good, as far as what was measured says.
     What is chosen changes the speed, never the text.
     """
 
@@ -36,7 +38,8 @@ class Pace:
             return 0
         if self._fixed is not None:
             return min(self._fixed, most)
-        best = self._best(promise, most)
+        share = self._verdicts[promise].share if promise in self._verdicts else 0.5
+        best = self._best(share, most)
         if best:
             self._pause = self._rest = PAUSE
             self._drafts += 1
@@ -45,8 +48,8 @@ class Pace:
         self._rest -= 1
         if self._rest > 0:
             return 0
-        self._pause = self._rest = min(2 * self._pause, LONGEST_PAUSE)
-        return min(PROBE, most)
+        self._pause = self._rest = LONGER * self._pause
+        return min(PROBE, self._best(CERTAIN, most))
 
     def stepped(self, tokens: int, seconds: float) -> None:
         """A step of the model with so many tokens took so long."""
@@ -60,9 +63,8 @@ class Pace:
         """Of a draft of that class, the first `accepted` tokens were right; after a wrong one nothing counts."""
         self._verdicts.setdefault(promise, _Verdicts()).add(accepted, accepted < drafted)
 
-    def _best(self, promise: int, most: int) -> int:
-        """Of the widths that were tried, and one beyond them, the one that promises the most tokens a second."""
-        share = self._verdicts[promise].share if promise in self._verdicts else 0.5
+    def _best(self, share: float, most: int) -> int:
+        """Of the widths that were tried, and one beyond them, the one with the most tokens a second; 0 for no draft."""
         best, fastest, tokens = 0, 0.0, 1.0
         if self._steps:
             fastest = 1 / self._seconds(2)

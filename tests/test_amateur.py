@@ -14,6 +14,7 @@ from edgewise.recipe import Recipe
 from edgewise.registry import registry
 from edgewise.runtime.runner import Runner
 from edgewise.search.amateur import Amateur
+from edgewise.search.bans import AllowedTokens
 from edgewise.search.beam import Beam
 from edgewise.search.greedy import Greedy
 from edgewise.search.named import find_search
@@ -56,6 +57,13 @@ def test_an_implausible_token_is_never_said_whatever_the_amateur_thinks() -> Non
         chances = np.exp(log_softmax(expert(PROMPT + tokens[:i])))
         assert chances[token] >= 0.1 * chances.max() * (1 - 1e-5)
     assert len(set(tokens)) > 5
+
+
+def test_an_implausible_token_comes_where_processors_leave_no_other() -> None:
+    expert, amateur = tables(0)
+    allowed = AllowedTokens(tokens=tuple(int(token) for token in expert(PROMPT).argsort()[:3]))
+    found = search(Amateur(search=Greedy()), Texts(expert, amateur), limit=1, processors=(allowed,), assistants=(99,))
+    assert found[0].tokens == (int(expert(PROMPT).argsort()[2]),)
 
 
 def test_without_weight_or_choice_the_expert_speaks_alone() -> None:

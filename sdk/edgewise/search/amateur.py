@@ -7,9 +7,12 @@ from typing import ClassVar, Self
 import numpy as np
 
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.search.guided import Guided
 from edgewise.search.mirror import mirror
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, FloatArray, Flow, Search, Vocabulary
+
+FAR = np.float32(1e5)  # below all scores: no such token is drawn while there is another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +20,8 @@ class Amateur(Search):
     """Another search, led away from what a smaller model of the same tokenizer would say: the first assistant.
 
     Scores are (1 + beta) * expert - beta * amateur, of the tokens to which the expert gives at least `alpha` times
-    the probability of its best one; all others are banned. They come before processors, and `logprobs` tells of them.
+    the probability of its best one; others come only where processors leave none of these, by what the expert gives
+    them. They come before processors, and `logprobs` tells of them.
     """
 
     name: ClassVar[str] = "amateur"
@@ -32,7 +36,12 @@ class Amateur(Search):
             raise OptionError(f"beta is {self.beta}; it must be 0 (no amateur) or above")
 
     def bind(self, vocabulary: Vocabulary) -> Self:
-        return replace(self, search=find_search(self.search, vocabulary))
+        search = find_search(self.search, vocabulary)
+        if isinstance(search, Guided):  # it would lead towards whatever is implausible after its negative prompt
+            raise OptionError(
+                "search 'guided' goes around 'amateur', not into it: give amateur as the search of guided"
+            )
+        return replace(self, search=search)
 
     def flow(self, context: Context) -> Flow:
         if not isinstance(self.search, Search):
@@ -47,9 +56,10 @@ class Amateur(Search):
         """Of both `[positions, vocabulary]`; the amateur may know fewer tokens (or more) that do not exist."""
         size = min(expert.shape[1], amateur.shape[1])
         threshold = expert.max(axis=1, keepdims=True) + np.float32(math.log(self.alpha) if self.alpha else -math.inf)
-        banned = expert < threshold
-        banned[:, size:] = True
+        implausible = expert < threshold
+        far = expert[implausible] - FAR
         expert *= 1 if self.beta is None else 1 + self.beta
         expert[:, :size] -= amateur[:, :size] * np.float32(1 if self.beta is None else self.beta)
-        expert[banned] = -np.inf
+        expert[implausible] = far
+        expert[:, size:] = -np.inf
         return expert

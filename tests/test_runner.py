@@ -21,13 +21,11 @@ from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, EdgewiseError, GenerationError, OptionError
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
-from edgewise.runtime.defaults import default_search, eos_tokens
 from edgewise.runtime.model import Model
 from edgewise.runtime.result import Piece
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.session import Session
-from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import RepetitionPenalty
 from edgewise.search.protocol import Context, Emit, Extend, FloatArray, Flow, Reply, Request, Search
 from edgewise.search.protocol import Sequence as Found
@@ -267,45 +265,6 @@ def test_chat_answers_a_conversation(runner: Runner) -> None:
     assert prompt.count(2) == 1, "the control token that was typed is text"
     result = chatting.chat(messages, max_tokens=12).result()
     assert result.tokens == runner.generate(prompt, max_tokens=12).tokens
-
-
-# What a checkpoint's generation_config.json asks for.
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({}, Greedy()),
-        ({"do_sample": False, "temperature": 0.3}, Greedy()),
-        ({"do_sample": True}, Sample(top_k=50)),
-        ({"do_sample": True, "top_k": 0, "temperature": None}, Sample()),
-        (
-            {
-                "do_sample": True,
-                "temperature": 0.7,
-                "top_k": 20,
-                "top_p": 0.8,
-                "min_p": 0.1,
-            },
-            Sample(temperature=0.7, top_k=20, top_p=0.8, min_p=0.1),
-        ),
-        ({"num_beams": 1, "no_repeat_ngram_size": 0, "bad_words_ids": None, "max_length": 20}, Greedy()),
-    ],
-)
-def test_the_search_is_what_the_checkpoint_asks_for(config: dict[str, Any], expected: Search) -> None:
-    assert default_search(config) == expected
-
-
-@pytest.mark.parametrize("asked", [{"num_beams": 4}, {"typical_p": 0.9}, {"bad_words_ids": [[3]]}, {"min_length": 5}])
-def test_what_no_search_does_by_default_is_not_ignored(asked: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match=f"generation_config.json asks for {next(iter(asked))}=.*; name a search"):
-        default_search(asked)
-
-
-def test_the_end_is_what_the_generation_config_says_or_else_the_model() -> None:
-    assert eos_tokens({}, (3, 4)) == {3, 4}
-    assert eos_tokens({"eos_token_id": 7}, (3,)) == {7}
-    assert eos_tokens({"eos_token_id": [7, 8]}, (3,)) == {7, 8}
 
 
 # The loop, with searches that use more of the protocol.

@@ -50,6 +50,10 @@ def score(model: Model, prompt: Tokens, texts: Sequence[Tokens], *, top: int = 0
             raise GenerationError(
                 "there is nothing to score: a text has no token" + ("" if prompt else " but its first")
             )
+        if unknown := [token for token in text if not 0 <= token < model.facts.vocab_size]:
+            raise GenerationError(
+                f"token {unknown[0]} does not exist: the vocabulary has {model.facts.vocab_size}, from 0 on"
+            )
         if len(before) + len(text) > model.context:
             raise ContextOverflow(
                 f"the prompt has {len(before):,} tokens and the text {len(text):,}; the context is {model.context:,}"

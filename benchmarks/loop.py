@@ -42,7 +42,7 @@ def bare(runner: Runner, tokens: int) -> float:
     session = runner.session(capacity=PROMPT + tokens)
     session.prefill(_prompt(runner, PROMPT + tokens // 2))
     session.decode(1)
-    graph, binding = runner.model.graph, session.decoder.binding
+    graph, binding = runner.model.graph, session.pool.bound(0, 1).binding
     started = time.perf_counter()
     for _ in range(tokens):
         graph.run_with_iobinding(binding)

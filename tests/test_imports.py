@@ -161,6 +161,7 @@ PUBLIC = [
     "RecipeStep",
     "Result",
     "Runner",
+    "Scheduler",
     "Search",
     "Target",
     "__version__",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgewise.recipe import Recipe, RecipeStep
     from edgewise.runtime.result import Result
     from edgewise.runtime.runner import Runner
+    from edgewise.runtime.scheduler import Scheduler
     from edgewise.search.protocol import Search
     from edgewise.target import Target
 
@@ -35,6 +36,7 @@ _HOMES = {
     "RecipeStep": "edgewise.recipe",
     "Result": "edgewise.runtime.result",
     "Runner": "edgewise.runtime.runner",
+    "Scheduler": "edgewise.runtime.scheduler",
     "Search": "edgewise.search.protocol",
     "Target": "edgewise.target",
     "build": "edgewise.pipeline",
@@ -54,6 +56,7 @@ __all__ = [
     "RecipeStep",
     "Result",
     "Runner",
+    "Scheduler",
     "Search",
     "Target",
     "__version__",

@@ -1,7 +1,7 @@
 """sdk, runtime: a bundle that answers: text in, text out."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -13,15 +13,18 @@ from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import Facts
 from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
+from edgewise.runtime.drive import Steps
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Options, check_names, find_processors, find_rules
 from edgewise.runtime.model import Model
+from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
+from edgewise.runtime.scheduler import SLOTS, Scheduler
 from edgewise.runtime.score import Score, score
-from edgewise.runtime.session import Session
-from edgewise.runtime.stream import Clock, Stream
+from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.stream import Clock, Pieces, Stream
 from edgewise.runtime.window import Window
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, Processor, Search, Vocabulary
@@ -146,6 +149,29 @@ class Runner:
         The options are described at `edgewise.runtime.generation.Options`.
         Raises GenerationError, ContextOverflow (with the numbers) and OptionError.
         """
+        return self.begin(prompt, options)
+
+    def generate_batch(
+        self, prompts: Iterable[str | Sequence[int]], *, slots: int = SLOTS, **options: Unpack[Options]
+    ) -> list[Result]:
+        """The continuations of several prompts, `slots` of them computed at a time; see `Scheduler`.
+
+        Raises what `stream` raises before anything is computed, and what goes wrong with any of them.
+        """
+        with Scheduler(self, slots=slots) as scheduler:
+            streams = [scheduler.submit(prompt, **options) for prompt in prompts]
+            return [stream.result() for stream in streams]
+
+    def begin(
+        self,
+        prompt: str | Sequence[int],
+        options: Options,
+        *,
+        pools: dict[Model, Pool] | None = None,
+        chunk: int = CHUNK,
+        run: Callable[[Steps[None], Rows], Pieces] | None = None,
+    ) -> Stream:
+        """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
         check_names(options)
         window = Window.of(options.get("overflow"))
         given = self._encode(prompt, bounded=window is None)
@@ -180,6 +206,8 @@ class Runner:
                 capacity=len(tokens) + limit,
                 prefixes=self._prefixes,
                 window=window,
+                pools=pools,
+                chunk=chunk,
             ),
             (Eos(eos), *rules, MaxTokens(limit), *timed),
             text,
@@ -189,6 +217,7 @@ class Runner:
             spans=lambda: self._spans(tokens),
             clock=clock,
             drafts=context.drafts,
+            run=run,
         )
 
     def encode_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:

@@ -1,0 +1,345 @@
+"""tests: a scheduler: many generations at once say what each of them says alone, and none stands in another's way."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from edgewise.bundle.read import Bundle
+from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.pipeline import build
+from edgewise.recipe import Recipe
+from edgewise.runtime.pool import Pool
+from edgewise.runtime.runner import Runner
+from edgewise.runtime.scheduler import Generation, Scheduler
+from edgewise.runtime.stream import Stream
+from edgewise.search.protocol import Context, Emit, Extend, Flow, Request, Search
+from toy import CONTEXT, NAN, toy
+
+PROMPTS = [
+    "def add(a, b):\n    return",
+    "class Stack:\n",
+    "import os\n\n\ndef main():\n    ",
+    "x",
+    "for i in range(10):\n",
+]
+GREEDY: dict[str, Any] = {"search": "greedy", "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In floats: there a row's scores are the same beside others and alone."""
+    return build(pycoder, output=tmp_path_factory.mktemp("floats") / "pycoder.edge", recipe=Recipe(()))
+
+
+@pytest.fixture(scope="module")
+def runner(bundle: Bundle) -> Iterator[Runner]:
+    with Runner.open(bundle.path, threads=1) as runner:
+        yield runner
+
+
+@pytest.fixture
+def toy_runner(tmp_path: Path, runner: Runner) -> Runner:
+    """Without an end-of-sequence token, so that generations are as long as they may be."""
+    return Runner(toy(tmp_path), runner.tokenizer, config={"eos_token_id": []})
+
+
+def pool_of(scheduler: Scheduler) -> Pool:
+    (pool,) = scheduler._pools.values()
+    return pool
+
+
+def waiting(stream: Stream) -> int:
+    """Tokens that can be read."""
+    assert isinstance(stream._pieces, Generation)
+    return sum(len(piece.tokens) for piece in stream._pieces._pieces)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+@pytest.mark.parametrize(
+    "options",
+    [
+        GREEDY,
+        {"search": {"name": "sample", "temperature": 0.8}, "seed": 3, "max_tokens": 24},
+        {"search": {"name": "beam", "num_beams": 3}, "max_tokens": 12},
+        {"search": "sample", "n": 3, "seed": 1, "max_tokens": 9},
+    ],
+    ids=["greedy", "sample", "beam", "n"],
+)
+def test_several_prompts_are_continued_as_each_is_alone(runner: Runner, options: Any, slots: int) -> None:
+    expected = [runner.generate(prompt, **options).completions for prompt in PROMPTS]
+    found = [result.completions for result in runner.generate_batch(PROMPTS, slots=slots, **options)]
+    assert [[each.tokens for each in one] for one in found] == [[each.tokens for each in one] for one in expected]
+    assert [one[0].text for one in found] == [one[0].text for one in expected]
+
+
+def test_searches_of_every_kind_share_the_steps(runner: Runner) -> None:
+    searches: list[Any] = ["greedy", {"name": "beam", "num_beams": 2}, "sample", "greedy"]
+    expected = [runner.generate(PROMPTS[0], search=each, seed=2, max_tokens=10).tokens for each in searches]
+    with Scheduler(runner) as scheduler:
+        streams = [scheduler.submit(PROMPTS[0], search=each, seed=2, max_tokens=10) for each in searches]
+        assert [stream.result().tokens for stream in streams] == expected
+
+
+def test_pieces_come_as_steps_are_made(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner) as scheduler:
+        first, second = (scheduler.submit([1, 2, prompt], max_tokens=5, search="greedy") for prompt in (3, 4))
+        assert not scheduler._pools  # nothing is computed before a step
+        pieces = [next(first)]
+        while scheduler.step():
+            pass
+        pieces += list(first)
+        assert sum(len(piece.tokens) for piece in pieces) == 5
+        assert len(second.result().tokens) == 5
+        assert not scheduler.step()
+
+
+def test_generations_that_decode_are_one_run(toy_runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    run = Pool.run
+
+    def counted(self, slots, *rest):  # type: ignore[no-untyped-def]
+        rows.append(len(slots))
+        run(self, slots, *rest)
+
+    monkeypatch.setattr(Pool, "run", counted)
+    with Scheduler(toy_runner, slots=4) as scheduler:
+        for prompt in range(4):
+            scheduler.submit([1, 2, prompt], max_tokens=20, search="greedy")
+        while scheduler.step():
+            pass
+    assert rows == [1] * 4 + [4] * 19
+
+
+def test_a_long_prompt_lets_others_go_on(toy_runner: Runner) -> None:
+    """A step computes a token of each that decodes, and no more of prompts than a chunk."""
+    with Scheduler(toy_runner, chunk=16) as scheduler:
+        running = scheduler.submit([1, 2, 3], max_tokens=60, search="greedy")
+        scheduler.step()
+        long = scheduler.submit([5] * 160, max_tokens=3, search="greedy")
+        for step in range(9):
+            scheduler.step()
+            assert (waiting(running), waiting(long)) == (step + 2, 0)
+        scheduler.step()
+        assert waiting(long) == 1
+        assert len(running.result().tokens) == 60
+
+
+def test_a_prompt_waits_until_there_is_room(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner, slots=2) as scheduler:
+        streams = [scheduler.submit([1, 2, prompt], max_tokens=8, search="greedy") for prompt in range(5)]
+        held = 0
+        while scheduler.step():
+            held = max(held, scheduler._held())
+        assert held == 2
+        assert len(pool_of(scheduler).slots) == 2
+        expected = [toy_runner.generate([1, 2, prompt], max_tokens=8, search="greedy").tokens for prompt in range(5)]
+        assert [stream.result().tokens for stream in streams] == expected
+
+
+def test_one_that_is_closed_gives_its_slot_back_and_keeps_what_it_has(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner, slots=2) as scheduler:
+        streams = [scheduler.submit([1, 2, prompt], max_tokens=30, search="greedy") for prompt in range(3)]
+        expected = [toy_runner.generate([1, 2, prompt], max_tokens=30, search="greedy").tokens for prompt in range(3)]
+        for _ in range(6):
+            scheduler.step()
+        assert scheduler._held() == 2
+        streams[0].close()
+        assert scheduler._held() == 1
+        cancelled = streams[0].result().completions[0]
+        assert (cancelled.finish_reason, cancelled.tokens) == ("cancelled", expected[0][: len(cancelled.tokens)])
+        assert 4 <= len(cancelled.tokens) <= 6
+        assert [stream.result().tokens for stream in streams[1:]] == expected[1:]
+
+
+def test_one_that_is_closed_before_its_turn_never_begins(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner, slots=1) as scheduler:
+        first, second = (scheduler.submit([1, prompt], max_tokens=9, search="greedy") for prompt in range(2))
+        second.close()
+        assert second.result().finish_reason == "cancelled"
+        assert len(first.result().tokens) == 9
+        assert not scheduler.step()
+
+
+def test_a_row_without_finite_scores_fails_its_own_generation_alone(toy_runner: Runner) -> None:
+    @dataclass(frozen=True)
+    class Poisoned(Search):
+        name: ClassVar[str] = "poisoned"
+
+        def flow(self, context: Context) -> Flow:
+            yield Request(extend=(Extend(0, context.prompt, None),))
+            yield Request(emit=(Emit(0, (7,)),), extend=(Extend(0, (7,), 0),))
+            yield Request(extend=(Extend(0, (NAN,), 0),))
+            raise AssertionError("it has no scores to go on with")
+
+    with Scheduler(toy_runner) as scheduler:
+        streams = [
+            scheduler.submit([1, 2, 3], max_tokens=20, search=search) for search in ("greedy", Poisoned(), "greedy")
+        ]
+        expected = toy_runner.generate([1, 2, 3], max_tokens=20, search="greedy").tokens
+        assert streams[0].result().tokens == expected
+        with pytest.raises(GenerationError, match="after 5 tokens are not finite"):
+            streams[1].result()
+        assert streams[2].result().tokens == expected
+        assert scheduler._held() == 0
+        assert streams[1].result().tokens == (7,)
+
+
+def test_a_search_that_raises_fails_alone(toy_runner: Runner) -> None:
+    @dataclass(frozen=True)
+    class Broken(Search):
+        name: ClassVar[str] = "broken"
+
+        def flow(self, context: Context) -> Flow:
+            yield Request(extend=(Extend(0, context.prompt, None), Extend(1, (3, 4), None)))
+            raise ZeroDivisionError("a fault of its own")
+
+    with Scheduler(toy_runner) as scheduler:
+        broken = scheduler.submit([1, 2], search=Broken())
+        sound = scheduler.submit([1, 2], search="greedy", max_tokens=5)
+        with pytest.raises(ZeroDivisionError):
+            next(broken)
+        assert len(sound.result().tokens) == 5
+        assert scheduler._held() == 0
+
+
+def test_what_cannot_be_done_is_refused_where_it_is_submitted(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner) as scheduler:
+        with pytest.raises(ContextOverflow, match="nothing is left for an answer"):
+            scheduler.submit([1] * CONTEXT)
+        with pytest.raises(OptionError, match="known"):
+            scheduler.submit([1], serach="greedy")  # type: ignore[call-arg]
+        assert not scheduler.step()
+    with pytest.raises(OptionError, match="slots is 0 and chunk is 128; both must be 1 or more"):
+        Scheduler(toy_runner, slots=0)
+    with pytest.raises(GenerationError, match="the prompt is empty"):
+        toy_runner.generate_batch(["x", ""])
+
+
+def test_a_longer_generation_makes_all_slots_longer(toy_runner: Runner) -> None:
+    with Scheduler(toy_runner) as scheduler:
+        short = scheduler.submit([1, 2], max_tokens=30, search="greedy")
+        for _ in range(4):
+            scheduler.step()
+        long = scheduler.submit([4] * 100, max_tokens=100, search="greedy")
+        expected = [
+            toy_runner.generate([1, 2], max_tokens=30, search="greedy").tokens,
+            toy_runner.generate([4] * 100, max_tokens=100, search="greedy").tokens,
+        ]
+        assert [short.result().tokens, long.result().tokens] == expected
+        assert pool_of(scheduler).capacity == 200
+
+
+def test_a_beam_that_needs_more_rows_than_there_are_slots_gets_them(runner: Runner) -> None:
+    beam: Any = {"name": "beam", "num_beams": 5}
+    expected = runner.generate(PROMPTS[0], search=beam, max_tokens=8).tokens
+    with Scheduler(runner, slots=2) as scheduler:
+        streams = [scheduler.submit(PROMPTS[0], search=search, max_tokens=8) for search in (beam, "greedy", beam)]
+        assert [streams[0].result().tokens, streams[2].result().tokens] == [expected] * 2
+
+
+def test_assistants_have_pools_of_their_own(runner: Runner, pycoder_bundle: Bundle) -> None:
+    speculative: Any = {"name": "speculative", "search": "greedy", "width": 3}
+    with Runner.open(pycoder_bundle.path, threads=1) as small, Scheduler(runner) as scheduler:
+        streams = [
+            scheduler.submit(prompt, search=speculative, assistants=[small], max_tokens=16) for prompt in PROMPTS[:3]
+        ]
+        found = [stream.result().tokens for stream in streams]
+        assert len(scheduler._pools) == 2
+        assert found == [runner.generate(prompt, search="greedy", max_tokens=16).tokens for prompt in PROMPTS[:3]]
+
+
+def test_closing_a_scheduler_cancels_all(toy_runner: Runner) -> None:
+    scheduler = Scheduler(toy_runner, slots=1)
+    streams = [scheduler.submit([1, prompt], max_tokens=50, search="greedy") for prompt in range(3)]
+    next(streams[0])
+    scheduler.close()
+    assert [stream.result().finish_reason for stream in streams] == ["cancelled"] * 3
+    assert not scheduler._pools
+
+
+# Threads.
+
+
+def test_one_thread_steps_while_others_submit_read_and_close(toy_runner: Runner) -> None:
+    scheduler, over = Scheduler(toy_runner, slots=3), threading.Event()
+    problems: list[BaseException] = []
+    expected = {prompt: toy_runner.generate([1, prompt], max_tokens=12, search="greedy").tokens for prompt in range(8)}
+
+    def step() -> None:
+        while not over.is_set():
+            if not scheduler.step():
+                over.wait(0.001)
+
+    def client(number: int) -> None:
+        try:
+            random = np.random.default_rng(number)
+            for _ in range(12):
+                prompt = int(random.integers(0, 8))
+                stream = scheduler.submit([1, prompt], max_tokens=12, search="greedy")
+                if random.random() < 0.4:
+                    next(stream)
+                    stream.close()
+                    found = stream.result()
+                    assert found.finish_reason in ("cancelled", "length")
+                    assert found.tokens == expected[prompt][: len(found.tokens)]
+                else:
+                    assert stream.result().tokens == expected[prompt]
+        except BaseException as problem:
+            problems.append(problem)
+
+    stepper = threading.Thread(target=step)
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(6)]
+    for thread in (stepper, *clients):
+        thread.start()
+    for thread in clients:
+        thread.join(60)
+    over.set()
+    stepper.join(60)
+    assert not problems
+    assert not any(thread.is_alive() for thread in (stepper, *clients))
+    assert scheduler._held() == 0
+    assert not scheduler.step()
+
+
+def test_readers_in_several_threads_need_no_thread_that_steps(toy_runner: Runner) -> None:
+    scheduler = Scheduler(toy_runner, slots=4)
+    streams = [scheduler.submit([1, prompt], max_tokens=12, search="greedy") for prompt in range(6)]
+    found: dict[int, tuple[int, ...]] = {}
+
+    def read(number: int) -> None:
+        found[number] = streams[number].result().tokens
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    expected = {n: toy_runner.generate([1, n], max_tokens=12, search="greedy").tokens for n in range(6)}
+    assert found == expected
+
+
+def test_many_generations_leave_nothing_behind(toy_runner: Runner) -> None:
+    scheduler = Scheduler(toy_runner, slots=4)
+
+    def some(count: int) -> None:
+        streams = [scheduler.submit([1, n % 9], max_tokens=1 + n % 7, search="sample", seed=n) for n in range(count)]
+        for number, stream in enumerate(streams):
+            if number % 3:
+                stream.result()
+            else:
+                stream.close()
+
+    some(20)
+    gc.collect()
+    before, memory = len(gc.get_objects()), pool_of(scheduler).bytes
+    some(200)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+    assert pool_of(scheduler).bytes == memory
+    assert scheduler._held() == 0

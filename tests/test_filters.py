@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edgewise.errors import OptionError
 from edgewise.options import parse, record
 from edgewise.search.draw import draw, locate
+from edgewise.search.filters.fewest import fewest
 from edgewise.search.filters.top_k import highest
-from edgewise.search.filters.top_p import nucleus
 from edgewise.search.protocol import FloatArray
 from edgewise.search.sample import FILTERS, ORDER, Sample
 
@@ -348,25 +348,28 @@ def test_the_highest_are_those_that_sorting_finds(values: list[float], count: in
 def test_a_nucleus_reaches_its_mass_and_would_not_without_its_least(
     values: list[float], mass: float, repeats: int
 ) -> None:
-    weights = np.exp(np.array(values * repeats, np.float32))
-    total = weights.sum(dtype=np.float64)
-    inside = weights[nucleus(weights, mass)].astype(np.float64)
-    assert inside.sum() >= mass * total * (1 - 1e-5)
-    assert inside[inside > inside.min()].sum() < mass * total * (1 + 1e-5)
-    assert inside.min() > np.delete(weights, nucleus(weights, mass)).max(initial=0)
+    scores = np.array(values * repeats, np.float32)
+    weights = np.exp(scores).astype(np.float64)
+    found = fewest(scores, weights.astype(np.float32), mass)
+    least = scores[found].min()
+    assert weights[found].sum() >= mass * weights.sum() * (1 - 1e-5)
+    assert weights[scores > least].sum() < mass * weights.sum() * (1 + 1e-5)
+    assert found.tolist() == np.flatnonzero(scores >= least).tolist()
 
 
 def test_a_flat_distribution_has_a_large_nucleus() -> None:
     """Beyond the tokens that a nucleus is first looked for among."""
     weights = np.linspace(1, 2, REAL, dtype=np.float32)
     share = np.cumsum(np.sort(weights)[::-1], dtype=np.float64) / weights.sum(dtype=np.float64)
-    assert abs(len(nucleus(weights, 0.9)) - int(np.searchsorted(share, 0.9)) - 1) <= 2  # float32 sums of 1e5 numbers
+    assert (
+        abs(len(fewest(weights, weights, 0.9)) - int(np.searchsorted(share, 0.9)) - 1) <= 2
+    )  # float32 sums of 1e5 numbers
 
 
 def test_the_crossing_token_is_inside_and_an_exact_hit_adds_none() -> None:
     weights = np.array([0.25, 0.5, 0.125, 0.125], np.float32)
-    assert nucleus(weights, 0.5).tolist() == [1]
-    assert nucleus(weights, 0.6).tolist() == [0, 1]
+    assert fewest(weights, weights, 0.5).tolist() == [1]
+    assert fewest(weights, weights, 0.6).tolist() == [0, 1]
 
 
 def test_a_very_low_score_is_a_ban_at_any_temperature() -> None:

@@ -2,15 +2,9 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgewise.errors import OptionError
-from edgewise.search.draw import locate
-from edgewise.search.filters.pool import Ids, Pool
-from edgewise.search.filters.top_k import highest
-from edgewise.search.protocol import FloatArray
-
-NEAR = 1024  # tokens that a nucleus is first looked for among
+from edgewise.search.filters.fewest import SPAN, fewest
+from edgewise.search.filters.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -28,14 +22,4 @@ class TopP:
         return self.p < 1
 
     def apply(self, pool: Pool) -> Pool:
-        return pool.only(nucleus(pool.weights, self.p))
-
-
-def nucleus(weights: FloatArray, mass: float) -> Ids:
-    """The fewest of the highest weights whose share of the sum reaches `mass`; what equals the last of them too."""
-    ranked = weights[highest(weights, NEAR)]
-    share = float(ranked.sum()) / float(weights.sum())
-    if share < mass:
-        ranked, share = weights, 1.0
-    ranked = np.sort(ranked)[::-1]
-    return np.flatnonzero(weights >= ranked[locate(ranked, mass / share, "left")])
+        return pool.only(fewest(pool.scores, pool.weights, self.p, span=SPAN * pool.temperature))

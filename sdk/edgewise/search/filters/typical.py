@@ -5,12 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgewise.errors import OptionError
-from edgewise.search.draw import locate
-from edgewise.search.filters.pool import Ids, Pool, mean
-from edgewise.search.filters.top_k import highest
-from edgewise.search.protocol import FloatArray
-
-NEAR = 1024  # tokens that the typical ones are first looked for among
+from edgewise.search.filters.fewest import fewest
+from edgewise.search.filters.pool import Pool, mean
 
 
 @dataclass(frozen=True)
@@ -34,25 +30,5 @@ class Typical:
         logs = pool.logs()
         weights = np.exp(logs)
         logs -= np.float32(mean(logs, weights))  # an entropy less a surprise
-        return pool.only(nearest(np.abs(logs, out=logs), weights, self.p))
-
-
-def nearest(distances: FloatArray, weights: FloatArray, mass: float) -> Ids:
-    """The fewest at the smallest distances whose share of the weights reaches `mass`; what equals the last too."""
-    near = highest(-distances, NEAR)
-    share = float(weights[near].sum()) / float(weights.sum())
-    if share >= mass:
-        radius = _radius(distances[near], weights[near], mass / share)
-    else:
-        radius = _radius(distances, weights, mass)
-    return np.flatnonzero(distances <= radius)
-
-
-def _radius(distances: FloatArray, weights: FloatArray, mass: float) -> FloatArray:
-    """How far the last of them is. Both are sorted as one number: the bits of what is positive rank as it does."""
-    pairs = distances.view(np.uint32).astype(np.uint64)
-    pairs <<= np.uint64(32)
-    pairs |= weights.view(np.uint32)
-    pairs.sort()
-    place = locate(pairs.astype(np.uint32).view(np.float32), mass, "left")
-    return (pairs[place : place + 1] >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        np.negative(np.abs(logs, out=logs), out=logs)
+        return pool.only(fewest(logs, weights, self.p))

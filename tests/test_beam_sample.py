@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from edgewise.errors import GenerationError, OptionError
 from edgewise.registry import registry
@@ -20,11 +19,10 @@ from generating import LIMIT, PROMPT, Tiny
 from tables import Letters, Texts, search, table
 
 
-class Still:
-    """Random numbers without any chance: the most probable is always drawn."""
+class Surest(BeamSample):
+    """Draws what is most probable, always."""
 
-    def gumbel(self, size: int) -> NDArray[np.float64]:
-        return np.zeros(size)
+    ranked = Beam.ranked
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +48,8 @@ def test_all_but_the_draw_is_that_of_transformers(
     expected = tiny.generate(eos, num_beams=3, num_return_sequences=3, **given)
     beam = {key: options[key] for key in ("length_penalty", "early_stopping") if key in options}
     sample = Sample(**{key: value for key, value in options.items() if key not in beam})
-    how = BeamSample(num_beams=3, num_return=3, search=sample, **beam)
-    found = search(how, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=eos, rng=Still())
+    how = Surest(num_beams=3, num_return=3, search=sample, **beam)
+    found = search(how, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=eos)
     assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 

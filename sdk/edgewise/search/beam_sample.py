@@ -7,6 +7,7 @@ import numpy as np
 
 from edgewise.errors import GenerationError, OptionError
 from edgewise.search.beam import Beam
+from edgewise.search.draw import draw
 from edgewise.search.front import Doubles, Ids
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import FloatArray, Search, Vocabulary
@@ -37,11 +38,16 @@ class BeamSample(Beam):
             raise GenerationError(f"search '{self.name}' has not been bound to a vocabulary")
         ids, weights = self.search.candidates(scores)
         with np.errstate(divide="ignore"):
-            values = np.log(weights / weights.sum())
+            values = np.log(weights)
+        values -= np.log(weights.sum())
         return np.arange(len(weights)) if ids is None else ids, values
 
     def ranked(self, totals: Doubles, count: int, rng: np.random.Generator) -> Ids:
-        """Without replacement, by the largest of totals with Gumbel noise (arXiv 1903.06059); best first."""
-        noisy = totals + rng.gumbel(size=len(totals))
-        drawn = np.argpartition(noisy, -count)[-count:] if count < len(noisy) else np.arange(len(noisy))
-        return drawn[np.argsort(-totals[drawn], kind="stable")]
+        """Drawn without replacement, and then in order: the best first."""
+        weights = np.exp((totals - totals.max(initial=-np.inf)).astype(np.float32))
+        places = np.empty(min(count, int(np.count_nonzero(weights))), np.intp)
+        for i in range(len(places)):
+            places[i] = draw(weights, rng)
+            weights[places[i]] = 0
+        ranked: Ids = places[np.argsort(-totals[places], kind="stable")]
+        return ranked

@@ -17,6 +17,8 @@ from edgewise.runtime.defaults import default_processors, default_search, eos_to
 from edgewise.runtime.result import Result
 from edgewise.runtime.runner import Runner
 from edgewise.search.bans import BadWords, SuppressTokens
+from edgewise.search.beam import Beam
+from edgewise.search.beam_sample import BeamSample
 from edgewise.search.bias import Bias, LogitBias
 from edgewise.search.greedy import Greedy
 from edgewise.search.guided import Guided
@@ -27,6 +29,7 @@ from edgewise.search.protocol import Processor, Search
 from edgewise.search.sample import Sample
 
 PROMPT = "def read_json("
+NEVER = Beam(num_beams=3, length_penalty=2.0, early_stopping="never")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,11 @@ PROMPT = "def read_json("
             Sample(typical_p=0.9, epsilon_cutoff=0.01, eta_cutoff=0.02),
         ),
         ({"guidance_scale": 1.5}, Guided(search=Greedy(), scale=1.5)),
+        ({"num_beams": 3, "length_penalty": 2, "early_stopping": "never"}, NEVER),
+        (
+            {"num_beams": 3, "do_sample": True, "top_p": 0.9},
+            BeamSample(num_beams=3, search=Sample(top_k=50, top_p=0.9)),
+        ),
         ({"num_beams": 1, "no_repeat_ngram_size": 0, "bad_words_ids": None, "max_length": 20}, Greedy()),
     ],
 )
@@ -70,7 +78,7 @@ def test_so_are_the_processors(config: dict[str, Any], expected: tuple[Processor
     assert default_processors(config) == expected
 
 
-@pytest.mark.parametrize("asked", [{"num_beams": 4}, {"penalty_alpha": 0.6}, {"forced_eos_token_id": 3}])
+@pytest.mark.parametrize("asked", [{"num_beam_groups": 2}, {"penalty_alpha": 0.6}, {"forced_eos_token_id": 3}])
 def test_what_no_search_does_by_default_is_not_ignored(asked: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"generation_config.json asks for {next(iter(asked))}=.*; name a search"):
         default_search(asked)
@@ -108,6 +116,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "suppressed": {"suppress_tokens": [307], "begin_suppress_tokens": [274]},
     "lengths": {"min_new_tokens": 20, "exponential_decay_length_penalty": [4, 1.3]},
     "guidance": {"guidance_scale": 2.5},
+    "beams": {"num_beams": 3, "length_penalty": 0.5},
     "everything": {
         "repetition_penalty": 1.2,
         "no_repeat_ngram_size": 3,

@@ -8,6 +8,8 @@ from typing import Any
 from edgewise.errors import BundleError, OptionError
 from edgewise.options import parse
 from edgewise.search.bans import BadWords, SuppressTokens
+from edgewise.search.beam import Beam
+from edgewise.search.beam_sample import BeamSample
 from edgewise.search.bias import LogitBias
 from edgewise.search.greedy import Greedy
 from edgewise.search.guided import Guided
@@ -23,7 +25,6 @@ TOP_K = 50  # what transformers samples from when a configuration does not say
 
 # Keys that change what is generated and that no search here takes from a configuration, with the values that do not.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
     "num_beam_groups": (1,),
     "penalty_alpha": (0,),
     "top_h": (),
@@ -79,7 +80,7 @@ def default_search(config: Mapping[str, Any]) -> Search:
             raise OptionError(
                 f"{FILE_NAME} asks for {key}={value!r}, which is not done by default; name a search, such as greedy"
             )
-    search = _sample(config) if config.get("do_sample") else Greedy()
+    search = _alone(config)
     scale = _number(config, "guidance_scale", 1.0)
     return search if scale == 1 else Guided(search=search, scale=scale)
 
@@ -95,6 +96,17 @@ def default_processors(config: Mapping[str, Any]) -> tuple[Processor, ...]:
                 raise OptionError(f"{FILE_NAME}: {key} cannot be {value!r}") from error
             made.append(parse(kind, given, what=f"{FILE_NAME}: {key}"))
     return tuple(made)
+
+
+def _alone(config: Mapping[str, Any]) -> Search:
+    """The search without guidance."""
+    sampled = bool(config.get("do_sample"))
+    if config.get("num_beams") in (None, 1):
+        return _sample(config) if sampled else Greedy()
+    names = ("num_beams", "length_penalty", "early_stopping")
+    kind: type[Search] = BeamSample if sampled else Beam
+    given = {name: config[name] for name in names if config.get(name) is not None}
+    return parse(kind, {**given, **({"search": _sample(config)} if sampled else {})}, what=FILE_NAME)
 
 
 def _sample(config: Mapping[str, Any]) -> Sample:

@@ -198,6 +198,7 @@ class Runner:
             Ended((*rules, *timed), text, clock.seconds),
             options.get("seed") is not None,
             tuple(each.model.context for each in assistants),
+            forgets=window is not None,
         )
         return Stream(
             several(self._search(options.get("search"), vocabulary), options.get("n")).flow(context),

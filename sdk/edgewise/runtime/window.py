@@ -79,7 +79,10 @@ class Window:
     def _drop(self, context: int) -> int:
         drop = max(1, context // 8) if self.drop is None else self.drop
         if self.sinks + drop >= context:
-            raise OptionError(f"a window of {self.sinks} sinks that drops {drop} tokens needs a context of more")
+            raise OptionError(
+                f"a window that keeps {self.sinks} sinks and drops {drop} tokens needs a context of more than "
+                f"{self.sinks + drop}; it is {context}"
+            )
         return drop
 
 

@@ -155,6 +155,7 @@ class Context:
     repeatable: bool = True
     assistants: tuple[int, ...] = ()  # tokens that each of models 1, 2, ... can hold
     drafts: Drafts = field(default_factory=Drafts)  # for a search to count in
+    forgets: bool = False  # rows forget tokens for good once the context is full
 
 
 @dataclass(frozen=True)

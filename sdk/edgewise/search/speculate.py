@@ -46,6 +46,10 @@ class Speculative(Search):
         search = self.search
         if not isinstance(search, Stepwise):
             raise OptionError(f"search {search!r} is not bound yet; the runner does that, or bind()")
+        if context.forgets:
+            raise OptionError(
+                "search 'speculative' takes drafts back, and overflow 'window' forgets tokens for good: give one"
+            )
         pace = Pace(self.width)
         if not context.assistants:
             return ahead(search.flow(context), context, Speculation(Lookup(), pace))

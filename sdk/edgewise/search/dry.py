@@ -17,7 +17,7 @@ from edgewise.search.processors import History
 from edgewise.search.protocol import FloatArray, Vocabulary
 from edgewise.search.suffixes import grown, suffixes
 
-OVERFLOW = 88.0  # the log of the largest float32, nearly
+HIGHEST = 60.0  # the log of a penalty at most: float32 holds it many times over, and nothing stands against it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,9 @@ class Dry:
         return logits
 
     def _penalty(self, length: int) -> float:
-        exponent = (length - self.allowed_length) * math.log(self.base)
-        return self.multiplier * math.exp(min(OVERFLOW - math.log(max(1.0, self.multiplier)), exponent))
+        if not self.multiplier:
+            return 0.0
+        return math.exp(min(HIGHEST, math.log(self.multiplier) + (length - self.allowed_length) * math.log(self.base)))
 
     def _follow(self, seen: Seen, tokens: tuple[int, ...]) -> Seen:
         """With what new tokens say about breakers."""

@@ -54,12 +54,26 @@ def test_what_is_read_goes_on_as_what_was_saved(model: Model, tmp_path: Path) ->
     origin, found = Session(model, capacity=40), Session(model, capacity=3)
     origin.prefill(TOKENS[:30])
     origin.decode(TOKENS[30])
-    save(tmp_path / "cache", model, Saved(origin.tokens, origin.export(0, origin.length)))
-    saved = load(tmp_path / "cache", model)
-    found.restore(saved.tokens.tolist(), saved.arrays)
+    origin.save(tmp_path / "cache")
+    found.prefill([1, 2, 3])
+    found.load(tmp_path / "cache")
     for token in TOKENS[31:36]:
         np.testing.assert_array_equal(found.decode(token), origin.decode(token))
     assert found.tokens.tolist() == TOKENS[:36]
+
+
+def test_what_is_not_read_leaves_a_session_as_it_was(model: Model, tmp_path: Path) -> None:
+    session = Session(model, capacity=9)
+    session.prefill([1, 2, 3])
+    (tmp_path / "cache").write_bytes(b"nothing")
+    with pytest.raises(CacheError):
+        session.load(tmp_path / "cache")
+    assert session.tokens.tolist() == [1, 2, 3]
+
+
+def test_no_tokens_are_not_saved(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="cache is not written: there are no tokens"):
+        Session(model, capacity=9).save(tmp_path / "cache")
 
 
 def test_it_is_a_safetensors_file(model: Model, content: bytes) -> None:

@@ -49,6 +49,8 @@ def save(path: str | Path, model: Model, saved: Saved) -> None:
     """
     if not model.computation:
         raise CacheError(f"{path}: keys and values can be saved of a model that is in a bundle; this one is not")
+    if not len(saved.tokens):
+        raise CacheError(f"{path} is not written: there are no tokens")
     arrays = [saved.tokens, *saved.arrays]
     header = _header(model, len(saved.tokens), saved.block, _hash(arrays))
     try:

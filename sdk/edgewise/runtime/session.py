@@ -1,12 +1,14 @@
 """sdk, runtime: one sequence: its keys and values, and the scores of what may come next."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.errors import GenerationError
+from edgewise.runtime import saved
 from edgewise.runtime.batch import Append, compute
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool, Slot
@@ -147,6 +149,16 @@ class Session:
         for buffer, array in zip(self.pool.buffers, arrays, strict=True):
             buffer[self.slot.index, :, start:stop] = array
         self.slot.hold(ids)
+
+    def save(self, path: str | Path) -> None:
+        """Write all that it holds to a file, or in place of one. Raises CacheError."""
+        saved.save(path, self.model, saved.Saved(self.tokens, self.export(0, self.length)))
+
+    def load(self, path: str | Path) -> None:
+        """Forget all, and hold what a file holds. Raises CacheError where that is not of this model."""
+        found = saved.load(path, self.model)
+        self.rewind(0)
+        self.restore(found.tokens.tolist(), found.arrays)
 
     def room(self, scores: int) -> FloatArray:
         """Where scores are written, `[scores, vocabulary]`."""

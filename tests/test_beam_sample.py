@@ -1,5 +1,7 @@
 """tests: beam sampling: what is drawn, and that all the rest is as in transformers."""
 
+import math
+from collections import Counter
 from itertools import combinations
 from typing import Any
 
@@ -11,8 +13,11 @@ from edgewise.errors import GenerationError, OptionError
 from edgewise.registry import registry
 from edgewise.search.beam import Beam
 from edgewise.search.beam_sample import BeamSample
+from edgewise.search.front import Candidates, Front
 from edgewise.search.greedy import Greedy
+from edgewise.search.hypotheses import Completed, Hypothesis, Ranking
 from edgewise.search.named import find_search
+from edgewise.search.protocol import Context, FloatArray
 from edgewise.search.sample import Sample
 from edgewise.search.samples import several
 from generating import LIMIT, PROMPT, Tiny
@@ -22,7 +27,12 @@ from tables import Letters, Texts, search, table
 class Surest(BeamSample):
     """Draws what is most probable, always."""
 
-    ranked = Beam.ranked
+    def candidates(self, scores: FloatArray, count: int, rng: np.random.Generator) -> Candidates:
+        assert isinstance(self.search, Sample)
+        ids, weights = self.search.candidates(scores)
+        scores = np.full(len(scores), -np.inf, np.float32)
+        scores[slice(None) if ids is None else ids] = np.log(weights / weights.sum())
+        return Beam.candidates(self, scores, count, rng)
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +64,29 @@ def test_all_but_the_draw_is_that_of_transformers(
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 
 
-def test_continuations_are_drawn_without_replacement() -> None:
-    """Chi-square over the pairs that may be drawn from six: p > 1e-6 with a fixed seed."""
-    weights = np.array([0.4, 0.25, 0.15, 0.1, 0.07, 0.03])
-    pairs = list(combinations(range(6), 2))
-    chances = [weights[a] * weights[b] * (1 / (1 - weights[a]) + 1 / (1 - weights[b])) for a, b in pairs]
-    rng, draws = np.random.default_rng(3), 20_000
-    drawn = [tuple(BeamSample().ranked(np.log(weights), 2, rng).tolist()) for _ in range(draws)]
-    assert all(weights[a] > weights[b] for a, b in drawn), "the better one comes first"
-    expected = np.array(chances) * draws
-    counts = np.array([drawn.count(pair) for pair in pairs])
-    assert ((counts - expected) ** 2 / expected).sum() < 14 + 5 * 28**0.5 + 12
+def test_continuations_are_drawn_without_replacement_over_all_hypotheses() -> None:
+    """Chi-square over the better one of two that are drawn of six: p > 1e-6 with a fixed seed."""
+    rows = {0: np.array([0.5, 0.3, 0.2]), 1: np.array([0.1, 0.15, 0.75])}
+    totals = {0: 0.7, 1: 0.3}
+    chances = {(row, token): totals[row] * float(rows[row][token]) for row in rows for token in range(3)}
+    pairs = {
+        (one, two): chances[one] * chances[two] * (1 / (1 - chances[one]) + 1 / (1 - chances[two]))
+        for one, two in combinations(chances, 2)
+    }
+    context = Context((1,), 9, frozenset(), rng=np.random.default_rng(3))
+    ranking = Ranking(length_penalty=1.0, early_stopping=False, limit=9)
+    counts, draws = Counter[tuple[int, int]](), 10_000
+    for _ in range(draws):
+        front = Front(1, Completed(1, ranking), BeamSample(search=Sample()), context)
+        front.open = [Hypothesis(row, (), (7,), math.log(total)) for row, total in totals.items()]
+        front.step({row: np.log(each).astype(np.float32) for row, each in rows.items()})
+        counts[front.open[0].row, front.open[0].tokens[-1]] += 1
+    expected = dict.fromkeys(chances, 0.0)
+    for pair, chance in pairs.items():
+        expected[max(pair, key=lambda each: chances[each])] += chance * draws
+    statistic = sum((counts[each] - mean) ** 2 / mean for each, mean in expected.items() if mean)
+    assert not counts[min(chances, key=lambda each: chances[each])], "the least probable is never the better one"
+    assert statistic < 4 + 5 * 8**0.5 + 12
 
 
 def test_a_seed_repeats_and_another_says_something_else() -> None:

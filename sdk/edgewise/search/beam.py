@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from edgewise.errors import GenerationError, OptionError
-from edgewise.search.front import Doubles, Front, Ids
+from edgewise.search.front import Candidates, Front
 from edgewise.search.hypotheses import Completed, Ranking, place
 from edgewise.search.logprobs import log_sum_exp, most_probable
 from edgewise.search.protocol import Context, Extend, FloatArray, Flow, Request, Search, Sequence
@@ -54,12 +54,9 @@ class Beam(Search):
         ranking = Ranking(length_penalty=self.length_penalty, early_stopping=self.early_stopping, limit=context.limit)
         return Front(width, Completed(width, ranking), self, context)
 
-    def candidates(self, scores: FloatArray, count: int) -> tuple[Ids, FloatArray]:
+    def candidates(self, scores: FloatArray, count: int, rng: np.random.Generator) -> Candidates:
         ids = most_probable(scores, count)
-        return ids, scores[ids]
-
-    def ranked(self, totals: Doubles, count: int, rng: np.random.Generator) -> Ids:
-        return np.argsort(-totals, kind="stable")[:count]
+        return Candidates(ids, scores[ids], scores[ids])
 
 
 def normalized(request: Request, logits: tuple[FloatArray, ...]) -> dict[int, FloatArray]:

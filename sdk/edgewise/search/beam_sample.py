@@ -7,8 +7,8 @@ import numpy as np
 
 from edgewise.errors import GenerationError, OptionError
 from edgewise.search.beam import Beam
-from edgewise.search.draw import draw
-from edgewise.search.front import Doubles, Ids
+from edgewise.search.front import Candidates
+from edgewise.search.logprobs import most_probable
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import FloatArray, Search, Vocabulary
 from edgewise.search.stepwise import Stepwise
@@ -33,21 +33,14 @@ class BeamSample(Beam):
     def bind(self, vocabulary: Vocabulary) -> Self:
         return replace(self, search=find_search(self.search, vocabulary))
 
-    def candidates(self, scores: FloatArray, count: int) -> tuple[Ids, FloatArray]:
+    def candidates(self, scores: FloatArray, count: int, rng: np.random.Generator) -> Candidates:
+        """A race of exponential clocks: the first to ring are as if drawn one after the other, without replacement."""
         if not isinstance(self.search, Stepwise):
             raise GenerationError(f"search '{self.name}' has not been bound to a vocabulary")
         ids, weights = self.search.candidates(scores)
+        race = (weights / rng.standard_exponential(len(weights))).astype(np.float32)  # in doubles: no clock rings at 0
+        first = most_probable(race, count)
+        total = np.log(weights.sum())
         with np.errstate(divide="ignore"):
-            values = np.log(weights)
-        values -= np.log(weights.sum())
-        return np.arange(len(weights)) if ids is None else ids, values
-
-    def ranked(self, totals: Doubles, count: int, rng: np.random.Generator) -> Ids:
-        """Drawn without replacement, and then in order: the best first."""
-        weights = np.exp((totals - totals.max(initial=-np.inf)).astype(np.float32))
-        places = np.empty(min(count, int(np.count_nonzero(weights))), np.intp)
-        for i in range(len(places)):
-            places[i] = draw(weights, rng)
-            weights[places[i]] = 0
-        ranked: Ids = places[np.argsort(-totals[places], kind="stable")]
-        return ranked
+            values, keys = np.log(weights[first]) - total, np.log(race[first]) - total
+        return Candidates(first if ids is None else ids[first], values, keys)

@@ -1,7 +1,7 @@
 """sdk, search: one step of a beam: continuations ranked over all its hypotheses and the whole vocabulary."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +11,20 @@ from edgewise.search.logprobs import logprob
 from edgewise.search.processors import Chain
 from edgewise.search.protocol import Context, FloatArray
 
-Ids = NDArray[np.intp]
-Doubles = NDArray[np.float64]
+
+class Candidates(NamedTuple):
+    """Tokens that a hypothesis may go on with."""
+
+    tokens: NDArray[np.intp]
+    scores: FloatArray
+    keys: FloatArray  # with the total of the hypothesis, what decides which of all hypotheses' candidates are taken
 
 
 class Choice(Protocol):
     """How continuations are chosen: the best, or at random."""
 
-    def candidates(self, scores: FloatArray, count: int) -> tuple[Ids, FloatArray]:
-        """Tokens that a hypothesis may go on with, `count` or more where there are, and their scores."""
-        ...
-
-    def ranked(self, totals: Doubles, count: int, rng: np.random.Generator) -> Ids:
-        """Which of the continuations of all hypotheses come first, `count` of them in their order."""
+    def candidates(self, scores: FloatArray, count: int, rng: np.random.Generator) -> Candidates:
+        """The `count` that come first, or all where there are fewer; what is banned may be among them."""
         ...
 
 
@@ -68,15 +69,14 @@ class Front:
     ) -> list[tuple[Hypothesis, int, float]]:
         """Enough of them to go on with, even if every token that ends a sequence is among the first of each."""
         count = max(2, 1 + len(self._context.eos)) * self._width
-        parents, tokens, totals = [], [], []
-        for i, hypothesis in enumerate(hypotheses):
+        found: list[tuple[float, float, Hypothesis, int]] = []
+        for hypothesis in hypotheses:
             own = log_probs[hypothesis.row]
             scores = self._processor.apply(hypothesis.state, own.copy() if discount is None else own - discount)
-            ids, values = self._choice.candidates(scores, count)
-            possible = values > -np.inf
-            parents += [i] * int(possible.sum())
-            tokens.append(ids[possible])
-            totals.append(hypothesis.total + values[possible].astype(np.float64))
-        joined, total = np.concatenate(tokens), np.concatenate(totals)
-        order = self._choice.ranked(total, count, self._context.rng)
-        return [(hypotheses[parents[i]], int(joined[i]), float(total[i])) for i in order]
+            for token, score, key in zip(*self._choice.candidates(scores, count, self._context.rng), strict=True):
+                if score > -np.inf:
+                    total = hypothesis.total
+                    found.append((total + float(key), total + float(score), hypothesis, int(token)))
+        taken = sorted(found, key=lambda each: -each[0])[:count]
+        best = sorted(taken, key=lambda each: -each[1])
+        return [(hypothesis, token, total) for _, total, hypothesis, token in best]

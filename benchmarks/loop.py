@@ -1,6 +1,7 @@
 """What the loop adds to a token: greedy and sampled generation beside bare `run_with_iobinding` of the same graph.
 
     python benchmarks/loop.py model.edge
+    python benchmarks/loop.py model.edge --cpu  # on a machine that does other work: processor time, on one thread
 
 All take turns in one process, so that a slow moment of the machine hits each of them. The bare loop runs one binding
 at the length that the others reach on average. Prints milliseconds a token: medians over the rounds, and the median of
@@ -10,6 +11,7 @@ the differences within a round. Small models show the difference best; the vocab
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -19,6 +21,8 @@ from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from edgewise.search.protocol import Processor, Search
 from edgewise.search.sample import Sample
+
+Clock = Callable[[], float]
 
 PROMPT = 16
 PENALTIES = (RepetitionPenalty(1.1), PresencePenalty(0.1), FrequencyPenalty(0.1))
@@ -37,19 +41,19 @@ SEARCHES: dict[str, tuple[Search, tuple[Processor, ...]]] = {
 }
 
 
-def bare(runner: Runner, tokens: int) -> float:
+def bare(runner: Runner, tokens: int, clock: Clock) -> float:
     """Milliseconds of one run of the graph: nothing between one run and the next."""
     session = runner.session(capacity=PROMPT + tokens)
     session.prefill(_prompt(runner, PROMPT + tokens // 2))
     session.decode(1)
     graph, binding = runner.model.graph, session.pool.bound(0, 1).binding
-    started = time.perf_counter()
+    started = clock()
     for _ in range(tokens):
         graph.run_with_iobinding(binding)
-    return 1000 * (time.perf_counter() - started) / tokens
+    return 1000 * (clock() - started) / tokens
 
 
-def generated(runner: Runner, search: Search, processors: tuple[Processor, ...], tokens: int) -> float:
+def generated(runner: Runner, search: Search, processors: tuple[Processor, ...], tokens: int, clock: Clock) -> float:
     """Milliseconds from one streamed piece to the next, the prefill left out."""
     stream = runner.stream(
         _prompt(runner, PROMPT),
@@ -60,9 +64,9 @@ def generated(runner: Runner, search: Search, processors: tuple[Processor, ...],
         stop="\0never\0",
     )
     next(stream)
-    started = time.perf_counter()
+    started = clock()
     count = sum(len(piece.tokens) for piece in stream)
-    return 1000 * (time.perf_counter() - started) / count
+    return 1000 * (clock() - started) / count
 
 
 def _prompt(runner: Runner, length: int) -> list[int]:
@@ -76,11 +80,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args()
-    with Runner.open(options.bundle, threads=options.threads) as runner:
-        timers: dict[str, Callable[[], float]] = {"bare": lambda: bare(runner, options.tokens)}
+    clock = time.thread_time if options.cpu else time.perf_counter
+    with Runner.open(options.bundle, threads=1 if options.cpu else options.threads) as runner:
+        timers: dict[str, Callable[[], float]] = {"bare": lambda: bare(runner, options.tokens, clock)}
         for name, parts in SEARCHES.items():
-            timers[name] = lambda parts=parts: generated(runner, parts[0], parts[1], options.tokens)  # type: ignore[misc]
+            timers[name] = partial(generated, runner, *parts, options.tokens, clock)
         rounds = [{name: timer() for name, timer in timers.items()} for _ in range(options.rounds + 1)][1:]
         print(f"vocabulary {runner.model.facts.vocab_size}, {options.rounds} rounds of {options.tokens} tokens")
         for name in timers:

@@ -103,6 +103,21 @@ def test_without_another_prompt_a_companion_holds_the_same_and_a_draft_has_none(
     assert model.rows == {(0, 0): (1, 2, 3), (1, 1): (1, 2, 3), (2, 0): (5,)}
 
 
+def test_hidden_states_are_those_of_the_search_s_own_rows() -> None:
+    def states() -> Flow:
+        reply = yield Request((Extend(0, PROMPT, None), Extend(1, PROMPT, None)), hidden=True)
+        assert reply.hidden is not None
+        assert [state.tolist() for state in reply.hidden] == [[[1.0]], [[2.0]]]
+        return ()
+
+    flow = mirror(states(), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE)
+    extends = next(flow).extend
+    assert [len(extend.tokens) for extend in extends] == [3, 3, 2, 2]
+    logits = Texts(first).extend(extends)
+    with pytest.raises(StopIteration):
+        flow.send(Reply(logits, tuple(np.full((1, 1), i + 1, np.float32) for i in range(4))))
+
+
 def test_mirrors_of_mirrors_keep_their_rows_apart_and_release_them_all() -> None:
     model = Texts(first, first, first)
     inner = mirror(ask([((Extend(0, PROMPT, None),), ()), ((), ((0, 0),))], []), lambda own, _: own, model=1)

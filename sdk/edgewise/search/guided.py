@@ -4,15 +4,14 @@ As transformers' UnbatchedClassifierFreeGuidanceLogitsProcessor.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from edgewise.errors import OptionError
 from edgewise.search.bias import check_tokens
 from edgewise.search.logprobs import log_sum_exp
 from edgewise.search.mirror import mirror
-from edgewise.search.named import find_search
+from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, FloatArray, Flow, Search, Vocabulary
 
 
@@ -25,7 +24,7 @@ class Guided(Search):
     """
 
     name: ClassVar[str] = "guided"
-    search: Search | str | Mapping[str, Any] = "greedy"
+    search: Search | Named = "greedy"
     scale: float = 1.5
     negative: str | tuple[int, ...] = ()  # a text or tokens; nothing: the last token of the prompt
 

@@ -34,6 +34,7 @@ class Generation:
     stop: tuple[str, ...]
     stop_rules: tuple[Part, ...]
     time_limit: float | None
+    sinks: int | None
     assistants: tuple[str, ...]
 
     @contextmanager
@@ -49,6 +50,7 @@ class Generation:
             "seed": self.seed,
             "stop": [*self.stop, *(part.table(registry().stop_rules) for part in self.stop_rules)],
             "time_limit": self.time_limit,
+            "overflow": None if self.sinks is None else {"name": "window", "sinks": self.sinks},
         }
         with ExitStack() as stack:
             yield options | {"assistants": [stack.enter_context(Runner.open(path)) for path in self.assistants]}
@@ -98,6 +100,8 @@ def say_timings(result: "Result") -> None:
         parts.append(f"prompt of {timings.prompt_tokens}{cached}: {timings.prefill_tokens_per_s:.0f} tokens/s")
     if timings.decode_tokens_per_s is not None:
         parts.append(f"then {timings.decode_tokens_per_s:.0f} tokens/s")
+    if dropped := timings.prompt_tokens_dropped + timings.tokens_dropped:
+        parts.append(f"{dropped} tokens were dropped")
     if result.drafts:
         drafts = result.drafts
         parts.append(f"{drafts.accepted} of {drafts.drafted} drafted tokens accepted in {drafts.steps} steps")
@@ -138,6 +142,12 @@ _OPTIONS = (
     click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends it; repeat for more."),
     _each("--stop-rule", "stop_rules", part, _PART, "What else ends it, such as loop:count=3; repeat for more."),
     click.option("--time-limit", type=float, metavar="SECONDS", help="End it after so many seconds."),
+    click.option(
+        "--sinks",
+        type=int,
+        metavar="N",
+        help="When the context is full, keep the first N tokens and the latest ones, and go on.  [default: an error]",
+    ),
     click.option(
         "--assistant",
         "assistants",

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,8 @@ from edgewise.errors import GenerationError
 
 if TYPE_CHECKING:
     from edgewise.runtime.result import Result
+    from edgewise.runtime.runner import Runner
+    from edgewise.runtime.stream import Stream
 
 
 @click.command()
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
 @generation_options
 @click.option("--n", type=int, metavar="COUNT", help="So many samples of one prompt.")
 @click.option("--logprobs", type=int, metavar="K", help="With --json: of each token, and of the K most probable.")
+@click.option(
+    "--prompt-cache",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Read what is known of the prompt from a file, if it is there; keep there what is not known yet.",
+)
 @json_option
 def run(
     bundle: str,
@@ -29,6 +38,7 @@ def run(
     generation: Generation,
     n: int | None,
     logprobs: int | None,
+    prompt_cache: Path | None,
     as_json: bool,
 ) -> None:
     """Continue PROMPT; "-" reads it from stdin.
@@ -42,24 +52,51 @@ def run(
       edgewise run pycoder.edge "class Queue:" --search sample --set temperature=0.7 --seed 7
       edgewise run pycoder.edge "version = " --regex "[0-9]+[.][0-9]" --json
     """
+    from edgewise.runtime.prefix import LIMIT
     from edgewise.runtime.runner import Runner
 
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
     text = _stdin() if prompt == "-" else prompt
-    with generation.options() as options, Runner.open(bundle, context=context) as runner:
+    known = prompt_cache.stat().st_size if prompt_cache and prompt_cache.exists() else 0
+    with (
+        generation.options() as options,
+        Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner,
+    ):
+        if prompt_cache and known:
+            runner.load_prefix(prompt_cache)
         stream = runner.stream(text, **options, n=n, logprobs=logprobs)
-        if as_json:
-            result = stream.result()
-            print_json({**asdict(result.completions[0]), **asdict(result)})
-            return
-        for piece in stream:
-            if piece.sequence == 0:
-                click.echo(piece.text, nl=False)
-        click.echo()
-        result = stream.result()
-        _print_others(result)
-        say_timings(result)
+        result = _print_json(stream) if as_json else _print(stream)
+        if prompt_cache:
+            _keep(runner, text, result, prompt_cache)
+
+
+def _print_json(stream: "Stream") -> "Result":
+    result = stream.result()
+    print_json({**asdict(result.completions[0]), **asdict(result)})
+    return result
+
+
+def _print(stream: "Stream") -> "Result":
+    for piece in stream:
+        if piece.sequence == 0:
+            click.echo(piece.text, nl=False)
+    click.echo()
+    result = stream.result()
+    _print_others(result)
+    say_timings(result)
+    return result
+
+
+def _keep(runner: "Runner", prompt: str, result: "Result", path: Path) -> None:
+    """Write what is known of the prompt now, where that is more than before."""
+    from edgewise.runtime.session import CHUNK
+
+    tokens, cached = result.timings.prompt_tokens, result.timings.prompt_tokens_cached
+    if tokens < CHUNK:
+        talk(f"the prompt is not kept: it has {tokens} tokens, and they are kept in blocks of {CHUNK}")
+    elif cached < (tokens - 1) // CHUNK * CHUNK and not result.timings.prompt_tokens_dropped:
+        talk(f"{path}: {runner.save_prefix(prompt, path)} tokens of the prompt are kept")
 
 
 def _print_others(result: "Result") -> None:

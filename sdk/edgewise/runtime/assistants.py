@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgewise.errors import OptionError
+from edgewise.search.protocol import Search
 from edgewise.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from edgewise.runtime.runner import Runner
 
 
-def check_assistants(tokenizer: Tokenizer, assistants: Sequence["Runner"]) -> None:
-    """Tokens must mean the same to all of them. Raises OptionError for the first to which they do not."""
+def check_assistants(tokenizer: Tokenizer, assistants: Sequence["Runner"], search: Search) -> None:
+    """The search must have a use for them, and tokens must mean the same to all. Raises OptionError."""
+    if len(assistants) > _used(search):
+        raise OptionError(
+            f"{len(assistants)} assistants are given, and search '{search.name}' has a use for {_used(search)}: "
+            "speculative and amateur take one"
+        )
     for number, assistant in enumerate(assistants, 1):
         if assistant.tokenizer.fingerprint != tokenizer.fingerprint:
             ours, theirs = tokenizer.vocabulary, assistant.tokenizer.vocabulary
@@ -20,3 +26,9 @@ def check_assistants(tokenizer: Tokenizer, assistants: Sequence["Runner"]) -> No
                 f"assistant {number} has another tokenizer: token {other} is {theirs.get(other)!r} to it and "
                 f"{ours.get(other)!r} to the bundle; give a bundle of the same family of models"
             )
+
+
+def _used(search: Search) -> int:
+    """By a search, or by the one that it is around."""
+    inner = getattr(search, "search", None)
+    return max(search.assistants, _used(inner) if isinstance(inner, Search) else 0)

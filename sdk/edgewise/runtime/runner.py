@@ -187,7 +187,8 @@ class Runner:
 
         clock, timed = Clock(), _time(options.get("time_limit"))
         assistants = options.get("assistants") or ()
-        check_assistants(self.tokenizer, assistants)
+        search = several(self._search(options.get("search"), vocabulary), options.get("n"))
+        check_assistants(self.tokenizer, assistants, search)
         context = Context(
             tokens,
             limit,
@@ -201,7 +202,7 @@ class Runner:
             forgets=window is not None,
         )
         return Stream(
-            several(self._search(options.get("search"), vocabulary), options.get("n")).flow(context),
+            search.flow(context),
             Rows(
                 (self.model, *(each.model for each in assistants)),
                 capacity=len(tokens) + limit,

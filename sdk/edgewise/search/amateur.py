@@ -25,6 +25,7 @@ class Amateur(Search):
     """
 
     name: ClassVar[str] = "amateur"
+    assistants: ClassVar[int] = 1
     search: Search | Named = "greedy"
     alpha: float = 0.1
     beta: float | None = 0.5  # None: expert - amateur, the form of the first paper

@@ -175,6 +175,7 @@ class Search(ABC):
     """A way to choose tokens. Subclasses are frozen dataclasses: their fields are the options."""
 
     name: ClassVar[str]
+    assistants: ClassVar[int] = 0  # other models that it has a use for
 
     @abstractmethod
     def flow(self, context: Context) -> Flow:

@@ -27,6 +27,7 @@ class Speculative(Search):
     """
 
     name: ClassVar[str] = "speculative"
+    assistants: ClassVar[int] = 1
     search: Search | str | Mapping[str, Any] = "greedy"
     width: int | None = None  # tokens that are drafted; None: as many as pay, which is measured, down to none
 

@@ -217,6 +217,14 @@ def test_rates_are_of_what_was_computed(runners: tuple[Runner, Runner]) -> None:
     assert timings.prompt_tokens == CHUNK + 9
 
 
+def test_a_prompt_is_prepared_before_it_is_asked_for(runners: tuple[Runner, Runner]) -> None:
+    cached, plain = runners
+    assert [cached.prepare(LONG[:length]) for length in (CHUNK - 1, CHUNK + 5, 2 * CHUNK)] == [0, CHUNK, 2 * CHUNK]
+    found, expected = (each.generate(LONG, max_tokens=9) for each in (cached, plain))
+    assert found.completions == expected.completions
+    assert found.timings.prompt_tokens_cached == 2 * CHUNK
+
+
 def test_by_default_there_is_one(bundle: Bundle) -> None:
     with Runner.open(bundle.path) as runner:
         assert runner._prefixes is not None

@@ -77,21 +77,29 @@ class PrefixCache:
                 self._blocks.popitem(last=False)
         return len(keys) * self.block
 
-    def save(self, path: str | Path, tokens: Sequence[int]) -> int:
-        """Write the whole blocks of these tokens to a file, computed where they are not known; how many tokens.
+    def prepare(self, tokens: Sequence[int]) -> Session | None:
+        """Compute the whole blocks of these tokens that are not known; a session with all of them, if there are any.
 
-        Raises CacheError, and what a prefill raises.
+        Raises what a prefill raises.
         """
         count = len(tokens) // self.block * self.block
         if not count:
-            raise CacheError(f"{path} is not written: {len(tokens)} tokens are less than a block of {self.block}")
+            return None
         session = Session(self.model, capacity=count, chunk=self.block)
         known = self.restore(session, tokens)
         if known < count:
             session.prefill(tokens[known:count])
             self.store(session)
-        saved.save(path, self.model, saved.Saved(session.tokens, session.export(0, count), self.block))
-        return count
+        return session
+
+    def save(self, path: str | Path, tokens: Sequence[int]) -> int:
+        """Write the whole blocks of these tokens to a file; how many tokens. Raises CacheError, and as `prepare`."""
+        session = self.prepare(tokens)
+        if session is None:
+            raise CacheError(f"{path} is not written: {len(tokens)} tokens are less than a block of {self.block}")
+        held = session.export(0, session.length)
+        saved.save(path, self.model, saved.Saved(session.tokens, held, self.block))
+        return session.length
 
     def load(self, path: str | Path) -> int:
         """Keep the blocks of a file that `save` wrote; how many tokens.

@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from edgewise.bundle.read import Bundle
-from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.errors import GenerationError, OptionError
 from edgewise.facts import Facts
 from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
@@ -19,6 +19,7 @@ from edgewise.runtime.generation import Options, check_names, find_processors, f
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
+from edgewise.runtime.prompt import MAX_TOKENS, answer_length, encode
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
@@ -35,9 +36,6 @@ from edgewise.text.reasoning import Spans, Tags, tags_of, thinks_at_end
 from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
 from edgewise.text.vocabulary import TokenizerVocabulary
-
-MAX_TOKENS = 256  # new tokens when the caller does not say, or what is left of the context
-LONGEST_TOKEN = 1024  # characters; a text that no context could hold is refused before it is encoded
 
 
 class Runner:
@@ -174,9 +172,7 @@ class Runner:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
         check_names(options)
         window = Window.of(options.get("overflow"))
-        given = self._encode(prompt, bounded=window is None)
-        tokens, dropped = window.cut(given, self.model.context) if window else (given, 0)
-        limit = self._limit(len(tokens), options.get("max_tokens"), bounded=window is None)
+        tokens, dropped, limit = self._fit(prompt, window, options.get("max_tokens"))
         eos = eos_tokens(self._config, self.facts.eos)
         vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
         rules = find_rules(options.get("stop"), vocabulary)
@@ -213,7 +209,7 @@ class Runner:
             ),
             (Eos(eos), *rules, MaxTokens(limit), *timed),
             text,
-            prompt_tokens=len(given),
+            prompt_tokens=len(tokens) + dropped,
             prompt_tokens_dropped=dropped,
             load_s=self.load_s,
             spans=lambda: self._spans(tokens),
@@ -239,6 +235,14 @@ class Runner:
         """Sorts what follows a prompt into thought and answer."""
         tags = self.reasoning_tags
         return Spans(tags, thinking=tags is not None and thinks_at_end(self.tokenizer.decode(prompt), tags))
+
+    def prepare(self, prompt: str | Sequence[int]) -> int:
+        """Compute now what prompts that begin like this one will need: while a user types, for one. How many tokens.
+
+        Raises what `stream` raises for the prompt.
+        """
+        session = self._known().prepare(self._encode(prompt))
+        return session.length if session else 0
 
     def save_prefix(self, prompt: str | Sequence[int], path: str | Path) -> int:
         """Write the keys and values of a prompt to a file, for this bundle wherever it runs; of how many tokens.
@@ -269,36 +273,20 @@ class Runner:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _encode(self, prompt: str | Sequence[int], *, bounded: bool = True) -> tuple[int, ...]:
-        if bounded and isinstance(prompt, str) and len(prompt) > LONGEST_TOKEN * self.model.context:
-            raise ContextOverflow(
-                f"the prompt has {len(prompt):,} characters; the context is {self.model.context:,} tokens"
-            )
-        if isinstance(prompt, bytes):
-            raise GenerationError("the prompt is bytes; decode them to a text first")
-        if len(prompt) == 0:
-            raise GenerationError("the prompt is empty; give at least one character")
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(index, prompt))
-        if not tokens:
-            raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
-        return tokens
+    def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        return encode(prompt, self.tokenizer, context=self.model.context)
 
-    def _limit(self, prompt: int, max_tokens: int | None, *, bounded: bool) -> int:
-        if not bounded:
-            return MAX_TOKENS if max_tokens is None else max_tokens
-        context, longest = self.model.context, self.facts.context_length
-        left = context - prompt
-        more = f" (it can be opened with up to {longest:,})" if longest > context else ""
-        if left < 1:
-            raise ContextOverflow(
-                f"the prompt has {prompt:,} tokens, and the context is {context:,}{more}: nothing is left for an answer"
-            )
-        if max_tokens is not None and max_tokens > left:
-            raise ContextOverflow(
-                f"the prompt has {prompt:,} tokens; {max_tokens:,} new ones make {prompt + max_tokens:,}, "
-                f"and the context is {context:,}{more}"
-            )
-        return min(MAX_TOKENS, left) if max_tokens is None else max_tokens
+    def _fit(
+        self, prompt: str | Sequence[int], window: Window | None, limit: int | None
+    ) -> tuple[tuple[int, ...], int, int]:
+        """A prompt within the context, how many tokens it lost for that, and how many new ones there can be."""
+        context = self.model.context
+        if window is None:
+            tokens = self._encode(prompt)
+            longest = self.facts.context_length
+            return tokens, 0, answer_length(len(tokens), limit, context=context, longest=longest)
+        tokens, dropped = window.cut(encode(prompt, self.tokenizer, context=None), context)
+        return tokens, dropped, MAX_TOKENS if limit is None else limit
 
     def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
         return default_search(self._config) if search is None else find_search(search, vocabulary)

@@ -1,0 +1,43 @@
+"""sdk, runtime: a prompt as tokens, and the room that it leaves for an answer."""
+
+from collections.abc import Sequence
+from operator import index
+
+from edgewise.errors import ContextOverflow, GenerationError
+from edgewise.text.tokenizer import Tokenizer
+
+MAX_TOKENS = 256  # new tokens when the caller does not say, or what is left of the context
+LONGEST_TOKEN = 1024  # characters; a text that no context could hold is refused before it is encoded
+
+
+def encode(prompt: str | Sequence[int], tokenizer: Tokenizer, *, context: int | None) -> tuple[int, ...]:
+    """The tokens of a prompt, of at least one. `context`: how many can be of use, where it matters."""
+    if context is not None and isinstance(prompt, str) and len(prompt) > LONGEST_TOKEN * context:
+        raise ContextOverflow(f"the prompt has {len(prompt):,} characters; the context is {context:,} tokens")
+    if isinstance(prompt, bytes):
+        raise GenerationError("the prompt is bytes; decode them to a text first")
+    if len(prompt) == 0:
+        raise GenerationError("the prompt is empty; give at least one character")
+    tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(index, prompt))
+    if not tokens:
+        raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
+    return tokens
+
+
+def answer_length(prompt: int, max_tokens: int | None, *, context: int, longest: int) -> int:
+    """New tokens at most after a prompt of so many; ContextOverflow where more are asked for than the context has left.
+
+    `longest` is the longest context that the model can be opened with.
+    """
+    left = context - prompt
+    more = f" (it can be opened with up to {longest:,})" if longest > context else ""
+    if left < 1:
+        raise ContextOverflow(
+            f"the prompt has {prompt:,} tokens, and the context is {context:,}{more}: nothing is left for an answer"
+        )
+    if max_tokens is not None and max_tokens > left:
+        raise ContextOverflow(
+            f"the prompt has {prompt:,} tokens; {max_tokens:,} new ones make {prompt + max_tokens:,}, "
+            f"and the context is {context:,}{more}"
+        )
+    return min(MAX_TOKENS, left) if max_tokens is None else max_tokens

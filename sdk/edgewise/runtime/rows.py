@@ -55,6 +55,10 @@ class Rows:
         self._rows: dict[Handle, Session] = {}
         self.restored: int | None = None  # tokens that were known of the first of these rows: the prompt
 
+    def __len__(self) -> int:
+        """Rows of model 0."""
+        return sum(model == 0 for model, _ in self._rows)
+
     def extend(self, extends: Sequence[Extend], *, hidden: bool = False) -> Scored:
         """Do what is asked, each row from its parent as it was before the request; what came of each."""
         appends = self.prepare(extends, hidden=hidden)

@@ -27,10 +27,12 @@ WAIT_S = 0.05  # after which one who waits for another thread's step looks wheth
 class Scheduler:
     """Generations of one runner that share each run of its graph, whatever their searches are.
 
-    `submit` gives a stream at once. A prompt waits until fewer than `slots` rows are held (a beam search has several),
-    first come, first served. Each step computes one token of every generation that waits for one, in one run, and then
+    `submit` gives a stream at once. A prompt waits until fewer than `slots` rows are held (a beam has several), first
+    come, first served. Each step computes one token of every generation that waits for one, in one run, and then
     `chunk` tokens of the prompts, so that what is under way does not wait for a long prompt.
     What fails, or is closed, leaves the others alone.
+    A generation with a seed shares steps, but no run: its output is what it is alone, to the bit. Of the others that is
+    true as far as ONNX Runtime's kernels allow it (docs/batching.md).
 
     Reading a stream makes steps, of all generations. A server has one thread that calls `step` instead, and any number
     that submit, read and close.
@@ -57,7 +59,8 @@ class Scheduler:
                 self._queue.append(generation)
             return generation
 
-        return self._runner.begin(prompt, options, pools=self._pools, chunk=self.chunk, run=enqueue)
+        pools = self._pools if options.get("seed") is None else None
+        return self._runner.begin(prompt, options, pools=pools, chunk=self.chunk, run=enqueue)
 
     def step(self) -> bool:
         """One step of all generations; whether anything is left to do."""
@@ -127,17 +130,12 @@ class Scheduler:
         self._active = [generation for generation in self._active if not generation.over]
 
     def _admit(self) -> None:
-        while self._queue and (not self._active or self._held() < self.slots):
+        while self._queue and sum(generation.rows for generation in self._active) < self.slots:
             with self._news:
                 generation = self._queue.popleft()
             generation.advance(None)
             if not generation.over:
                 self._active.append(generation)
-
-    def _held(self) -> int:
-        """Rows of the runner's own model."""
-        pool = self._pools.get(self._runner.model)
-        return len(pool.slots) - len(pool.free) if pool else 0
 
     def _pending(self) -> list[Append]:
         """What is to be computed; what a search does in the midst of its text comes before prompts."""
@@ -166,6 +164,11 @@ class Generation:
         self._request = Request()
         self._pieces: deque[Piece] = deque()
         self._problem: Exception | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many it holds."""
+        return len(self._rows)
 
     @property
     def waits(self) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from operator import index
 
 from edgewise.errors import ContextOverflow, GenerationError
+from edgewise.runtime.model import Model
+from edgewise.runtime.window import Window
 from edgewise.text.tokenizer import Tokenizer
 
 MAX_TOKENS = 256  # new tokens when the caller does not say, or what is left of the context
@@ -24,11 +26,20 @@ def encode(prompt: str | Sequence[int], tokenizer: Tokenizer, *, context: int | 
     return tokens
 
 
-def answer_length(prompt: int, max_tokens: int | None, *, context: int, longest: int) -> int:
-    """New tokens at most after a prompt of so many; ContextOverflow where more are asked for than the context has left.
+def fit(
+    prompt: str | Sequence[int], tokenizer: Tokenizer, model: Model, max_tokens: int | None, window: Window | None
+) -> tuple[tuple[int, ...], int, int]:
+    """A prompt within the context, how many tokens it lost for that, and how many new ones there can be."""
+    if window:
+        tokens, dropped = window.cut(encode(prompt, tokenizer, context=None), model.context)
+        return tokens, dropped, MAX_TOKENS if max_tokens is None else max_tokens
+    tokens = encode(prompt, tokenizer, context=model.context)
+    return tokens, 0, _limit(len(tokens), max_tokens, model)
 
-    `longest` is the longest context that the model can be opened with.
-    """
+
+def _limit(prompt: int, max_tokens: int | None, model: Model) -> int:
+    """New tokens at most. Raises ContextOverflow where more are asked for than the context has left."""
+    context, longest = model.context, model.facts.context_length
     left = context - prompt
     more = f" (it can be opened with up to {longest:,})" if longest > context else ""
     if left < 1:

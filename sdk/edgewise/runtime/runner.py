@@ -19,7 +19,7 @@ from edgewise.runtime.generation import Options, check_names, find_processors, f
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
-from edgewise.runtime.prompt import MAX_TOKENS, answer_length, encode
+from edgewise.runtime.prompt import encode, fit
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
@@ -172,7 +172,7 @@ class Runner:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
         check_names(options)
         window = Window.of(options.get("overflow"))
-        tokens, dropped, limit = self._fit(prompt, window, options.get("max_tokens"))
+        tokens, dropped, limit = fit(prompt, self.tokenizer, self.model, options.get("max_tokens"), window)
         eos = eos_tokens(self._config, self.facts.eos)
         vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
         rules = find_rules(options.get("stop"), vocabulary)
@@ -275,18 +275,6 @@ class Runner:
 
     def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         return encode(prompt, self.tokenizer, context=self.model.context)
-
-    def _fit(
-        self, prompt: str | Sequence[int], window: Window | None, limit: int | None
-    ) -> tuple[tuple[int, ...], int, int]:
-        """A prompt within the context, how many tokens it lost for that, and how many new ones there can be."""
-        context = self.model.context
-        if window is None:
-            tokens = self._encode(prompt)
-            longest = self.facts.context_length
-            return tokens, 0, answer_length(len(tokens), limit, context=context, longest=longest)
-        tokens, dropped = window.cut(encode(prompt, self.tokenizer, context=None), context)
-        return tokens, dropped, MAX_TOKENS if limit is None else limit
 
     def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
         return default_search(self._config) if search is None else find_search(search, vocabulary)

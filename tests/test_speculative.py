@@ -105,8 +105,9 @@ def test_every_step_after_the_prompt_has_an_even_number_of_tokens_and_none_passe
             search(Speculative(width=width, search=Greedy()), texts, limit=17, prompt=prompt, assistants=assistants)
         steps = [extend for extend in texts.extends if extend.model == 0 and extend.parent is not None]
         assert steps
-        assert all(len(extend.tokens) % 2 == 0 for extend in steps)
-        assert max(len(row) for row in texts.rows.values()) < len(prompt) + 17
+        assert all(len(extend.tokens) % 2 == 0 and extend.scores == len(extend.tokens) for extend in steps)
+        assert all(extend.length >= len(prompt) for extend in steps), "what the prompt left is not computed again"
+        assert max(len(row) for row in texts.rows.values()) <= len(prompt) + 17
 
 
 def test_a_draft_stops_where_its_context_ends() -> None:
@@ -189,3 +190,11 @@ def test_an_assistant_of_another_tokenizer_is_refused(small: Runner) -> None:
 def test_what_cannot_be_sped_up_is_refused(small: Runner, options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         small.generate("x", search={"name": "speculative", **options})
+
+
+def test_assistants_without_a_use_are_refused(small: Runner) -> None:
+    for how, count in (("greedy", 1), ("speculative", 2)):
+        with pytest.raises(
+            OptionError, match=rf"{count} assistants are given, and search '\w+' has a use for {count - 1}"
+        ):
+            small.generate("x", search=how, assistants=[small] * count)

@@ -73,15 +73,15 @@ def ahead(flow: Flow, context: Context, speculation: Speculation) -> Flow:
 class Row:
     """Row 0 as a speculative search extends it: the text so far, and drafts that may be wrong.
 
-    Every step after the first has an even number of tokens: the token before is scored again where it would be odd.
-    Kernels take tokens in pairs, and a single one otherwise: so scores do not depend on how many are drafted.
+    Every step after the first has an even number of tokens, all of them scored: one that does not count comes last
+    where it would be odd. Kernels take tokens in pairs, and a single one otherwise: so scores do not depend on how
+    many are drafted.
     """
 
     def __init__(self, context: Context, speculation: Speculation) -> None:
         self._context = context
         self._by = speculation
         self._promise = 0
-        self.last = -1  # token of the text
         self.length = 0  # of the text
         self.draft: tuple[int, ...] = ()  # what the row holds beyond the text
 
@@ -89,7 +89,7 @@ class Row:
         """The scores after the prompt."""
         prompt = self._context.prompt
         reply = yield Request(extend=(Extend(0, prompt, parent=None),))
-        self.last, self.length = prompt[-1], len(prompt)
+        self.length = len(prompt)
         self._by.drafter.begin(prompt, reply.logits[0].shape[1])
         return reply.logits[0]
 
@@ -99,21 +99,18 @@ class Row:
         drafts = self._context.drafts
         if self.draft:
             self._by.pace.judged(self._promise, accepted, len(self.draft))
-        before = tokens[-2] if accepted else self.last
-        self.last = tokens[-1]
         self.length += len(tokens)
         self._by.drafter.add(tokens)
         self.draft = yield from self._drafted()
         new = (tokens[-1], *self.draft)
-        padded = new if len(new) % 2 == 0 else (before, *new)
-        kept = self.length - 1 - (len(padded) - len(new))
+        padded = new if len(new) % 2 == 0 else (*new, new[-1])
         started = self._by.clock()
-        reply = yield Request(extend=(Extend(0, padded, parent=0, length=kept, scores=len(new)),))
+        reply = yield Request(extend=(Extend(0, padded, parent=0, length=self.length - 1, scores=len(padded)),))
         self._by.pace.stepped(len(padded), self._by.clock() - started)
         if self.draft:
             drafts.steps += 1
             drafts.drafted += len(self.draft)
-        return reply.logits[0]
+        return reply.logits[0][: len(new)]
 
     def _drafted(self) -> Generator[Request, Reply, tuple[int, ...]]:
         """A draft up to the token that would end the text. That one stays: a draft is not chosen by what it is."""

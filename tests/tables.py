@@ -53,8 +53,9 @@ class Texts:
 class Letters:
     """A vocabulary of the alphabet: token 0 is "a", and so on; token 26 is a space."""
 
-    size = 27
-    eos: frozenset[int] = frozenset()
+    def __init__(self, eos: Sequence[int] = (), size: int = 27) -> None:
+        self.eos = frozenset(eos)
+        self.size = size
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(26 if letter == " " else ord(letter) - ord("a") for letter in text)

@@ -19,10 +19,14 @@ from edgewise.registry import registry
 from edgewise.runtime.runner import Runner
 from edgewise.search.beam import Beam
 from edgewise.search.greedy import Greedy
+from edgewise.search.length import MinLength
+from edgewise.search.named import bound
+from edgewise.search.ngrams import NoRepeatNgram
 from edgewise.search.penalties import PresencePenalty, RepetitionPenalty
-from edgewise.search.protocol import FloatArray, LogProb
+from edgewise.search.protocol import FloatArray, LogProb, Processor
 from generating import ENDS, LIMIT, PROMPT, Tiny
-from tables import Model, Texts, log_softmax, search, table
+from tables import Letters, Model, Texts, log_softmax, search, table
+from tiny import VOCABULARY
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +48,22 @@ def test_sequences_and_scores_are_those_of_transformers(
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 
 
-def test_processors_apply_to_log_probabilities_as_in_transformers(tiny: Tiny) -> None:
-    expected = tiny.generate(ENDS["often"], num_beams=3, num_return_sequences=3, repetition_penalty=1.8)
-    processors = (RepetitionPenalty(1.8),)
-    beam = Beam(num_beams=3, num_return=3)
-    found = search(beam, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=ENDS["often"], processors=processors)
+@pytest.mark.parametrize(
+    ("options", "processors"),
+    [
+        ({"repetition_penalty": 1.8}, (RepetitionPenalty(1.8),)),
+        ({"no_repeat_ngram_size": 2, "min_new_tokens": 6}, (NoRepeatNgram(2), MinLength(new_tokens=6))),
+    ],
+)
+@pytest.mark.parametrize("ends", ["rarely", "often"])
+def test_processors_apply_to_the_log_probabilities_of_each_beam_as_in_transformers(
+    tiny: Tiny, ends: str, options: dict[str, Any], processors: tuple[Processor, ...]
+) -> None:
+    expected = tiny.generate(ENDS[ends], num_beams=4, num_return_sequences=4, **options)
+    vocabulary = Letters(eos=ENDS[ends], size=VOCABULARY)
+    beam = Beam(num_beams=4, num_return=4)
+    chain = tuple(bound(processor, vocabulary) for processor in processors)
+    found = search(beam, Texts(tiny.scores), limit=LIMIT, prompt=PROMPT, eos=ENDS[ends], processors=chain)
     assert [each.tokens for each in found] == [tokens for tokens, _ in expected]
     assert [each.score for each in found] == pytest.approx([score for _, score in expected], rel=1e-4)
 

@@ -21,7 +21,7 @@ from edgewise.search.samples import Samples
 from edgewise.search.utilities import UTILITIES, chrf, exact, token_f1
 from tables import Letters, Texts, search, table
 
-VOCABULARY = Letters.size
+VOCABULARY = Letters().size
 texts = st.text(alphabet="ab c", max_size=12)
 
 

@@ -72,6 +72,7 @@ ORACLES: dict[str, tuple[Processor, Any]] = {
         SuppressTokens((0, 5), begin=True),
         transformers.SuppressTokensAtBeginLogitsProcessor([0, 5], 2),
     ),
+    "allowed": (AllowedTokens((0, 2, 5)), transformers.PrefixConstrainedLogitsProcessor(lambda *_: [0, 2, 5], 1)),
     "length": (MinLength(tokens=6, eos=ENDS), transformers.MinLengthLogitsProcessor(6, [2, 3])),
     "new length": (MinLength(new_tokens=4, eos=ENDS), transformers.MinNewTokensLengthLogitsProcessor(2, 4, [2, 3])),
     "decay": (LengthDecay(3, 1.4, eos=ENDS), transformers.ExponentialDecayLengthPenalty((3, 1.4), [2, 3], 2)),

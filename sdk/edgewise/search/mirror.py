@@ -11,7 +11,7 @@ from dataclasses import replace
 from edgewise.errors import GenerationError
 from edgewise.search.protocol import Extend, FloatArray, Flow, Reply, Request
 
-Combine = Callable[[FloatArray, FloatArray], FloatArray]  # both [positions, vocabulary]; may write into the first
+Combine = Callable[[FloatArray, FloatArray], FloatArray]  # of both, [positions, vocabulary]; may write into them
 
 
 def mirror(

@@ -20,6 +20,7 @@ from edgewise.cli.listings import exporters, passes, processors, searches, stop_
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
 from edgewise.cli.run import run
+from edgewise.cli.score import score
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
 from edgewise.extras import extras
@@ -28,7 +29,7 @@ from edgewise.registry import Registry, registry
 
 COMMANDS = {
     "Make a bundle": (build, export),
-    "Run it": (run, chat, bench),
+    "Run it": (run, chat, score, bench),
     "Look at it": (inspect, verify, evaluate),
     "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),
 }

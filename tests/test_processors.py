@@ -29,6 +29,7 @@ from tables import Letters
 
 SIZE = 27  # of the vocabulary of letters
 LETTERS = Letters()
+ENDED = Letters(eos=(9,))
 tokens = st.integers(0, 3)  # few, so that they repeat
 texts = st.lists(tokens, max_size=40)
 
@@ -80,12 +81,6 @@ ORACLES: dict[str, tuple[Processor, Any]] = {
 }
 
 
-class Nines(Letters):
-    """Ends with token 9."""
-
-    eos = frozenset({9})
-
-
 @pytest.mark.parametrize("name", ORACLES)
 @given(new=st.lists(tokens, max_size=12), seed=st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
@@ -95,7 +90,7 @@ def test_scores_are_those_of_transformers(name: str, new: list[int], seed: int) 
     bind = getattr(ours, "bind", None)
     scores = random_scores(seed)
     expected = theirs(torch.tensor([[1, 0, *new]]), torch.from_numpy(scores[None].copy()))[0].numpy()
-    found = applied(bind(Nines()) if bind else ours, (1, 0), new, scores)
+    found = applied(bind(ENDED) if bind else ours, (1, 0), new, scores)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -231,8 +226,8 @@ def test_texts_are_looked_up() -> None:
 
 
 def test_the_ends_are_those_of_the_bundle_unless_they_are_given() -> None:
-    assert MinLength(new_tokens=1).bind(Nines()).eos == (9,)
-    assert LengthDecay(1, 2.0, eos=(4,)).bind(Nines()).eos == (4,)
+    assert MinLength(new_tokens=1).bind(ENDED).eos == (9,)
+    assert LengthDecay(1, 2.0, eos=(4,)).bind(ENDED).eos == (4,)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +298,7 @@ EACH: dict[str, dict[str, Any]] = {
 
 def made(name: str) -> Processor:
     processor: Any = parse(registry().processors.get(name), EACH[name], what=name)
-    return processor.bind(Nines()) if hasattr(processor, "bind") else processor  # type: ignore[no-any-return]
+    return processor.bind(ENDED) if hasattr(processor, "bind") else processor  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", EACH)

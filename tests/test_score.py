@@ -1,5 +1,6 @@
 """tests: how probable a bundle holds given texts: against transformers, and by the chain rule."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 
+from edgewise.bundle.read import Bundle
+from edgewise.cli.score import score as command
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
@@ -117,3 +121,16 @@ def test_equal_scores_are_in_order_of_their_tokens_and_banned_ones_come_last() -
     assert most_probable(scores, 99).tolist() == [1, 3, 5, 0, 4, 2]
     assert logprob(scores, 2) == LogProb(2, -math.inf)
     assert Score((LogProb(2, -math.inf),)).perplexity == math.inf
+
+
+def test_the_command_line_tells_the_scores_of_texts(pycoder_bundle: Bundle) -> None:
+    arguments = [str(pycoder_bundle.path), "import ", "os", "numpy"]
+    shown = CliRunner().invoke(command, arguments)
+    told = CliRunner().invoke(command, [*arguments, "--json", "--top", "1"])
+    with Runner.open(pycoder_bundle.path) as runner:
+        scores = runner.scores("import ", ["os", "numpy"])
+    assert [line.split()[:2] for line in shown.stdout.splitlines()[1:]] == [
+        [text, f"{each.total:.3f}"] for text, each in zip(("os", "numpy"), scores, strict=True)
+    ]
+    assert [len(row["logprobs"][0]["top"]) for row in json.loads(told.stdout)] == [1, 1]
+    assert "needs '--json'" in CliRunner().invoke(command, [*arguments, "--top", "1"]).stderr

@@ -162,6 +162,17 @@ def test_a_bundle_says_the_same_with_speculation(floating: Runner, small: Runner
             assert 0 < found.drafts.accepted <= found.drafts.drafted
 
 
+def test_drafts_change_no_bit_of_a_score(small: Runner) -> None:
+    """In int4, whose scores depend on how tokens are computed: with any width, with drafts of either kind, the same."""
+    found = set()
+    for width, assistants in ((None, []), (1, []), (4, []), (7, []), (None, [small]), (3, [small])):
+        result = small.generate(
+            PROMPT, max_tokens=40, search={"name": "speculative", "width": width}, assistants=assistants, logprobs=1
+        )
+        found.add(result.logprobs)
+    assert len(found) == 1
+
+
 def test_drawn_drafts_repeat_with_a_seed_and_a_width(floating: Runner, small: Runner) -> None:
     speculative = {"name": "speculative", "search": "sample", "width": 3}
     texts = {

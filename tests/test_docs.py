@@ -7,18 +7,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
 from edgewise import hookspecs
-from edgewise.cli.main import command_line
+from edgewise.cli.main import command_line, execute
 from edgewise.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
-RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("start", "calibration", "cache", "prefill", "quality"))]
+NAMES = ("start", "calibration", "cache", "generation", "prefill", "quality", "speculation")
+RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
 
 
@@ -53,7 +56,7 @@ def test_the_python_about_conversations_works(talker: Path) -> None:
 def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
     folder = shutil.copytree(checkout, checkout.parent / page.stem)
     text = page.read_text("utf-8")
-    for name, content in re.findall(r"`([\w-]+\.toml)`:\n\n```toml\n(.*?)```", text, re.DOTALL):
+    for name, content in re.findall(r"`([\w-]+\.(?:toml|json))`:\n\n```\w+\n(.*?)```", text, re.DOTALL):
         (folder / name).write_text(content, "utf-8")
     commands = _commands(text)
     assert commands
@@ -73,7 +76,11 @@ def test_each_example_in_the_help_works(checkout: Path) -> None:
                 _edgewise(example, folder)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "quality.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("cache", "generation", "quality", "speculation"))],
+    ids=lambda page: page.name,
+)
 def test_the_python_on_a_page_works(page: Path, checkout: Path) -> None:
     folder = shutil.copytree(checkout, checkout.parent / f"python-{page.stem}")
     blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
@@ -93,13 +100,14 @@ def test_the_readme_has_the_two_lines_that_ci_runs() -> None:
     assert "'^python3 -m venv '" in (ROOT / ".ci/run").read_text("utf-8")
 
 
-def test_the_reference_of_the_command_line_is_what_help_says() -> None:
-    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+@pytest.mark.parametrize("name", ["cli", "generation"])
+def test_a_reference_is_what_the_code_says(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"generate_{name}", DOCS / f"generate_{name}.py")
     assert spec
     assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert (DOCS / "cli.md").read_text("utf-8") == script.page(), "run: python docs/generate_cli.py"
+    assert (DOCS / f"{name}.md").read_text("utf-8") == script.page(), f"run: python docs/generate_{name}.py"
 
 
 def test_the_plugin_in_the_docs_is_the_one_that_is_installed_and_used() -> None:
@@ -141,17 +149,21 @@ def test_the_commands_that_prose_mentions_exist() -> None:
 def _commands(text: str) -> list[str]:
     """The lines of `sh` blocks that call edgewise itself."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if re.match(r"(echo .* \| )?edgewise ", line)]
+    return [line for block in blocks for line in block.splitlines() if re.match(r"((echo|cat) .* \| )?edgewise ", line)]
 
 
 def _edgewise(line: str, folder: Path) -> None:
-    """Run a command line of the docs, which may be fed by an echo."""
+    """Run a command line of the docs, which may be fed by an echo or a file, and may write to one."""
     said, _, command = line.rpartition("| ")
     words = shlex.split(command, comments=True)[1:]
     typed = shlex.split(said)[1] if said else ""
-    code = "from edgewise.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, input=typed, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert done.stdout, line
+    if said.startswith("cat "):
+        typed = (folder / typed).read_text("utf-8")
+    words, target = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, None)
+    out, err = StringIO(), StringIO()
+    with chdir(folder), redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(typed.encode())))
+        assert execute(words) == 0, f"{line}\n{err.getvalue()}"
+    assert out.getvalue(), line
+    if target:
+        (folder / target).write_text(out.getvalue(), "utf-8")

@@ -33,8 +33,9 @@ def fewest(ranks: FloatArray, weights: FloatArray, mass: float, *, span: float =
 def _slice(ranks: FloatArray, weights: FloatArray, mass: float, span: float) -> tuple[Ids, float]:
     """The slice of ranks in which the share is reached, and the weight that is wanted of it."""
     depths = ranks.max() - ranks
-    depths *= np.float32((SLICES - 1) / max(min(span, float(depths.max())), 1e-30))
-    slices = np.minimum(depths, SLICES - 1, out=depths).astype(np.intp)
+    np.minimum(depths, np.float32(span), out=depths)
+    depths *= np.float32((SLICES - 1) / max(float(depths.max()), 1e-30))
+    slices = depths.astype(np.intp)
     ends = np.cumsum(np.bincount(slices, weights, SLICES))
     target = mass * float(ends[-1])
     place = int(ends.searchsorted(target))

@@ -8,6 +8,8 @@ import numpy as np
 from edgewise.errors import OptionError
 from edgewise.search.filters.pool import Pool
 
+BANNED = -1e30  # no model says so: a processor has banned what is below
+
 
 @dataclass(frozen=True)
 class TopNSigma:
@@ -28,7 +30,7 @@ class TopNSigma:
 
     def apply(self, pool: Pool) -> Pool:
         scores = pool.scores
-        if scores.min() == -np.inf:
-            scores = scores[scores > -np.inf]
-        lowest = scores.max() - np.float32(self.n) * scores.std()
-        return pool.only(np.flatnonzero(pool.scores >= lowest))
+        if scores.min() < BANNED:
+            scores = scores[scores >= BANNED]
+        lowest = float(scores.max()) - self.n * float(scores.std(dtype=np.float64))
+        return pool.only(np.flatnonzero(pool.scores >= np.float32(lowest)))

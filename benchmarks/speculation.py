@@ -9,12 +9,12 @@
 Random models agree on nothing, so drafts are told: they know what the target will say, and are wrong with a given
 probability at each token. All else is real: prompt lookup searches, the draft bundle computes, the target verifies, and
 the width adapts by what it measures. All take turns in one process. Prints ratios: medians over the rounds of the ratio
-within a round; above 1 is faster than greedy search.
+within a round; above 1 is faster than greedy search. With one thread it is processor time, which neighbours disturb
+less, for the width too.
 """
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from quantization import insert
 
 from edgewise import Runner
 from edgewise.runtime.result import Result
-from edgewise.search.ahead import Drafter, Speculation, ahead
+from edgewise.search.ahead import Clock, Drafter, Speculation, ahead
 from edgewise.search.draft import Draft
 from edgewise.search.greedy import Greedy
 from edgewise.search.lookup import Lookup
@@ -92,10 +92,13 @@ class Told(Search):
 
     make: Make
     oracle: Oracle
+    clock: Clock
     name = "told"
+    assistants = 1
 
     def flow(self, context: Context) -> Flow:
-        return ahead(Greedy().flow(context), context, Speculation(self.make(context, self.oracle), Pace()))
+        by = Speculation(self.make(context, self.oracle), Pace(), self.clock)
+        return ahead(Greedy().flow(context), context, by)
 
 
 class Nothing(Lookup):
@@ -116,19 +119,24 @@ class Run:
     assistants: tuple[Runner, ...] = ()
 
 
-def runs(draft: Runner | None, text: tuple[int, ...]) -> Iterator[Run]:
+def runs(draft: Runner | None, text: tuple[int, ...], clock: Clock) -> Iterator[Run]:
     yield Run("greedy", 0, Greedy())
-    yield Run("nothing", 0, Told(lambda *_: Nothing(), Oracle(text, 0)))
+    yield Run("nothing", 0, Told(lambda *_: Nothing(), Oracle(text, 0), clock))
     for share in SHARES:
-        yield Run("lookup", share, Told(ToldLookup, Oracle(text, share)))
+        yield Run("lookup", share, Told(ToldLookup, Oracle(text, share), clock))
         if draft:
-            yield Run("draft", share, Told(ToldDraft, Oracle(text, share)), (draft,))
+            yield Run("draft", share, Told(ToldDraft, Oracle(text, share), clock), (draft,))
 
 
-def generated(runner: Runner, run: Run, prompt: list[int], tokens: int) -> Result:
-    return runner.generate(
+def generated(runner: Runner, run: Run, prompt: list[int], tokens: int, clock: Clock) -> tuple[Result, float]:
+    """What it gives, and the seconds from its first token to the last."""
+    stream = runner.stream(
         prompt, max_tokens=tokens, search=run.search, assistants=run.assistants, stop="\0never\0", processors=(NoEnd(),)
     )
+    next(stream)
+    started = clock()
+    result = stream.result()
+    return result, clock() - started
 
 
 class NoEnd:
@@ -143,7 +151,7 @@ class NoEnd:
         return logits
 
 
-def steps(runner: Runner, rounds: int, depth: int) -> dict[int, float]:
+def steps(runner: Runner, rounds: int, depth: int, clock: Clock) -> dict[int, float]:
     """Milliseconds of a step with so many tokens, medians of runs in turn."""
     session = runner.session(capacity=depth + max(SIZES))
     session.prefill(_prompt(runner, depth))
@@ -152,9 +160,9 @@ def steps(runner: Runner, rounds: int, depth: int) -> dict[int, float]:
         for size in SIZES:
             for _ in range(2):  # the first binds the shape
                 session.rewind(depth)
-                started = time.perf_counter()
+                started = clock()
                 session.prefill(range(1, size + 1), scores=size)
-                seconds = time.perf_counter() - started
+                seconds = clock() - started
             taken[size].append(1000 * seconds)
     return {size: median(times) for size, times in taken.items()}
 
@@ -164,29 +172,29 @@ def _prompt(runner: Runner, length: int) -> list[int]:
     return prompt
 
 
-def table(runner: Runner, draft: Runner | None, *, tokens: int, rounds: int) -> Iterator[str]:
+def table(runner: Runner, draft: Runner | None, clock: Clock, *, tokens: int, rounds: int) -> Iterator[str]:
     prompt = _prompt(runner, PROMPT)
-    first = generated(runner, Run("", 0, Told(lambda *_: Nothing(), Oracle((0,), 0))), prompt, tokens)
+    first, _ = generated(runner, Run("", 0, Told(lambda *_: Nothing(), Oracle((0,), 0), clock)), prompt, tokens, clock)
     text = (*prompt, *first.tokens)
-    results: dict[tuple[str, float], list[Result]] = {}
+    results: dict[tuple[str, float], list[tuple[Result, float]]] = {}
     for round_ in range(rounds + 1):
-        for run in runs(draft, text):
-            result = generated(runner, run, prompt, tokens)
+        for run in runs(draft, text, clock):
+            result, seconds = generated(runner, run, prompt, tokens, clock)
             if run.column != "greedy" and result.tokens != first.tokens:
                 yield f"{run.column} {run.share}: another text from token {_parts(result.tokens, first.tokens)} on"
             if round_:  # the first one warms up
-                results.setdefault((run.column, run.share), []).append(result)
-    plain = [_seconds(each) for each in results["greedy", 0]]
+                results.setdefault((run.column, run.share), []).append((result, seconds))
+    plain = [seconds for _, seconds in results["greedy", 0]]
     yield "| drafts that are right | lookup: accepted a step | speed | draft bundle: accepted a step | speed |"
     yield "|---:|---:|---:|---:|---:|"
-    nothing = median(a / _seconds(b) for a, b in zip(plain, results["nothing", 0], strict=True))
+    nothing = median(a / b for a, (_, b) in zip(plain, results["nothing", 0], strict=True))
     yield f"| none are found | | {nothing:.2f} | | |"
     for share in SHARES:
         cells = []
         for column in ("lookup", "draft"):
             found = results.get((column, share), [])
-            lengths = [each.drafts.mean_accepted or 0.0 if each.drafts else 0.0 for each in found]
-            ratios = [a / _seconds(b) for a, b in zip(plain, found, strict=False)]
+            lengths = [each.drafts.mean_accepted or 0.0 if each.drafts else 0.0 for each, _ in found]
+            ratios = [a / b for a, (_, b) in zip(plain, found, strict=False)]
             cells += [f"{median(lengths):.2f}", f"{median(ratios):.2f}"] if found else ["", ""]
         yield f"| {share:.0%} | {' | '.join(cells)} |"
     yield ""
@@ -197,23 +205,17 @@ def _parts(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     return next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
 
 
-def _seconds(result: Result) -> float:
-    """From the first token to the last."""
-    return result.timings.total_s - (result.timings.time_to_first_token_s or 0.0)
-
-
 def report(runner: Runner, draft: Runner | None, options: argparse.Namespace) -> Iterator[str]:
-    times = steps(runner, options.rounds, PROMPT + options.tokens // 2)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    times = steps(runner, options.rounds, PROMPT + options.tokens // 2, clock)
     yield "| tokens in a step | " + " | ".join(map(str, times)) + " |"
     yield "|---|" + "---:|" * len(times)
     yield "| time | " + " | ".join(f"{ms / times[1]:.2f}" for ms in times.values()) + " |"
     yield ""
-    yield from table(runner, draft, tokens=options.tokens, rounds=options.rounds)
+    yield from table(runner, draft, clock, tokens=options.tokens, rounds=options.rounds)
     yield ""
-    yield (
-        f"{os.cpu_count()} cores, {platform.machine()}; {options.rounds} rounds of {options.tokens} tokens after "
-        f"a prompt of {PROMPT}."
-    )
+    threads = f"{options.threads} threads" if options.threads else "a thread for each"
+    yield f"{os.cpu_count()} cores, {threads}; {options.rounds} rounds of {options.tokens} tokens after {PROMPT}."
 
 
 def main() -> None:

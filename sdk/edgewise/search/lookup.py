@@ -8,7 +8,7 @@ from collections.abc import Generator
 
 from edgewise.search.protocol import Reply, Request
 
-SHORTEST = 2  # tokens that must be the same for a place to count
+SHORTEST = 2  # tokens that are the same in places that are compared; where there is none, one token will do
 LONGEST = 32  # beyond so many, longer is not better
 CANDIDATES = 16  # places that are compared, the latest first
 
@@ -27,8 +27,10 @@ class Lookup:
     def add(self, tokens: tuple[int, ...]) -> None:
         for token in tokens:
             end, before = len(self._text), -1
+            if end:
+                self._last[(self._text[-1],)] = end
             if end >= SHORTEST:
-                ngram = tuple(self._text[end - SHORTEST :])
+                ngram = tuple(self._text[-SHORTEST:])
                 before = self._last.get(ngram, -1)
                 self._last[ngram] = end
             self._before.append(before)
@@ -55,7 +57,8 @@ class Lookup:
     def _match(self) -> tuple[int, int]:
         """Where the text after the best match begins, and the length of the match; 0 where there is none."""
         place = self._last.get(tuple(self._text[-SHORTEST:]), -1)
-        best = (0, 0)
+        single = self._last.get((self._text[-1],), 0)
+        best = (single, min(single, 1))
         for _ in range(CANDIDATES):
             if place < 0:
                 break

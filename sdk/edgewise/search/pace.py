@@ -11,7 +11,7 @@ WIDTHS = (1, 3, 5, 7, 11, 15)  # with the token before them an even number of to
 RECENT = 8  # measurements whose least counts: what disturbs a machine only ever takes time
 MEMORY = 0.9  # what verdicts on drafts weigh when the next one is there
 PROBE = 3
-EXPLORE = 16  # drafts until one is wider than pays: what was measured once may have been disturbed
+EXPLORE, MORE = 16, 1.1  # drafts until one is wider, if it promises so many times more: a measurement may have erred
 PAUSE, LONGER = 16, 4  # steps without a draft until it is tried again; so many times more when that was in vain
 CERTAIN = 0.999  # the share of drafts that are accepted where all were
 
@@ -42,9 +42,7 @@ class Pace:
         best = self._best(share, most)
         if best:
             self._pause = self._rest = PAUSE
-            self._drafts += 1
-            wider = next((width for width in WIDTHS if best < width <= most), best)
-            return best if self._drafts % EXPLORE else wider
+            return self._explored(best, share, most)
         self._rest -= 1
         if self._rest > 0:
             return 0
@@ -63,17 +61,23 @@ class Pace:
         """Of a draft of that class, the first `accepted` tokens were right; after a wrong one nothing counts."""
         self._verdicts.setdefault(promise, _Verdicts()).add(accepted, accepted < drafted)
 
+    def _explored(self, best: int, share: float, most: int) -> int:
+        """The best width, or now and then the next wider one."""
+        self._drafts += 1
+        wider = next((width for width in WIDTHS if best < width <= most), best)
+        promising = _tokens(wider, share) > MORE * _tokens(best, share)
+        return wider if promising and self._drafts % EXPLORE == 0 else best
+
     def _best(self, share: float, most: int) -> int:
         """Of the widths that were tried, and one beyond them, the one with the most tokens a second; 0 for no draft."""
-        best, fastest, tokens = 0, 0.0, 1.0
+        best, fastest = 0, 0.0
         if self._steps:
             fastest = 1 / self._seconds(2)
         largest = max(self._steps, default=0)
         for width in WIDTHS:
             if width > most:
                 break
-            tokens = (1 - share ** (width + 1)) / (1 - share)
-            rate = tokens / (self._seconds(width + 1) + width * self._drafting.least)
+            rate = _tokens(width, share) / (self._seconds(width + 1) + width * self._drafting.least)
             if rate > fastest:
                 best, fastest = width, rate
             if width >= largest:
@@ -91,6 +95,11 @@ class Pace:
         low, high = sizes[max(after, 1) - 1], sizes[max(after, 1)]
         slope = max(0.0, (self._steps[high].least - self._steps[low].least) / (high - low))
         return self._steps[low].least + slope * (tokens - low)
+
+
+def _tokens(width: int, share: float) -> float:
+    """What a verification gives on average."""
+    return (1 - share ** (width + 1)) / (1 - share)
 
 
 class _Recent:

@@ -1,7 +1,6 @@
 """tests: processors of scores: transformers as the oracle, or the definition, slow and obvious; states as values."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from edgewise.errors import OptionError
 from edgewise.options import parse
@@ -23,28 +21,8 @@ from edgewise.search.length import LengthDecay, MinLength
 from edgewise.search.ngrams import NoRepeatNgram
 from edgewise.search.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from edgewise.search.processors import Chain, History
-from edgewise.search.protocol import FloatArray, Processor
-from edgewise.search.suffixes import grown, suffixes
-from tables import Letters
-
-SIZE = 27  # of the vocabulary of letters
-LETTERS = Letters()
-ENDED = Letters(eos=(9,))
-tokens = st.integers(0, 3)  # few, so that they repeat
-texts = st.lists(tokens, max_size=40)
-
-
-def applied(processor: Processor, prompt: Sequence[int], new: Sequence[int], scores: FloatArray) -> FloatArray:
-    """The scores after a prompt and new tokens, which come one at a time."""
-    state = processor.start(tuple(prompt))
-    for token in new:
-        state = processor.advance(state, (token,))
-    return processor.apply(state, scores.copy())
-
-
-def random_scores(seed: int) -> FloatArray:
-    return np.random.default_rng(seed).normal(0, 3, SIZE).astype(np.float32)
-
+from edgewise.search.protocol import Processor
+from processed import ENDED, LETTERS, SIZE, applied, random_scores, texts, tokens
 
 # The same scores in, the same scores out, as transformers.
 
@@ -101,6 +79,12 @@ def test_a_ban_stays_where_an_end_becomes_more_probable() -> None:
     np.testing.assert_allclose(applied(LengthDecay(3, 1.4, eos=ENDS), (1, 0), [5] * 9, scores), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_very_low_score_is_a_ban_and_stays_one(name: str) -> None:
+    low = np.full(SIZE, np.finfo(np.float32).min)
+    assert (applied(ORACLES[name][0], (1, 0), (0, 1, 2, 3, 2, 3), low) < -1e30).all()
+
+
 def test_an_end_that_has_become_ever_more_probable_is_still_a_number() -> None:
     scores = random_scores(0)
     found = applied(LengthDecay(0, 2.0, eos=(2,)), (1, 0), [5] * 5000, scores)
@@ -131,83 +115,6 @@ def test_penalties_are_their_definition_in_any_window(
     np.testing.assert_allclose(
         applied(FrequencyPenalty(0.5, window), prompt, new, scores), scores - 0.5 * counts, rtol=1e-5, atol=1e-6
     )
-
-
-# DRY.
-
-
-def slow_dry(text: list[int], scores: FloatArray, dry: Dry, breakers: list[int]) -> NDArray[np.float64]:
-    """llama.cpp's definition, for breakers of one token: every place compared with the end, token by token."""
-    expected = scores.astype(np.float64)
-    text = text[-dry.window :] if dry.window else text
-    longest: dict[int, int] = {}
-    for place in range(1, len(text)):
-        length = 0
-        while length < place and text[place - 1 - length] == text[-1 - length] and text[-1 - length] not in breakers:
-            length += 1
-        if length >= dry.allowed_length and text[place] not in breakers:
-            longest[text[place]] = max(length, longest.get(text[place], 0))
-    for token, length in longest.items():
-        expected[token] -= dry.multiplier * dry.base ** (length - dry.allowed_length)
-    return expected
-
-
-@given(texts, texts, st.integers(0, 99), st.integers(1, 4), st.sampled_from([0, 1, 5, 20]), st.sampled_from(["", "d"]))
-@settings(max_examples=300, deadline=None)
-def test_dry_is_its_definition(
-    prompt: list[int], new: list[int], seed: int, allowed: int, window: int, breaker: str
-) -> None:
-    dry = Dry(allowed_length=allowed, window=window, breakers=tuple(breaker))
-    scores = random_scores(seed)
-    expected = slow_dry(prompt + new, scores, dry, [LETTERS.encode(each)[0] for each in breaker])
-    np.testing.assert_allclose(applied(dry.bind(LETTERS), prompt, new, scores), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_dry_makes_the_next_of_a_repetition_less_probable_the_longer_it_is() -> None:
-    dry = Dry(multiplier=1.0, base=2.0, allowed_length=2, breakers=()).bind(LETTERS)
-    scores = np.zeros(SIZE, np.float32)
-    text = LETTERS.encode("abcde abcd")
-    assert applied(dry, text, (), scores)[4] == -4  # "abcd": 2 more than 2
-    assert applied(dry, LETTERS.encode("abcde cd"), (), scores)[4] == -1
-    assert not applied(dry, LETTERS.encode("abcde d"), (), scores).any()
-
-
-def test_a_breaker_of_several_tokens_ends_a_repetition() -> None:
-    def penalized(text: str, *breakers: str) -> float:
-        dry = Dry(multiplier=1.0, base=2.0, allowed_length=1, breakers=breakers).bind(LETTERS)
-        return -float(applied(dry, LETTERS.encode(text), (), np.zeros(SIZE, np.float32))[5])
-
-    text = "abcdef abcde"
-    assert penalized(text) == 16  # five tokens
-    assert penalized(text, "bc") == 2  # "de"
-    assert penalized(text, "bc", "q") == 2
-    assert penalized(text, "de") == 0
-    assert penalized(text, "f") == 0, "what is a breaker itself is not penalized"
-
-
-def test_a_very_long_repetition_has_a_finite_penalty() -> None:
-    dry = Dry(breakers=()).bind(LETTERS)
-    found = applied(dry, (1,) * 3000, (), np.zeros(SIZE, np.float32))
-    assert np.isfinite(found).all()
-    assert found[1] < -1e20
-
-
-@given(texts, st.lists(tokens, max_size=10))
-@settings(max_examples=200, deadline=None)
-def test_suffixes_are_those_that_comparing_finds_and_grow_by_a_token(prompt: list[int], new: list[int]) -> None:
-    lengths = suffixes(tuple(prompt))
-    for i, token in enumerate(new):
-        before = np.array(prompt + new[:i], np.int64)
-        lengths = grown(lengths, before == token)
-    text = prompt + new
-
-    def common(end: int) -> int:
-        length = 0
-        while length < end and text[end - 1 - length] == text[-1 - length]:
-            length += 1
-        return length
-
-    assert lengths.tolist() == [common(end) for end in range(1, len(text))]
 
 
 # Texts, and what the runner gives.

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgewise.errors import OptionError
 from edgewise.search.bias import check_tokens
+from edgewise.search.processors import BANNED
 from edgewise.search.protocol import FloatArray, Vocabulary
 
 HIGHEST = 60.0  # the log of what a score is multiplied by at most: float32 holds it, and nothing stands against it
@@ -80,10 +81,9 @@ class LengthDecay:
 
     def apply(self, state: int, logits: FloatArray) -> FloatArray:
         if state > self.begin:
-            ends = list(self.eos or ())
+            ends = [token for token in self.eos or () if logits[token] > BANNED]
             growth = math.exp(min(HIGHEST, (state - self.begin) * math.log(self.factor))) - 1
-            raised = np.abs(logits[ends]) * np.float32(growth)
-            logits[ends] += np.where(np.isfinite(logits[ends]), raised, np.float32(0))
+            logits[ends] += np.abs(logits[ends]) * np.float32(growth)
         return logits
 
 

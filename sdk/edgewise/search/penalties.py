@@ -39,7 +39,8 @@ class RepetitionPenalty:
     def apply(self, state: History, logits: FloatArray) -> FloatArray:
         tokens = state.last(self.window)
         found = logits[tokens]
-        logits[tokens] = np.where(found < 0, found * self.penalty, found / self.penalty)
+        with np.errstate(over="ignore"):  # a very low score is a ban, and stays one
+            logits[tokens] = np.where(found < 0, found * self.penalty, found / self.penalty)
         return logits
 
 

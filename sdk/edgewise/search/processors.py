@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from edgewise.search.protocol import FloatArray, Processor
 
+BANNED = -1e30  # no model's score is below it: a processor has banned the token
+
 
 @dataclass(frozen=True)
 class Chain:

@@ -7,8 +7,7 @@ import numpy as np
 
 from edgewise.errors import OptionError
 from edgewise.search.filters.pool import Pool
-
-BANNED = -1e30  # no model says so: a processor has banned what is below
+from edgewise.search.processors import BANNED
 
 
 @dataclass(frozen=True)

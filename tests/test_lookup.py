@@ -1,6 +1,5 @@
 """tests: prompt lookup, against a search that looks everywhere."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -3,13 +3,16 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from edgewise.cli.main import execute
 from edgewise.pipeline import build
+from edgewise.runtime.runner import Runner
 from terminal import CTRL_C, CTRL_D, terminal
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>"
@@ -73,6 +76,28 @@ def test_a_conversation_that_grows_too_long_says_so_and_goes_on(
     (line,) = err.splitlines()
     assert line.startswith("error: the prompt has ")
     assert line.endswith("/clear forgets the conversation")
+
+
+def test_the_conversation_so_far_is_computed_while_the_user_types(
+    talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = []
+    original = Runner.prepare
+
+    def prepare(self: Runner, prompt: Sequence[int], *, stop: Event) -> int:
+        prepared.append(self.tokenizer.decode(prompt))
+        return original(self, prompt, stop=Event())
+
+    monkeypatch.setattr(Runner, "prepare", prepare)
+    say(monkeypatch, "one " * 100, "two", "/clear", "three")
+    assert execute(["chat", str(talker), "--max-tokens", "4", "--search", "greedy"]) == 0
+    answers = capsys.readouterr().out.splitlines()
+    assert [[word in text for word in ("one", "two", "three")] for text in prepared] == [
+        [True, False, False],
+        [True, True, False],
+        [False, False, True],
+    ]
+    assert answers[0] in prepared[0]
 
 
 def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves(talker: Path) -> None:

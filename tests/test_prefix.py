@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,21 @@ def test_a_prompt_is_prepared_before_it_is_asked_for(runners: tuple[Runner, Runn
     found, expected = (each.generate(LONG, max_tokens=9) for each in (cached, plain))
     assert found.completions == expected.completions
     assert found.timings.prompt_tokens_cached == 2 * CHUNK
+
+
+def test_a_preparation_that_is_stopped_leaves_what_it_has_computed(bundle: Bundle) -> None:
+    class After(Event):
+        """Set when it has been asked so often."""
+
+        asked = 0
+
+        def is_set(self) -> bool:
+            self.asked += 1
+            return self.asked > 2
+
+    with Runner.open(bundle.path, threads=1) as runner:
+        assert runner.prepare(LONG, stop=After()) == 2 * CHUNK
+        assert runner.generate(LONG, max_tokens=1).timings.prompt_tokens_cached == 2 * CHUNK
 
 
 def test_by_default_there_is_one(bundle: Bundle) -> None:

@@ -1,15 +1,17 @@
 """sdk, cli: `chat`: a conversation with a bundle."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgewise.cli.generation import Generation, generation_options
 from edgewise.cli.output import talk
-from edgewise.errors import GenerationError
+from edgewise.errors import EdgewiseError, GenerationError
 from edgewise.options import unknown
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class Conversation:
 
     def go_on(self) -> bool:
         """Read a line and do what it asks; False where it ends the conversation."""
-        line = _read()
+        with self._preparing():
+            line = _read()
         if line in (None, "/exit"):
             return False
         if line == "/clear":
@@ -71,6 +74,25 @@ class Conversation:
         elif line:
             self._ask(line)
         return True
+
+    @contextmanager
+    def _preparing(self) -> Iterator[None]:
+        """Meanwhile, compute what the next prompt begins with; what is wrong with it will be said then."""
+        stop = Event()
+
+        def prepare() -> None:
+            with suppress(EdgewiseError):
+                self._runner.prepare(self._runner.encode_chat(self._messages), stop=stop)
+
+        thread = Thread(target=prepare)
+        if self._messages:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self._messages:
+                thread.join()
 
     def _ask(self, question: str) -> None:
         """Stream the answer. Ctrl-C stops it; what was said until then stays in the conversation."""

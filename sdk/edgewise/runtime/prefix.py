@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -77,18 +77,19 @@ class PrefixCache:
                 self._blocks.popitem(last=False)
         return len(keys) * self.block
 
-    def prepare(self, tokens: Sequence[int]) -> Session | None:
+    def prepare(self, tokens: Sequence[int], *, stop: Event | None = None) -> Session | None:
         """Compute the whole blocks of these tokens that are not known; a session with all of them, if there are any.
 
-        Raises what a prefill raises.
+        Once `stop` is set, it ends after the block that it computes. Raises what a prefill raises.
         """
         count = len(tokens) // self.block * self.block
         if not count:
             return None
         session = Session(self.model, capacity=count, chunk=self.block)
         known = self.restore(session, tokens)
-        if known < count:
-            session.prefill(tokens[known:count])
+        while session.length < count and not (stop and stop.is_set()):
+            session.prefill(tokens[session.length : session.length + self.block])
+        if session.length > known:
             self.store(session)
         return session
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import index
 from pathlib import Path
+from threading import Event
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -236,12 +237,12 @@ class Runner:
         tags = self.reasoning_tags
         return Spans(tags, thinking=tags is not None and thinks_at_end(self.tokenizer.decode(prompt), tags))
 
-    def prepare(self, prompt: str | Sequence[int]) -> int:
+    def prepare(self, prompt: str | Sequence[int], *, stop: Event | None = None) -> int:
         """Compute now what prompts that begin like this one will need: while a user types, for one. How many tokens.
 
-        Raises what `stream` raises for the prompt.
+        In another thread, say; there `stop` ends it within a block. Raises what `stream` raises for the prompt.
         """
-        session = self._known().prepare(self._encode(prompt))
+        session = self._known().prepare(self._encode(prompt), stop=stop)
         return session.length if session else 0
 
     def save_prefix(self, prompt: str | Sequence[int], path: str | Path) -> int:

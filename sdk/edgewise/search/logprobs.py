@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.search.filters.top_k import highest
 from edgewise.search.protocol import FloatArray, LogProb
 
 
@@ -28,6 +29,5 @@ def most_probable(scores: FloatArray, count: int) -> NDArray[np.intp]:
     """The `count` highest scores, best first; of equal ones the lower token comes first."""
     if count < 1:
         return np.empty(0, np.intp)
-    count = min(count, len(scores))
-    near = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    near = highest(scores, count)
     return near[np.argsort(-scores[near], kind="stable")[:count]]

@@ -47,6 +47,15 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """One layer's mixture of experts: how many there are, and how a token's gates come from its router."""
+
+    count: int
+    active: int  # that each token is given to: those which its softmax over all of them prefers
+    normalized: bool  # the gates of the active ones add up to 1; otherwise they are the softmax's probabilities
+
+
+@dataclass(frozen=True)
 class Facts:
     """A decoder-only language model, as far as its runner and its lowerings need to know it."""
 
@@ -60,6 +69,7 @@ class Facts:
     eos: tuple[int, ...] = ()
     pad: int | None = None
     tied: bool = False  # embedding and lm_head are one matrix
+    experts: tuple[Experts | None, ...] = ()  # one a layer, None: a dense MLP; empty: no layer has experts
     task: Literal["text-generation"] = "text-generation"
 
     @property
@@ -71,6 +81,13 @@ class Facts:
         """The longest context with the rotary tables that were trained; beyond it, those that follow change."""
         originals = [rotary.original_context for rotary in self.rotary.values() if rotary.follows_context]
         return min([self.context_length, *originals])
+
+    @property
+    def active_experts(self) -> float:
+        """The share of all experts that a token is given to; 1 in a dense model."""
+        mixtures = [mixture for mixture in self.experts if mixture]
+        count = sum(mixture.count for mixture in mixtures)
+        return sum(mixture.active for mixture in mixtures) / count if count else 1.0
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""

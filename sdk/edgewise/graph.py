@@ -8,11 +8,20 @@ never by a name or a pattern. Roles of a decoder layer, in order of computation:
     (attention.o.bias)  attention.post_norm  attention.residual
     mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product  mlp.down  mlp.post_norm  mlp.residual
 
+where a layer has a mixture of experts, between mlp.norm and mlp.post_norm
+
+    router  router.probabilities  router.top  (router.normalized)  router.gates
+    expert.gate  expert.up  expert.activation  expert.product  expert.down  expert.weighted  expert.sum
+    (shared.gate  shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum)
+
 and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
 each of them the role; so does the rounding of keys, and of values, to what a cache in int8 holds (QuantizeLinear,
 DequantizeLinear). Where a weight has its input features in another order, a Gather before the product brings them into
 it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
 enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
+
+Nodes of one expert carry its number. Every expert computes every token here; the value of `router.gates`,
+`[batch, sequence, experts]`, weights what they give, with zeros for the experts that a token is not given to.
 
 A product may state what its activations become where its weights are quantized: `float32` or `int8, block 32`, by what
 a calibration has measured. Without such a statement that is up to the target.
@@ -32,6 +41,7 @@ from edgewise.tensors import Streamed, streamed, transpose
 FACTS = "edgewise.facts"
 ROLE = "edgewise.role"
 LAYER = "edgewise.layer"
+EXPERT = "edgewise.expert"
 ACTIVATIONS = "edgewise.activations"
 FLOAT = "float32"  # activations that are not rounded
 
@@ -63,6 +73,17 @@ def role(node: ir.Node) -> str | None:
 
 def layer(node: ir.Node) -> int | None:
     number = node.metadata_props.get(LAYER)
+    return None if number is None else int(number)
+
+
+def state_expert(node: ir.Node, number: int) -> ir.Node:
+    node.metadata_props[EXPERT] = str(number)
+    return node
+
+
+def expert(node: ir.Node) -> int | None:
+    """The number of the expert, in its layer, that a node belongs to."""
+    number = node.metadata_props.get(EXPERT)
     return None if number is None else int(number)
 
 
@@ -124,6 +145,10 @@ class Linear:
     @property
     def name(self) -> str:
         return str(self.value.name)
+
+    @property
+    def expert(self) -> int | None:
+        return expert(self.node)
 
     @property
     def matrix(self) -> Streamed:

@@ -62,6 +62,7 @@ def options() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "logprobs", {"logprobs": 2}
     yield "time_limit", {"time_limit": 1e6}
     yield "assistants", {"assistants": ()}  # which are opened once
+    yield "overflow", {"overflow": {"name": "window", "sinks": 2, "drop": 4}}
     for name in registry().processors.names():
         yield name, {"processors": [table(name)]}
     for name in registry().stop_rules.names():
@@ -77,29 +78,37 @@ def _has_inner(search: type[Any]) -> bool:
     return "search" in {field.name for field in dataclasses.fields(search)}
 
 
+@dataclasses.dataclass(frozen=True)
+class Runners:
+    """The demo with all that a search may ask for, and again in a context that the limit overflows."""
+
+    demo: Runner
+    narrow: Runner
+
+
 @pytest.fixture(scope="module")
-def runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo with all that a search may ask for."""
+def runners(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runners]:
     path = tmp_path_factory.mktemp("all") / "pycoder.edge"
     build(pycoder, output=path, hidden_states=True, load_check=False)
-    with Runner.open(path, threads=1) as opened:
-        yield opened
+    with Runner.open(path, threads=1) as demo, Runner.open(path, threads=1, context=20) as narrow:
+        yield Runners(demo, narrow)
 
 
-def generate(runner: Runner, search: str, given: Mapping[str, Any]) -> Result:
+def generate(runners: Runners, search: str, given: Mapping[str, Any]) -> Result:
     asked = dict(given)
     named: dict[str, Any] = table(search)
     if inside := asked.pop("inside", None):
         named = {**table(inside), "search": named}
     if "assistants" in asked or ASSISTED & {search, inside}:
-        asked["assistants"] = [runner]
+        asked["assistants"] = [runners.demo]
+    runner = runners.narrow if "overflow" in asked else runners.demo
     return runner.generate(PROMPT, search=named, seed=SEED, max_tokens=LIMIT, **asked)
 
 
-def attempt(runner: Runner, search: str, given: Mapping[str, Any]) -> Result | None:
+def attempt(runners: Runners, search: str, given: Mapping[str, Any]) -> Result | None:
     """The result; None where it is refused, in one sentence."""
     try:
-        return generate(runner, search, given)
+        return generate(runners, search, given)
     except EdgewiseError as error:
         text = str(error)
         assert "\n" not in text
@@ -128,32 +137,34 @@ def check(runner: Runner, result: Result, given: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_search_keeps_its_promises_with_every_option_or_refuses_it(runner: Runner, search: str) -> None:
+def test_a_search_keeps_its_promises_with_every_option_or_refuses_it(runners: Runners, search: str) -> None:
     refused = set()
     for name, given in options():
-        result = attempt(runner, search, given)
+        result = attempt(runners, search, given)
         if result is None:
             refused.add(name)
             continue
-        check(runner, result, given)
-        again = generate(runner, search, given)
+        check(runners.demo, result, given)
+        again = generate(runners, search, given)
         assert again.completions == result.completions, f"{search} with {name}: a seed gives one output"
     assert refused == expected(search)
 
 
 @pytest.mark.parametrize("search", ["greedy", "mirostat", "sample"])
-def test_what_is_drafted_changes_nothing(runner: Runner, search: str) -> None:
+def test_what_is_drafted_changes_nothing(runners: Runners, search: str) -> None:
     """Narrow drafts, wide ones, and those of a model: with every option the same tokens, texts and reasons."""
     for name, given in options():
-        if name == "assistants" or "inside" in given:
+        if name in ("assistants", "overflow") or "inside" in given:
             continue
         given = {**given, "seed": SEED, "max_tokens": 24}
         narrow, wide = (
-            runner.generate(PROMPT, search={"name": "speculative", "search": table(search), "width": width}, **given)
+            runners.demo.generate(
+                PROMPT, search={"name": "speculative", "search": table(search), "width": width}, **given
+            )
             for width in (1, 7)
         )
-        model = runner.generate(
-            PROMPT, search={"name": "speculative", "search": table(search)}, assistants=[runner], **given
+        model = runners.demo.generate(
+            PROMPT, search={"name": "speculative", "search": table(search)}, assistants=[runners.demo], **given
         )
         assert spoken(narrow) == spoken(wide) == spoken(model), f"{search} with {name}"
 

@@ -403,8 +403,16 @@ def test_a_device_generates_without_what_builds_need(pycoder_bundle: Bundle, run
 def test_many_generations_leave_nothing_behind(runner: Runner, count: int) -> None:
     """Some of them cancelled, some failed: memory and open files stay where they were after the first."""
 
+    grammar = {"name": "grammar", "json_schema": {}}
+    kinds: list[dict[str, Any]] = [
+        {"search": "sample"},
+        {"search": "beam"},
+        {"search": "speculative"},
+        {"search": "sample", "processors": [grammar, "dry"], "n": 2},
+    ]
+
     def run(number: int) -> None:
-        stream = runner.stream(PROMPT, max_tokens=4, search="sample", seed=number)
+        stream = runner.stream(PROMPT, max_tokens=4, seed=number, **kinds[number // 3 % len(kinds)])
         if number % 3 == 0:
             next(stream)
             stream.close()

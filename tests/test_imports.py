@@ -99,9 +99,19 @@ def test_the_device_rooms_load_only_what_a_device_installs() -> None:
         assert _third_party(modules()[name].eager) <= BASE_PACKAGES, f"{name}, which the runtime imports"
 
 
+def test_only_what_learns_takes_torch_and_only_when_it_is_used() -> None:
+    learning = {name for name, module in modules().items() if "torch" in _third_party(module.every)}
+    assert learning
+    assert {name.partition(".")[0] for name in learning} == {"edgewise_plugins"}
+    for name, module in modules().items():
+        targets = {_module_of(target) for target in module.eager}
+        assert name in learning or not targets & learning or "autoround" in name, name
+
+
 def test_nothing_in_the_product_runs_code_from_data() -> None:
     for module in modules().values():
-        assert not _third_party(module.every) & {"pickle", "torch", "transformers"}, module.name
+        assert not _third_party(module.every) & {"pickle", "transformers"}, module.name
+        assert "torch.load" not in module.text, module.name
         assert not {"pickle", "marshal", "shelve"} & module.every, module.name
         assert "trust_remote_code" not in module.text, module.name
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import GraphError, OptionError
+from edgewise.extras import require
 from edgewise.graph import Linear, linears
 from edgewise.passes import Pass, context_of
 from edgewise.quantized import BlockQuantized, Format
@@ -22,6 +23,8 @@ from edgewise_plugins.quantize.rules import Bits, BlockSize, Choice, Method, Rul
 
 logger = logging.getLogger(__name__)
 
+CALIBRATED = ("gptq", "autoround")
+STEPS = 200  # as in the paper
 KERNELS: Mapping[str, Kernel] = {"nearest": nearest, "hqq": hqq}
 
 
@@ -42,10 +45,11 @@ class Quantize(Pass):
 
     Methods, from the fastest to the closest: `nearest`; `grid`, which searches each block's scale and zero point;
     `hqq`, which lets a few weights be far off for the sake of the many; `gptq`, in which the columns of a matrix make
-    up for each other's error. GPTQ needs a calibration text, and grid uses one if there is one.
+    up for each other's error; `autoround`, which begins with that and learns the rounding of each layer in `steps`, for
+    which torch must be installed. The last two need a calibration text, and grid uses one if there is one.
 
-    The graph keeps its shape and stays runnable: its weights are now the dequantized ones. But for GPTQ no weight is
-    read here; whoever reads or writes one quantizes it then, a block of rows at a time.
+    The graph keeps its shape and stays runnable: its weights are now the dequantized ones. But for these two methods no
+    weight is read here; whoever reads or writes one quantizes it then, a block of rows at a time.
     """
 
     name: ClassVar[str] = "quantize"
@@ -55,12 +59,15 @@ class Quantize(Pass):
     symmetric: bool = False
     method: Method = "nearest"
     damping: float = 0.01  # of GPTQ: added to the diagonal of the second moments, times its mean
+    steps: int = STEPS  # of autoround, for each layer
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.damping > 0:
             raise OptionError(f"damping: {self.damping} is not more than 0")
+        if self.steps < 1:
+            raise OptionError(f"steps: {self.steps} is not 1 or more")
 
     def choices(self, model: ir.Model) -> Mapping[str, Choice | None]:
         """What each weight becomes, by name, known from shapes alone; None: it stays as it is.
@@ -79,7 +86,7 @@ class Quantize(Pass):
         quantized = _quantized(model)
         if quantized == choices.keys():
             raise GraphError("every matrix is quantized already; give one step all the rules")
-        quantize_model(model, choices, damping=self.damping)
+        quantize_model(model, choices, damping=self.damping, steps=self.steps)
         for choice, count in Counter(choices.values()).items():
             logger.info("%s: %d of %d matrices", choice or "kept as it is", count, len(choices))
         if quantized:
@@ -91,7 +98,9 @@ def _quantized(model: ir.Model) -> set[str]:
     return {linear.name for linear in linears(model) if isinstance(linear.matrix, BlockQuantized)}
 
 
-def quantize_model(model: ir.Model, choices: Mapping[str, Choice | None], *, damping: float) -> None:
+def quantize_model(
+    model: ir.Model, choices: Mapping[str, Choice | None], *, damping: float, steps: int = STEPS
+) -> None:
     """Put the quantized matrices in the place of the float ones."""
     matrices = {linear.name: linear for linear in linears(model)}
     chosen = {name: choice for name, choice in choices.items() if choice}
@@ -110,23 +119,27 @@ def quantize_model(model: ir.Model, choices: Mapping[str, Choice | None], *, dam
     if compensated and not dry:
         from edgewise_plugins.quantize.sequential import quantize_by_layers
 
-        quantize_by_layers(model, {name: chosen[name].form for name in compensated}, damping=damping)
+        forms = {name: choice.form for name, choice in chosen.items() if name in compensated}
+        learned = {name for name in forms if chosen[name].method == "autoround"}
+        quantize_by_layers(model, forms, damping=damping, learned=learned, steps=steps)
 
 
 def _compensable(model: ir.Model, chosen: Mapping[str, Choice]) -> Collection[str]:
-    """The matrices that GPTQ is to do, and can."""
-    asked = {name for name, choice in chosen.items() if choice.method == "gptq"}
+    """The matrices that GPTQ is to do, and can; for a method that begins with it, too."""
+    asked = {name: choice.method for name, choice in chosen.items() if choice.method in CALIBRATED}
     if not asked:
-        return asked
+        return ()
+    if "autoround" in asked.values():
+        require("torch")
     from edgewise_plugins.quantize.sequential import compensable  # runs the model: more than the other methods need
 
-    return compensable(model, asked)
+    return compensable(model, asked.keys(), method=min(asked.values()))
 
 
 def _second_moments(model: ir.Model, names: Collection[str], chosen: Mapping[str, Choice]) -> Mapping[str, np.ndarray]:
     """Of the inputs of those matrices whose grids are searched; none without a calibration text."""
     context = context_of(model)
-    searched = {name for name in names if chosen[name].method in ("grid", "gptq")}
+    searched = {name for name in names if chosen[name].method in ("grid", *CALIBRATED)}
     if not searched or context.calibration is None or context.dry:
         return {}
     statistics = context.calibration.statistics(model)

@@ -12,7 +12,7 @@ from edgewise.quantized import Format
 
 Bits = Literal[2, 4, 8]
 BlockSize = Literal[32, 64, 128]
-Method = Literal["nearest", "grid", "hqq", "gptq"]
+Method = Literal["nearest", "grid", "hqq", "gptq", "autoround"]
 
 
 @dataclass(frozen=True)

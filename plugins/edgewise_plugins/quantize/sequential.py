@@ -6,6 +6,8 @@ by GPTQ; then the text goes on through the quantized layer. Results are spilled 
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -21,35 +23,56 @@ from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments, gptq
 from edgewise_plugins.quantize.spill import Spill
 
+if TYPE_CHECKING:
+    from edgewise_plugins.quantize.autoround_layers import AutoRound
+
 logger = logging.getLogger(__name__)
 
-NEEDED_BY = "method 'gptq'"
 ELEMENTS = 1 << 22  # weights at a time: 16 MiB of float32, and some copies
 TOKENS_PER_FEATURE = 4
 TIED_DAMPING = 10  # times: a tied matrix is an embedding too, whose rows are used alone
 
 
-def quantize_by_layers(model: ir.Model, forms: Mapping[str, Format], *, damping: float) -> None:
-    """Replace the matrices that `forms` names by quantized ones, in graph order."""
-    calibration = calibration_of(model, needed_by=NEEDED_BY)
+def quantize_by_layers(
+    model: ir.Model, forms: Mapping[str, Format], *, damping: float, learned: Collection[str] = (), steps: int = 0
+) -> None:
+    """Replace the matrices that `forms` names by quantized ones, in graph order.
+
+    The rounding of `learned` is learned in so many steps, after GPTQ; but for an lm_head, which is in no layer.
+    """
+    calibration = calibration_of(model, needed_by="GPTQ")
     spill, kept = Spill(cache_folder()), {}
+    learning = _rounding(model, calibration, {name: forms[name] for name in learned}, spill, steps)
     if tied := _tied_head(model, forms):
         moments = _head_moments(model, calibration, damping=damping * TIED_DAMPING)
         kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
         forms = {name: form for name, form in forms.items() if name != tied.name}
-    with calibration.walk(model) as walk:
+    with calibration.walk(model) as walk, learning as rounding:
         for layer in (*walk.layers, walk.head):
             for group, moments in _observed(walk, layer, forms, damping=damping):
                 for linear in group:
                     kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
+                if rounding:
+                    rounding.learn(walk, layer)
                 walk.advance(layer)
     if rows := sum(kept.values()):
         names = ", ".join(name for name in sorted(kept, key=lambda name: -kept[name])[:3] if kept[name])
         logger.info("gptq: %d rows keep round to nearest, which is closer on this text; most in %s", rows, names)
 
 
-def compensable(model: ir.Model, names: Collection[str]) -> set[str]:
+def _rounding(
+    model: ir.Model, calibration: Calibration, forms: Mapping[str, Format], spill: Spill, steps: int
+) -> "AbstractContextManager[AutoRound | None]":
+    """What learns the rounding of matrices towards the model as it is now; None where there are none to learn."""
+    if not forms:
+        return nullcontext()
+    from edgewise_plugins.quantize.autoround_layers import autoround  # which takes torch
+
+    return autoround(calibration, model.clone(), forms, spill, steps=steps)
+
+
+def compensable(model: ir.Model, names: Collection[str], *, method: str) -> set[str]:
     """Those of `names` that GPTQ can do: they multiply something, and the text has tokens enough for their inputs.
 
     With fewer than 4 tokens per input feature, GPTQ fits the text more than the model. Raises RecipeError where there
@@ -57,7 +80,7 @@ def compensable(model: ir.Model, names: Collection[str]) -> set[str]:
     """
     if not names:
         return set()
-    tokens = calibration_of(model, needed_by=NEEDED_BY).sequences.size
+    tokens = calibration_of(model, needed_by=f"method '{method}'").sequences.size
     multiplying = [linear for linear in linears(model) if linear.name in names and linear.role != "embedding"]
     short = {linear.matrix.dims[1] for linear in multiplying if linear.matrix.dims[1] * TOKENS_PER_FEATURE > tokens}
     for features in sorted(short):

@@ -12,8 +12,9 @@ from edgewise.calibration.stages import BATCH_TOKENS, cut, linears_by_input, val
 from edgewise.errors import GraphError, OptionError
 from edgewise.floats import is_finite
 from edgewise.graph import Linear, get_facts, linears
+from edgewise.graph import layer as layer_of
 from edgewise.rotary import table
-from edgewise.tensors import Streamed
+from edgewise.tensors import Streamed, streamed
 from edgewise.writer import Progress
 
 LOGIT_TOKENS = 256  # as many rows as wide as the vocabulary
@@ -81,6 +82,21 @@ class Walk:
             for name, array in found.items():
                 self._check_finite(array, f"'{name}'")
             yield found
+
+    def constants(self, layer: int) -> dict[str, np.ndarray]:
+        """What the nodes of a layer read that is the same for all sequences: weights, tables, and masks `[1, ...]`."""
+        nodes = [node for node in self.model.graph if layer_of(node) == layer]
+        own = {value for node in nodes for value in node.outputs}
+        read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None and value not in own)
+        found, names = {}, []
+        for value in read:
+            name = str(value.name)
+            if value.is_initializer():
+                found[name] = self._weight(name, streamed(value.const_value))
+            elif not value.is_graph_input() and name != f"hidden.{layer}":
+                names.append(name)
+        first = next(self.values(layer, names)) if names else {}
+        return found | {name: array[:1] for name, array in first.items()}
 
     def advance(self, layer: int, observer: Observer | None = None) -> None:
         """Replace the hidden states by what the layer makes of them; with an `observer`, observe on the way."""
@@ -190,7 +206,7 @@ class Walk:
             self.progress("calibrate", self.position * count + stop, self.head * count)
 
     def _check_finite(self, array: np.ndarray, what: str) -> None:
-        if not is_finite(array, ir.DataType.FLOAT):
+        if array.dtype == np.float32 and not is_finite(array, ir.DataType.FLOAT):
             where = "the head" if self.position == self.head else f"layer {self.position}"
             raise GraphError(
                 f"{where}: {what} holds NaN or infinity on this text; the weights are damaged, or float32 is too narrow"

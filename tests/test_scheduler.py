@@ -136,6 +136,15 @@ def test_generations_that_decode_are_one_run(toy_runner: Runner, monkeypatch: py
     assert rows == [1] * 4 + [4] * 19
 
 
+def test_prompts_that_begin_alike_are_computed_once(runner: Runner) -> None:
+    """Also when they come together: each looks for what is known when its turn comes."""
+    common = tuple(range(300, 460))
+    with Scheduler(runner) as scheduler:
+        streams = [scheduler.submit((*common, 4 + n), max_tokens=3, search="greedy") for n in range(3)]
+        cached = [stream.result().timings.prompt_tokens_cached for stream in streams]
+    assert cached == [0, 128, 128]
+
+
 def test_a_long_prompt_lets_others_go_on(toy_runner: Runner) -> None:
     """A step computes a token of each that decodes, and no more of prompts than a chunk."""
     with Scheduler(toy_runner, chunk=16) as scheduler:

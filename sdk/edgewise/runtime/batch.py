@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from edgewise.runtime.session import Session
 
 
+class Prefixes(Protocol):
+    """Keys and values of tokens that were computed before."""
+
+    def restore(self, session: "Session", tokens: Sequence[int]) -> int:
+        """Bring as many of the first tokens as are known into an empty session, never the last one; how many."""
+        ...
+
+    def store(self, session: "Session") -> None:
+        """Take what is of use later from a session that holds a prompt, and nothing yet but the prompt."""
+        ...
+
+
 class Append:
     """Tokens that a session is to hold. `advance` computes a chunk of them, `decode` single ones of many sessions.
 
     In the end there are `logits` (and `hidden`, if they are wanted), or a `problem`; then the session is as it was.
+    With `prefixes` they are a prompt, for a session that is empty.
     """
 
     def __init__(self, session: "Session", ids: NDArray[np.int64], *, scores: int = 1, hidden: bool = False) -> None:
@@ -31,6 +44,8 @@ class Append:
         self.logits: FloatArray | None = None  # [scores, vocabulary]
         self.hidden: FloatArray | None = None  # [tokens, hidden size]
         self.problem: EdgewiseError | None = None
+        self.prefixes: Prefixes | None = None
+        self.restored = 0  # tokens that were known
 
     @property
     def over(self) -> bool:
@@ -42,17 +57,16 @@ class Append:
 
     def advance(self) -> int:
         """Compute the next chunk; how many tokens that were."""
-        slot, pool, begin = self.session.slot, self.session.pool, self.done
-        end = min(begin + self.session.chunk, len(self.ids))
         if self.logits is None:
-            self.logits = self.session.room(self.scores)
-            self.hidden = pool.hidden(len(self.ids)) if self.wants_hidden else None
+            self.logits = self._begin()
+        slot, begin = self.session.slot, self.done
+        end = min(begin + self.session.chunk, len(self.ids))
         first = len(self.ids) - self.scores  # the first position whose scores are wanted
         row = max(0, begin - first)
         logits = self.logits[row : row + max(1, end - max(begin, first))]
         hidden = None if self.hidden is None else self.hidden[None, begin:end]
         try:
-            pool.run([slot], self.ids[None, begin:end], logits[None], hidden)
+            self.session.pool.run([slot], self.ids[None, begin:end], logits[None], hidden)
         except Exception as error:
             self.fail(_failed(error, slot.length))
             return 0
@@ -60,6 +74,8 @@ class Append:
         self.done = end
         if self.over and not all(math.isfinite(row.max()) for row in self.logits):
             self.fail(_not_finite(slot.length))
+        elif self.over and self.prefixes:
+            self.prefixes.store(self.session)
         return end - begin
 
     def result(self) -> FloatArray:
@@ -73,6 +89,15 @@ class Append:
         """Leave the session as it was before."""
         self.session.rewind(self.session.length - self.done)
         self.problem = problem
+
+    def _begin(self) -> FloatArray:
+        """Room for what is computed, and what need not be: all that is scored has to."""
+        if self.wants_hidden:
+            self.hidden = self.session.pool.hidden(len(self.ids))
+        if self.prefixes:
+            tokens = self.ids[: len(self.ids) - self.scores + 1].tolist()
+            self.done = self.restored = self.prefixes.restore(self.session, tokens)
+        return self.session.room(self.scores)
 
 
 def compute(appends: Sequence[Append]) -> None:

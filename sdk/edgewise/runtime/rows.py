@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 from edgewise.errors import GenerationError
-from edgewise.runtime.batch import Append, compute
+from edgewise.runtime.batch import Append, Prefixes, compute
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.session import CHUNK, Session
@@ -16,23 +15,11 @@ Handle = tuple[int, int]  # model, row
 Scored = tuple[tuple[FloatArray, ...], tuple[FloatArray, ...] | None]  # logits and hidden states, per Extend
 
 
-class Prefixes(Protocol):
-    """Keys and values of tokens that were computed before."""
-
-    def restore(self, session: Session, tokens: Sequence[int]) -> int:
-        """Bring as many of the first tokens as are known into an empty session, never the last one; how many."""
-        ...
-
-    def store(self, session: Session) -> None:
-        """Take what is of use later from a session that holds a prompt, and nothing yet but the prompt."""
-        ...
-
-
 class Rows:
     """Sessions by the handles that a search chose; `capacity` is what each holds without growing.
 
-    The rows of a model are slots of one pool, `pools` if it is there, which others may use too. Rows of model 0 that
-    begin from nothing take from `prefixes` what is known, and leave there what they computed.
+    The rows of a model are slots of one pool, `pools` if it is there, which others may use too. Rows that begin from
+    nothing take from the `prefixes` of their model what is known, and leave there what they computed.
     """
 
     def __init__(
@@ -40,7 +27,7 @@ class Rows:
         models: Sequence[Model],
         *,
         capacity: int,
-        prefixes: Prefixes | None = None,
+        prefixes: Sequence[Prefixes] = (),
         pools: dict[Model, Pool] | None = None,
         chunk: int = CHUNK,
         window: Window | None = None,
@@ -63,19 +50,18 @@ class Rows:
         """Do what is asked, each row from its parent as it was before the request; what came of each."""
         appends = self.prepare(extends, hidden=hidden)
         compute(appends)
-        return self.scored(extends, appends)
+        return self.scored(appends)
 
     def prepare(self, extends: Sequence[Extend], *, hidden: bool = False) -> tuple[Append, ...]:
         """What is to be computed for these, with the cache of each row as it has to be before."""
         self._settle(extends)
         return tuple(self._append(extend, hidden) for extend in extends)
 
-    def scored(self, extends: Sequence[Extend], appends: Sequence[Append]) -> Scored:
+    def scored(self, appends: Sequence[Append]) -> Scored:
         """What came of a request once all of it is computed. Raises the first thing that went wrong with it."""
         logits = tuple(append.result() for append in appends)
-        for extend, append in zip(extends, appends, strict=True):
-            if self._prefixes and self._is_prompt(extend, append.wants_hidden):
-                self._prefixes.store(append.session)
+        if self.restored is None:
+            self.restored = appends[0].restored
         states = tuple(append.hidden for append in appends if append.hidden is not None)
         return logits, states if appends[0].wants_hidden else None
 
@@ -92,18 +78,13 @@ class Rows:
             self.release(*handle)
 
     def _append(self, extend: Extend, hidden: bool) -> Append:
-        session, tokens = self._session(extend.model, extend.row), extend.tokens
+        session = self._session(extend.model, extend.row)
         if extend.parent == extend.row and extend.length >= 0:
             session.rewind(_kept(extend, session))
-        if self._prefixes and self._is_prompt(extend, hidden):
-            unscored = len(tokens) - extend.scores
-            known = self._prefixes.restore(session, tokens[: unscored + 1])
-            self.restored = known if self.restored is None else self.restored
-            tokens = tokens[known:]
-        return session.append(tokens, scores=extend.scores, hidden=hidden)
-
-    def _is_prompt(self, extend: Extend, hidden: bool) -> bool:
-        return extend.parent is None and extend.model == 0 and not hidden and len(extend.tokens) > extend.scores
+        append = session.append(extend.tokens, scores=extend.scores, hidden=hidden)
+        if extend.parent is None and self._prefixes and not hidden and len(extend.tokens) > extend.scores:
+            append.prefixes = self._prefixes[extend.model]
+        return append
 
     def _settle(self, extends: Sequence[Extend]) -> None:
         """Sessions for the rows that do not go on in place, before any row changes.

@@ -214,7 +214,7 @@ class Generation:
         if not all(append.over for append in self.appends):
             return
         try:
-            scored = self._rows.scored(self._request.extend, self.appends)
+            scored = self._rows.scored(self.appends)
         except Exception as problem:
             self._problem = problem
             self.end()

@@ -46,15 +46,16 @@ class Timings:
 class Completion:
     """One of the sequences that a generation gave; the prompt is in neither its text nor its tokens.
 
-    `finish_reason` is the name of the rule that ended it ("eos", "stop", "length", "time", or a plugin's),
-    or "cancelled". The token that ends a sequence is not part of it; of a stop string the tokens are, the text is not.
+    `finish_reason` is the name of the rule that ended it ("eos", "stop", "length", "time", "floor", "loop", or a
+    plugin's), or "cancelled". The token that ends a sequence is not part of it; of a stop string the tokens are, the
+    text is not.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: str
     score: float | None = None  # what a search ranks its sequences by
-    logprobs: tuple[LogProb, ...] = ()  # of each token, where they were asked for
+    logprobs: tuple[LogProb, ...] = ()  # of each token, where they were asked for, by a stop rule too
     thought: str = ""  # of a model that thinks aloud: what is between its tags
     answer: str = ""  # the text, without the thought and the space around it
 

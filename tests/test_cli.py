@@ -160,8 +160,8 @@ def test_a_bundle_is_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["prefill", "decode"]
     assert execute([*arguments, "--json"]) == 0
-    speed = json.loads(capsys.readouterr().out)
-    assert (speed["prefill"]["tokens"], speed["decode"]["tokens"], speed["decode"]["runs"]) == (16, 4, 2)
+    speed = json.loads(capsys.readouterr().out)["speed"]
+    assert (speed["prefill"]["tokens"], speed["decode"]["tokens"], len(speed["decode"]["samples"])) == (16, 4, 2)
 
 
 def test_ctrl_c_ends_a_command_quietly(folder: Path) -> None:

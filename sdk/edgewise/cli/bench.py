@@ -53,7 +53,9 @@ def bench(
     \b
     Example:
       edgewise bench pycoder.edge --prefill 128 --decode 32
-      edgewise bench pycoder.edge --prompt "def read_json(" --json > before.json
+      edgewise bench pycoder.edge --prompt "def read_json("
+      edgewise bench pycoder.edge --decode 32 --json > before.json
+      edgewise bench pycoder.edge --decode 32 --threads 1 --json > after.json
       edgewise bench --compare after.json before.json
     """
     if (bundle is None) == (reports is None):

@@ -131,7 +131,7 @@ def test_rows_compute_what_is_not_known_and_all_that_is_scored(cache: PrefixCach
     tokens = tuple(TOKENS[:60])
     expected = session(model).prefill(tokens, scores=20).copy()
     for restored in (0, 32):  # the positions from 40 on are scored
-        rows = Rows((model,), capacity=60, prefixes=cache, chunk=cache.block)
+        rows = Rows((model,), capacity=60, prefixes=(cache,), chunk=cache.block)
         (scores,), _ = rows.extend([Extend(0, tokens, None, scores=20)])
         np.testing.assert_array_equal(scores, expected)
         assert rows.restored == restored
@@ -239,6 +239,15 @@ def test_a_preparation_that_is_stopped_leaves_what_it_has_computed(bundle: Bundl
     with Runner.open(bundle.path, threads=1) as runner:
         assert runner.prepare(LONG, stop=After()) == 2 * CHUNK
         assert runner.generate(LONG, max_tokens=1).timings.prompt_tokens_cached == 2 * CHUNK
+
+
+def test_the_prompt_of_a_draft_is_known_as_well(runners: tuple[Runner, Runner]) -> None:
+    cached, plain = runners
+    options: dict[str, Any] = {"search": "speculative", "max_tokens": 12}
+    expected = plain.generate(LONG[: CHUNK + 9], assistants=[plain], **options)
+    for _ in range(2):
+        assert cached.generate(LONG[: CHUNK + 9], assistants=[cached], **options).completions == expected.completions
+    assert cached._known().bytes == cached.facts.cache_bytes(CHUNK)
 
 
 def test_by_default_there_is_one(bundle: Bundle) -> None:

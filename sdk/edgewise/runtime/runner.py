@@ -201,9 +201,9 @@ class Runner:
         return Stream(
             search.flow(context),
             Rows(
-                (self.model, *(each.model for each in assistants)),
+                [each.model for each in (self, *assistants)],
                 capacity=len(tokens) + limit,
-                prefixes=self._prefixes,
+                prefixes=[each._known() for each in (self, *assistants)],
                 window=window,
                 pools=pools,
                 chunk=chunk,
@@ -246,9 +246,8 @@ class Runner:
         return session.length if session else 0
 
     def save_prefix(self, prompt: str | Sequence[int], path: str | Path) -> int:
-        """Write the keys and values of a prompt to a file, for this bundle wherever it runs; of how many tokens.
-
-        These are whole blocks from its beginning. Raises CacheError, and what `stream` raises for the prompt.
+        """Write keys and values of a prompt, whole blocks from its beginning, to a file for this bundle; of how many
+        tokens. Raises CacheError, and what `stream` raises for the prompt.
         """
         return self._known().save(path, self._encode(prompt))
 

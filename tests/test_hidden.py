@@ -15,6 +15,8 @@ from edgewise.pipeline import build
 from edgewise.recipe import Recipe
 from edgewise.runtime.model import Model
 from edgewise.runtime.rows import Rows
+from edgewise.runtime.runner import Runner
+from edgewise.runtime.scheduler import Scheduler
 from edgewise.runtime.session import Session
 from edgewise.search.protocol import Extend
 
@@ -91,3 +93,12 @@ def test_a_bundle_without_them_says_how_to_get_them(pycoder_bundle: Bundle) -> N
     with pytest.raises(GenerationError, match="the bundle's graph gives none: build it with --hidden-states"):
         session.prefill([5, 6], hidden=True)
     assert session.length == 0
+
+
+def test_searches_that_need_them_share_steps_with_others_that_do_not(bundle: Bundle) -> None:
+    prompts, options = ["class Queue:\n", "import os\n"], ("contrastive", "greedy")
+    with Runner.open(bundle.path, threads=1) as runner, Scheduler(runner) as scheduler:
+        wanted = [(prompt, search) for prompt in prompts for search in options]
+        alone = [runner.generate(prompt, search=search, max_tokens=12).tokens for prompt, search in wanted]
+        streams = [scheduler.submit(prompt, search=search, max_tokens=12) for prompt, search in wanted]
+        assert [stream.result().tokens for stream in streams] == alone

@@ -310,3 +310,44 @@ def test_an_append_that_is_given_up_leaves_the_session_as_it_was(model: Model) -
     assert session.length == LENGTHS[0] + 8
     append.fail(GenerationError("enough"))
     assert session.tokens.tolist() == list(TEXTS[0])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_requests_of_several_searches_in_one_pool_score_what_each_row_scores_alone(model: Model, seed: int) -> None:
+    """Forks, rewinds, releases, drafts and new prompts, in any order: a row is always the text that it stands for."""
+    random, pools = np.random.default_rng(seed), dict[Model, Pool]()
+    searches = [Rows((model,), capacity=16, pools=pools) for _ in range(3)]
+    texts: list[dict[int, tuple[int, ...]]] = [{} for _ in searches]
+    for _ in range(60):
+        which = int(random.integers(len(searches)))
+        rows, held = searches[which], texts[which]
+        for row in [row for row in held if random.random() < 0.15]:
+            rows.release(0, row)
+            del held[row]
+        extends = [any_extend(row, held, random) for row in range(5) if random.random() < 0.6]
+        if not extends:
+            continue
+        logits, _ = rows.extend(extends)
+        before = dict(held)
+        for extend, found in zip(extends, logits, strict=True):
+            parent = () if extend.parent is None else before[extend.parent]
+            kept = parent if extend.length < 0 else parent[: extend.length]
+            held[extend.row] = kept + extend.tokens
+            assert_close(found[-1], alone(model, held[extend.row]))
+    for rows in searches:
+        rows.close()
+    assert len(pools[model].free) == len(pools[model].slots)
+
+
+def any_extend(row: int, held: dict[int, tuple[int, ...]], random: np.random.Generator) -> Extend:
+    parent = int(random.choice(list(held))) if held and random.random() < 0.85 else None
+    if row in held and random.random() < 0.5:
+        parent = row
+    count = 1 if random.random() < 0.7 else int(random.integers(2, 12))
+    tokens = tuple(random.integers(0, NAN, count).tolist())
+    length = -1
+    if parent is not None and random.random() < 0.3:
+        length = int(random.integers(0, len(held[parent]) + 1))
+    if parent is not None and len(held[parent]) + count > 200:
+        parent, length = None, -1
+    return Extend(row, tokens, parent, length=length, scores=int(random.integers(1, count + 1)))

@@ -43,7 +43,7 @@ class Mirostat(Stepwise):
         pool = Pool(scores).heated(self.temperature)
         share = 2.0 ** -max(0.0, self.start() if state is None else state)
         lowest = min(pool.weights.max(), np.float32(share * float(pool.weights.sum())))
-        kept = pool.only(np.flatnonzero(pool.weights >= lowest))
+        kept = pool.where(pool.weights >= lowest)
         return kept.ids, kept.weights
 
     def choose(self, scores: FloatArray, state: float, rng: np.random.Generator) -> tuple[int, float]:

@@ -28,7 +28,7 @@ class MinP:
 
     def apply(self, pool: Pool) -> Pool:
         lowest = pool.scores.max() + np.float32(pool.temperature * math.log(self.p))
-        return pool.only(np.flatnonzero(pool.scores >= lowest))
+        return pool.where(pool.scores >= lowest)
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ class Eta:
 
 def _at_least(pool: Pool, probability: float) -> Pool:
     lowest = min(pool.weights.max(), np.float32(probability * float(pool.weights.sum())))
-    return pool.only(np.flatnonzero(pool.weights >= lowest))
+    return pool.where(pool.weights >= lowest)

@@ -6,7 +6,7 @@ reached.
 
 import numpy as np
 
-from edgewise.search.filters.pool import Ids
+from edgewise.search.filters.pool import Ids, Mask
 from edgewise.search.filters.top_k import highest
 from edgewise.search.protocol import FloatArray
 
@@ -15,8 +15,8 @@ SLICES = 4096
 SPAN = 64.0  # in a log-probability: what is further below the first weighs next to nothing
 
 
-def fewest(ranks: FloatArray, weights: FloatArray, mass: float, *, span: float = SPAN) -> Ids:
-    """Where the highest ranks are whose share of the weights reaches `mass`; what equals the last of them too.
+def fewest(ranks: FloatArray, weights: FloatArray, mass: float, *, span: float = SPAN) -> Mask:
+    """Which the highest ranks are whose share of the weights reaches `mass`; what equals the last of them too.
 
     Ranks are sliced evenly down to `span` below the highest.
     """
@@ -27,7 +27,8 @@ def fewest(ranks: FloatArray, weights: FloatArray, mass: float, *, span: float =
     near = near[np.argsort(-ranks[near])]
     ends = np.cumsum(weights[near], dtype=np.float64)
     last = near[min(int(ends.searchsorted(target)), len(near) - 1)]
-    return np.flatnonzero(ranks >= ranks[last])
+    kept: Mask = ranks >= ranks[last]
+    return kept
 
 
 def _slice(ranks: FloatArray, weights: FloatArray, mass: float, span: float) -> tuple[Ids, float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from edgewise.search.protocol import FloatArray
 
 Ids = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 NOTHING = -104.0  # the exponential of it, and of less, is 0 in float32
+FEW = 8  # one of so many: then what is kept is copied
 
 
 @dataclass(eq=False, slots=True)
@@ -22,11 +24,20 @@ class Pool:
     Large arrays are few: fresh pages cost more than the arithmetic.
     """
 
-    scores: FloatArray  # [tokens], before the temperature; -inf where a token cannot be drawn
+    _scores: FloatArray
     ids: Ids | None = None  # [tokens]; None: token i is at place i
     temperature: float = 1.0  # scores are divided by it
     share: float = 1.0  # how probable it is that a token is drawn from this pool, not from another
-    _weights: FloatArray | None = field(default=None, repr=False)
+    _weights: FloatArray | None = None
+    _kept: Mask | None = None  # what is left of the scores, where that has not been written into them
+
+    @property
+    def scores(self) -> FloatArray:
+        """`[tokens]`, before the temperature; -inf where a token cannot be drawn. Not to be written to."""
+        if self._kept is not None:
+            self._scores = np.minimum(self._scores, np.array([-np.inf, np.inf], np.float32)[self._kept.view(np.uint8)])
+            self._kept = None
+        return self._scores
 
     @property
     def weights(self) -> FloatArray:
@@ -44,11 +55,16 @@ class Pool:
                 logs /= np.float32(self.temperature)
         return logs
 
+    def mean(self, logs: FloatArray) -> float:
+        """Of `logs`, by weight."""
+        products = np.maximum(logs, NOTHING)
+        products *= self.weights
+        return float(products.sum()) / float(self.weights.sum())
+
     def entropy(self) -> float:
         """In nats."""
-        logs = self.logs()
-        weights = np.exp(logs)
-        return math.log(weights.sum()) - mean(logs, weights)
+        total = float(self.weights.sum()) / float(self.weights.max())
+        return math.log(total) - self.mean(self.logs())
 
     def heated(self, temperature: float) -> "Pool":
         """The same tokens at a temperature, on top of what they have."""
@@ -56,24 +72,19 @@ class Pool:
 
     def only(self, places: Ids) -> "Pool":
         """The tokens at these places."""
-        if len(places) == len(self.scores):
-            return self
         ids = places if self.ids is None else self.ids[places]
         weights = None if self._weights is None else self._weights[places]
         return Pool(self.scores[places], ids, self.temperature, self.share, weights)
 
-    def without(self, places: Ids) -> "Pool":
-        """All but the tokens at these places, which stay and cannot be drawn."""
-        scores, weights = self.scores.copy(), self.weights.copy()
-        scores[places], weights[places] = -np.inf, 0
-        return Pool(scores, self.ids, self.temperature, self.share, weights)
-
-
-def mean(logs: FloatArray, weights: FloatArray) -> float:
-    """Of the logs, by weight; what has no weight may be -inf."""
-    products = np.maximum(logs, NOTHING)
-    products *= weights
-    return float(products.sum()) / float(weights.sum())
+    def where(self, kept: Mask) -> "Pool":
+        """The tokens that are kept; where these are many, the others stay in their places and cannot be drawn."""
+        count = np.count_nonzero(kept)
+        if count * FEW < len(kept):
+            return self.only(np.flatnonzero(kept))
+        if count == len(kept):
+            return self
+        weights = self.weights * kept
+        return Pool(self.scores, self.ids, self.temperature, self.share, weights, kept)
 
 
 class Filter(Protocol):
@@ -105,7 +116,7 @@ def _mixed(pools: tuple[Pool, ...]) -> tuple[Ids | None, FloatArray]:
     """One distribution, to which each pool adds its share."""
     known = [pool.ids for pool in pools if pool.ids is not None]
     ids = np.unique(np.concatenate(known)) if len(known) == len(pools) else None
-    size = max(len(pool.scores) for pool in pools) if ids is None else len(ids)
+    size = max(len(pool.weights) for pool in pools) if ids is None else len(ids)
     mixed = np.zeros(size, np.float32)
     for pool in pools:
         weights = pool.weights

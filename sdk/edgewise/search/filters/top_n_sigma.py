@@ -32,4 +32,4 @@ class TopNSigma:
         if scores.min() < BANNED:
             scores = scores[scores >= BANNED]
         lowest = float(scores.max()) - self.n * float(scores.std(dtype=np.float64))
-        return pool.only(np.flatnonzero(pool.scores >= np.float32(lowest)))
+        return pool.where(pool.scores >= np.float32(lowest))

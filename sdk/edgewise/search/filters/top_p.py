@@ -22,4 +22,4 @@ class TopP:
         return self.p < 1
 
     def apply(self, pool: Pool) -> Pool:
-        return pool.only(fewest(pool.scores, pool.weights, self.p, span=SPAN * pool.temperature))
+        return pool.where(fewest(pool.scores, pool.weights, self.p, span=SPAN * pool.temperature))

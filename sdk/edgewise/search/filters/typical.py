@@ -6,7 +6,7 @@ import numpy as np
 
 from edgewise.errors import OptionError
 from edgewise.search.filters.fewest import fewest
-from edgewise.search.filters.pool import Pool, mean
+from edgewise.search.filters.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Typical:
 
     def apply(self, pool: Pool) -> Pool:
         logs = pool.logs()
-        weights = np.exp(logs)
-        logs -= np.float32(mean(logs, weights))  # an entropy less a surprise
+        logs -= np.float32(pool.mean(logs))  # an entropy less a surprise
         np.negative(np.abs(logs, out=logs), out=logs)
-        return pool.only(fewest(logs, weights, self.p))
+        return pool.where(fewest(logs, pool.weights, self.p))

@@ -31,11 +31,12 @@ class Xtc:
         return self.probability > 0
 
     def apply(self, pool: Pool) -> Pool | tuple[Pool, ...]:
-        reached = np.flatnonzero(pool.weights >= np.float32(self.threshold * float(pool.weights.sum())))
-        dropped = reached[pool.weights[reached] > pool.weights[reached].min(initial=1)]
-        if not len(dropped):
+        weights = pool.weights
+        reached = weights[weights >= np.float32(self.threshold * float(weights.sum()))]
+        least = reached.min(initial=np.inf)
+        if not (reached > least).any():
             return pool
-        without = replace(pool.without(dropped), share=pool.share * self.probability)
+        without = replace(pool.where(weights <= least), share=pool.share * self.probability)
         return (without,) if self.probability == 1 else (_share(pool, 1 - self.probability), without)
 
 

@@ -78,7 +78,10 @@ def test_each_example_in_the_help_works(checkout: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("cache", "generation", "quality", "speculation"))],
+    [
+        ROOT / "README.md",
+        *(DOCS / f"{name}.md" for name in ("batching", "cache", "generation", "quality", "speculation")),
+    ],
     ids=lambda page: page.name,
 )
 def test_the_python_on_a_page_works(page: Path, checkout: Path) -> None:

@@ -85,7 +85,13 @@ CASES = {
     ),
     "mistral": Case("mistral", "a window over every layer"),
     "mistral full": Case("mistral", "no window", {"sliding_window": None}),
+    "mixtral": Case("mixtral", "top 2 of 5 experts"),
+    "mixtral window": Case("mixtral", "a window over every layer", {"sliding_window": 8}),
     "olmo2": Case("olmo2", "norms after the blocks, and over whole queries and keys"),
+    "olmoe": Case("olmoe", "top 3 of 6 experts by their probabilities"),
+    "olmoe normalized": Case(
+        "olmoe", "gates that add up to 1, biases", {"norm_topk_prob": True, "attention_bias": True}
+    ),
     "phi3": Case("phi3", "fused projections"),
     "phi3 window": Case("phi3", "a window over every layer", {"sliding_window": 8, "tie_word_embeddings": True}),
     "phi3 longrope": Case(
@@ -101,12 +107,26 @@ CASES = {
         "windows by layer_types",
         {"layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]},
     ),
+    "qwen2_moe": Case("qwen2_moe", "a shared expert"),
+    "qwen2_moe window": Case(
+        "qwen2_moe",
+        "lower layers slide in turns, no biases, gates that add up to 1",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3, "qkv_bias": False}
+        | {"norm_topk_prob": True},
+    ),
     "qwen3": Case("qwen3", "norms of query and key heads"),
     "qwen3 yarn": Case(
         "qwen3",
         "rope yarn",
         {**_rope("yarn", factor=4.0, original_max_position_embeddings=32), "attention_bias": True},
         length=120,
+    ),
+    "qwen3_moe": Case("qwen3_moe", "gates that add up to 1"),
+    "qwen3_moe mixed": Case(
+        "qwen3_moe",
+        "dense layers between, probabilities as gates, a window over every layer",
+        {"decoder_sparse_step": 2, "mlp_only_layers": [3], "norm_topk_prob": False, "use_sliding_window": True}
+        | {"sliding_window": 8, "num_hidden_layers": 5},
     ),
     "smollm3": Case("smollm3", "layers without a position embedding"),
     "smollm3 window": Case(

@@ -157,6 +157,24 @@ def test_a_configuration_that_is_not_understood_is_refused(change: dict[str, Any
         ("gemma2", {"layer_types": ["full_attention", "chunked_attention"]}, ["full_attention, sliding_attention"]),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, ["key 'attn_logit_softcapping' (50.0)"]),
         ("gemma3_text", {"rope_parameters": {"rope_theta": 1.0}}, ["rope_parameters: the key 'rope_theta'"]),
+        ("mixtral", {}, ["'num_experts' is missing"]),
+        ("mixtral", {"num_local_experts": 4, "num_experts": 8}, ["'num_local_experts' is 4", "expected 8"]),
+        ("mixtral", {"num_local_experts": "4"}, ["'num_local_experts' is '4'", "a whole number"]),
+        ("mixtral", {"num_local_experts": 4, "norm_topk_prob": True}, ["key 'norm_topk_prob' (True)"]),
+        ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 5}, ["'num_experts_per_tok' is 5", "1 to 4"]),
+        ("olmoe", {"num_experts": 8, "clip_qkv": 8.0}, ["key 'clip_qkv' (8.0)", "--ignore-config"]),
+        ("olmoe", {"num_experts": 8, "norm_topk_prob": 1}, ["'norm_topk_prob' is 1", "true or false"]),
+        ("olmoe", {"num_experts": 8, "decoder_sparse_step": 2}, ["key 'decoder_sparse_step' (2)"]),
+        ("qwen2_moe", {"num_experts": 8}, ["'moe_intermediate_size' is missing"]),
+        ("qwen2_moe", {"num_experts": 8, "moe_intermediate_size": 8}, ["'shared_expert_intermediate_size' is missing"]),
+        ("qwen3_moe", {"num_experts": 8, "mlp_only_layers": 1}, ["'mlp_only_layers' is 1", "a list of layers"]),
+        ("qwen3_moe", {"num_experts": 8, "mlp_only_layers": [-1]}, ["'mlp_only_layers' is [-1]"]),
+        ("qwen3_moe", {"num_experts": 8, "decoder_sparse_step": 0}, ["'decoder_sparse_step' is 0"]),
+        (
+            "qwen3_moe",
+            {"num_experts": 8, "moe_intermediate_size": 8, "n_shared_experts": 1},
+            ["key 'n_shared_experts' (1)"],
+        ),
         ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, ["'type' is 'linear'", "default, longrope, su"]),
         (
             "phi3",
@@ -266,7 +284,7 @@ def test_nodes_state_what_they_are(family: str, tmp_path: Path) -> None:
             assert node.name.startswith("mask.")
         else:
             assert role(node) in described
-            inside = str(role(node)).startswith(("attention", "mlp"))
+            inside = str(role(node)).startswith(("attention", "mlp", "router", "expert", "shared"))
             assert (layer(node) is not None) == inside
     values = {value.name for node in graph for value in node.outputs}
     assert {f"hidden.{i}" for i in range(tiny.COMMON["num_hidden_layers"] + 1)} <= values
@@ -276,7 +294,10 @@ ROLES = """
     attention.norm  attention.q  attention.k  attention.v  attention.q.bias  attention.k.bias  attention.v.bias
     attention.q.norm  attention.k.norm  attention.q.rotary  attention.k.rotary  attention  attention.o
     attention.o.bias  attention.post_norm  attention.residual  mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product
-    mlp.down  mlp.post_norm  mlp.residual  embedding  embedding.scale  norm  lm_head  lm_head.weight  logits
+    mlp.down  mlp.post_norm  mlp.residual  router  router.probabilities  router.top  router.normalized  router.gates
+    expert.gate  expert.up  expert.activation  expert.product  expert.down  expert.weighted  expert.sum  shared.gate
+    shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum
+    embedding  embedding.scale  norm  lm_head  lm_head.weight  logits
 """
 
 

@@ -19,8 +19,9 @@ from lowered import Lowered
 
 # What is left of all families: to count tokens and to cut, element by element, and the fused ones.
 OPERATORS = {
-    "": "Add Cast Div Gather Gelu MatMul Mul Neg ReduceSum Shape SimplifiedLayerNormalization Slice Split Sub Tanh",
-    "com.microsoft": "BranchwiseRMSNorm FusedMatMul GroupQueryAttention QuickGelu SkipSimplifiedLayerNormalization",
+    "": "Add Cast Div Gather Gelu MatMul Mul Neg ReduceSum Reshape Shape Sigmoid SimplifiedLayerNormalization Slice "
+    "Softmax Split Sub Tanh TopK",
+    "com.microsoft": "BranchwiseRMSNorm FusedMatMul GroupQueryAttention MoE QuickGelu SkipSimplifiedLayerNormalization",
 }
 
 
@@ -80,7 +81,9 @@ def test_every_weight_keeps_its_role_and_the_stream_its_names(lowering: Lowering
     roles = Roles.of(lowering.model)
     values = {value.name for node in lowering.model.graph for value in node.outputs}
     for index in range(lowering.facts.layers):
-        for name in ("attention.qkv", "attention", "attention.o", "mlp.gate", "mlp.up", "mlp.down"):
+        sparse = lowering.facts.experts and lowering.facts.experts[index]
+        block = ("router", "expert.sum") if sparse else ("mlp.gate", "mlp.up", "mlp.down")
+        for name in ("attention.qkv", "attention", "attention.o", *block):
             assert roles.one(name, index)
     assert {f"hidden.{index}" for index in range(lowering.facts.layers + 1)} <= values
     unnamed = [node.op_type for node in lowering.model.graph if role(node) is None]

@@ -33,6 +33,8 @@ PEAK = 1.6  # of queries and of keys: a query then gives about half of its atten
 WINDOWED = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 8, "final_logit_softcapping": 5.0}
 
+SPARSE = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {**GEMMA, "attn_logit_softcapping": 4.0, "tie_word_embeddings": True},
     "gemma3_text": {
@@ -46,9 +48,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "llama": {"head_dim": 32},
     "mistral": {"head_dim": 32, "sliding_window": 8},
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 64},
     "olmo2": {},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 32},
     "phi3": {"num_attention_heads": 2, "num_key_value_heads": 1, "original_max_position_embeddings": 256},
     "qwen2": WINDOWED,
+    "qwen2_moe": {**SPARSE, "shared_expert_intermediate_size": 48},
+    "qwen3_moe": {**SPARSE, "head_dim": 32, "norm_topk_prob": True},
     "qwen3": {**WINDOWED, "head_dim": 32, "max_window_layers": 1},
     "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": True},
 }
@@ -76,6 +82,8 @@ def _random(name: str, weight: torch.Tensor, generator: torch.Generator) -> torc
         return 0.5 * noise
     if "embed_tokens" in name:
         return noise
+    if "experts" in name:  # a stack of matrices
+        return noise / weight.shape[2] ** 0.5
     scale = PEAK if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.0
     scaled: torch.Tensor = noise * scale / weight.shape[1] ** 0.5
     return scaled

@@ -114,6 +114,23 @@ class Cast(Streamed):
         return convert(self.base.read(start, stop), self.dtype)
 
 
+class Stacked(Streamed):
+    """Every `rows` rows of a tensor as one element of a stack, `[n, rows, ...]`: the matrices of all experts."""
+
+    def __init__(self, base: Streamed, rows: int, *, name: str | None = None) -> None:
+        shape = (base.dims[0] // rows, rows, *base.dims[1:])
+        assert math.prod(shape) == math.prod(base.dims)
+        super().__init__(shape, base.dtype, self._read_elements, name=name or base.name, storage=base.storage)
+        self.base = base
+
+    def walk(self) -> Iterator[np.ndarray]:
+        return self.base.walk()
+
+    def _read_elements(self, start: int, stop: int) -> np.ndarray:
+        rows = self.dims[1]
+        return self.base.read(start * rows, stop * rows).reshape(stop - start, *self.dims[1:])
+
+
 def constant(array: np.ndarray, *, name: str | None = None) -> Streamed:
     """A small tensor that is held in memory."""
     dtype = ir.DataType.from_numpy(array.dtype)
@@ -147,6 +164,17 @@ def slice_rows(tensor: Streamed, start: int, stop: int, *, name: str | None = No
         lambda a, b: tensor.read(start + a, start + b),
         name=name or tensor.name,
         storage=("rows", start, stop, tensor.storage),
+    )
+
+
+def element(tensor: Streamed, index: int, start: int, stop: int, *, name: str | None = None) -> Streamed:
+    """Rows start to stop of one element of a stack `[n, rows, ...]`, as a view: a matrix of one expert."""
+    return Streamed(
+        (stop - start, *tensor.dims[2:]),
+        tensor.dtype,
+        lambda a, b: tensor.read(index, index + 1)[0, start + a : start + b],
+        name=name or tensor.name,
+        storage=("element", index, start, stop, tensor.storage),
     )
 
 

@@ -10,6 +10,7 @@ from edgewise.facts import Attention, Facts
 from edgewise_exporters.decoder.config import HARMLESS, Config
 from edgewise_exporters.decoder.family import Family
 from edgewise_exporters.decoder.layers import SLIDING, rotating
+from edgewise_exporters.decoder.mixture import read_experts, read_shared
 from edgewise_exporters.decoder.packed.config import read_packing
 from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.rope import LONGEST, reach, read_rotary
@@ -31,6 +32,8 @@ class Architecture:
     packing: Packing | None = None  # how linear weights are stored that others have quantized
     embedding_scale: float = 1.0
     logits_softcap: float = 0.0
+    expert_size: int = 0  # the inner width of an expert
+    shared_size: int = 0  # of the one that every token is given to
 
 
 def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
@@ -49,6 +52,8 @@ def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
         packing=read_packing(config),
         embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
         logits_softcap=_softcap(config, family.logits_softcap_key),
+        expert_size=config.integer(family.mixture.size_key) if family.mixture else 0,
+        shared_size=read_shared(config, family.mixture) if family.mixture else 0,
     )
     config.refuse_unread(
         HARMLESS | family.unused, advice="if it does not, leave it out with ignore_config (--ignore-config)"
@@ -74,6 +79,7 @@ def _facts(config: Config, generation: Mapping[str, Any], family: Family) -> Fac
         eos=_tokens(tokens, "eos_token_id", vocabulary),
         pad=_first(_tokens(tokens, "pad_token_id", vocabulary)),
         tied=config.flag("tie_word_embeddings", False),
+        experts=read_experts(config, family.mixture, len(attention)) if family.mixture else (),
     )
 
 
@@ -108,6 +114,8 @@ def _attention_biases(config: Config, family: Family) -> frozenset[str]:
     inner = frozenset({"attention.q", "attention.k", "attention.v"})
     if family.attention_bias == "qkv":
         return inner
+    if family.attention_bias == "qkv_configured":
+        return inner if config.flag("qkv_bias", True) else frozenset()
     configured = family.attention_bias == "configured" and config.flag("attention_bias", False)
     return inner | {"attention.o"} if configured else frozenset()
 

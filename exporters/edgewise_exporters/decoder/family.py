@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgewise_exporters.decoder.layers import LayerTypes, full_layers
+from edgewise_exporters.decoder.mixture import Mixture
 
 PROJECTIONS = {
     "attention.q": "self_attn.q_proj",
@@ -39,7 +40,7 @@ class Family:
     norms: Mapping[str, str] = field(default_factory=lambda: PRE_NORMS)  # a role that is absent is not computed
     norm_offset: float = 0.0  # added to every norm weight
     qk_norm: Literal["none", "head", "full"] = "none"
-    attention_bias: Literal["none", "qkv", "configured"] = "none"
+    attention_bias: Literal["none", "qkv", "configured", "qkv_configured"] = "none"
     mlp_bias: Literal["none", "configured"] = "none"
     activation_key: str = "hidden_act"
     scale_key: str | None = None  # attention is scaled by its value ** -0.5; None: by head_dim ** -0.5
@@ -50,6 +51,7 @@ class Family:
     rotary: Mapping[str, tuple[str, float]] = field(default_factory=lambda: {"global": ("rope_theta", 10_000.0)})
     rope_types: Mapping[str, str] = field(default_factory=lambda: ROPE_TYPES)  # as configured: as computed
     partial_rotary: bool = False
+    mixture: Mixture | None = None  # of experts, in place of the MLP
     nope_layers: bool = False  # `no_rope_layers` of the configuration says which layers rotate
     defaults: Mapping[str, Any] = field(default_factory=dict)  # keys that may be absent, as transformers fills them
     unused: frozenset[str] = frozenset()  # keys of its configurations that change nothing

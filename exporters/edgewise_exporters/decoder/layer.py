@@ -8,9 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.facts import Attention
-from edgewise.tensors import map_rows, transpose
+from edgewise.graph import state_expert
+from edgewise.tensors import Streamed, map_rows, transpose
 from edgewise_exporters.decoder.architecture import Architecture
 from edgewise_exporters.decoder.builder import TOKENS, Builder, Shape
+from edgewise_exporters.decoder.packed.matrix import Matrix
 from edgewise_exporters.decoder.weights import Weights
 
 
@@ -23,6 +25,7 @@ class Layer:
     architecture: Architecture
     index: int | None
     path: str  # of its modules in the checkpoint: "model.layers.3."
+    expert: int | None = None  # whose nodes these are
 
     @property
     def attention(self) -> Attention:
@@ -32,7 +35,10 @@ class Layer:
     def op(self, role: str, op_type: str, *inputs: ir.Value, name: str, shape: Shape, **attributes: Any) -> ir.Value:
         """The output of a node of this layer, under the path of its module."""
         path = f"{self.path}{name}"
-        return self.builder.op(op_type, *inputs, name=path, shape=shape, role=role, layer=self.index, **attributes)
+        value = self.builder.op(op_type, *inputs, name=path, shape=shape, role=role, layer=self.index, **attributes)
+        if self.expert is not None and (node := value.producer()):
+            state_expert(node, self.expert)
+        return value
 
     def linear(self, role: str, x: ir.Value, *, bias: bool) -> ir.Value:
         """A projection, `[batch, sequence, in]` to `[batch, sequence, out]`."""
@@ -45,7 +51,11 @@ class Layer:
         vector = self.weights.take(f"{path}.bias", total, rows=own) if bias else None
         if len(sharing) > 1:
             path = f"{path}.{role.split('.')[-1]}"
-        name, shape = path.removeprefix(self.path), (*TOKENS, rows)
+        return self.multiply(role, x, path.removeprefix(self.path), matrix, vector)
+
+    def multiply(self, role: str, x: ir.Value, name: str, matrix: Matrix, vector: Streamed | None = None) -> ir.Value:
+        """`x` times a matrix that is taken already, and a bias; the weights are called after the module `name`."""
+        path, shape = f"{self.path}{name}", (*TOKENS, matrix.tensor.dims[0])
         x = self.builder.ordered(x, matrix.order, role, self.index)
         weight = self.builder.initializer(transpose(matrix.tensor), f"{path}.weight")
         y = self.op(role, "MatMul", x, weight, name=name, shape=shape)

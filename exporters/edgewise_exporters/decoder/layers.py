@@ -26,6 +26,20 @@ def upper_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     return _listed(config, tuple(SLIDING if slides and layer >= first else FULL for layer in range(layers)))
 
 
+def all_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
+    """Every layer slides, where windows are switched on."""
+    return (SLIDING if _windows(config) else FULL,) * layers
+
+
+def lower_layers_alternate(config: Config, layers: int) -> tuple[str, ...]:
+    """Every other layer below `max_window_layers` slides, the first one too, where windows are switched on."""
+    last = config.integer("max_window_layers", least=0)
+    slides = _windows(config)
+    return _listed(
+        config, tuple(SLIDING if slides and layer < last and not layer % 2 else FULL for layer in range(layers))
+    )
+
+
 def nope_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     """Layers without a position embedding slide, where windows are switched on."""
     slides = _windows(config)

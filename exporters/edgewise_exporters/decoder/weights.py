@@ -8,7 +8,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
 from edgewise.quantized import BlockQuantized, cut
 from edgewise.sizes import CHECKPOINT_BYTES
-from edgewise.tensors import Streamed, cast, slice_rows
+from edgewise.tensors import Streamed, cast, element, slice_rows
 from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Packing
 from edgewise_exporters.decoder.packed.matrix import Matrix, read_matrix
 
@@ -30,6 +30,10 @@ class Weights:
         if rows is not None and rows != (0, shape[0]):
             tensor = slice_rows(tensor, *rows)
         return cast(tensor, ir.DataType.FLOAT)
+
+    def take_element(self, name: str, number: int, rows: tuple[int, int], *shape: int) -> Streamed:
+        """Some rows of one matrix of a stack of them, in float32."""
+        return cast(element(self._take(name, Expected(shape, FLOATS)), number, *rows), ir.DataType.FLOAT)
 
     def take_matrix(self, module: str, *shape: int, rows: tuple[int, int] | None = None) -> Matrix:
         """The weight of a linear module, or some rows of it: in float32, or packed with the codes that it has."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgewise.graph import Roles
+from edgewise.graph import role
 from edgewise_targets.ort.step import Step, become
 
 
@@ -16,10 +16,10 @@ class FuseActivations(Step):
     name: ClassVar[str] = "ort-activations"
 
     def rewrite(self, model: ir.Model) -> bool:
-        roles, modified = Roles.of(model), False
-        for index in roles.layers():
-            nodes = roles.all("mlp.activation", index)
-            if [node.op_type for node in nodes] == ["Sigmoid", "Mul"]:
-                become(nodes[1], "QuickGelu", [nodes[0].inputs[0]], {"alpha": 1.0})
-                modified = True
-        return modified
+        gates = [
+            node for node in model.graph if node.op_type == "Sigmoid" and (role(node) or "").endswith(".activation")
+        ]
+        for gate in gates:
+            (product,) = gate.outputs[0].consumers()
+            become(product, "QuickGelu", [gate.inputs[0]], {"alpha": 1.0})
+        return bool(gates)

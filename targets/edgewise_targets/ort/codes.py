@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from edgewise.quantized import BlockQuantized
-from edgewise.tensors import reshape
+from edgewise.tensors import Stacked, reshape
 from edgewise_targets.ort.step import initializer
 
 
@@ -27,3 +27,14 @@ def _sides(graph: ir.Graph, matrix: BlockQuantized, name: str) -> list[ir.Value 
     scales = initializer(graph, matrix.scales, f"{name}.scales")
     zeros = matrix.zero_points
     return [scales, None if zeros is None else initializer(graph, zeros, f"{name}.zero_points")]
+
+
+def stacked_constants(graph: ir.Graph, matrix: BlockQuantized, count: int, name: str) -> list[ir.Value | None]:
+    """Codes `[count, rows, bytes]`, scales and zero points for QMoE, of `count` matrices one below the other."""
+    rows, blocks, blob = matrix.packed.dims
+    flat = reshape(matrix.packed, (rows, blocks * blob))
+    parts = {"packed": flat, "scales": matrix.scales, "zero_points": matrix.zero_points}
+    return [
+        None if part is None else initializer(graph, Stacked(part, rows // count), f"{name}.{what}")
+        for what, part in parts.items()
+    ]

@@ -9,6 +9,7 @@ from edgewise.passes import Pass
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
+from edgewise_targets.ort.experts import FuseExperts
 from edgewise_targets.ort.formats import RefuseSlowFormats
 from edgewise_targets.ort.head import TiedHead
 from edgewise_targets.ort.inputs import DropPositions, KeepLogits
@@ -42,6 +43,7 @@ class LowerOrt(Pass):
             FuseHeadNorms(),
             FuseSkipNorms(),
             PlainNorms(),
+            FuseExperts(self.accuracy_level),
             FuseActivations(),
             ScaleQueries(),
             PackProjections(),

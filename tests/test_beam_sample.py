@@ -31,7 +31,8 @@ class Surest(BeamSample):
         assert isinstance(self.search, Sample)
         ids, weights = self.search.candidates(scores)
         scores = np.full(len(scores), -np.inf, np.float32)
-        scores[slice(None) if ids is None else ids] = np.log(weights / weights.sum())
+        with np.errstate(divide="ignore"):  # some have no weight
+            scores[slice(None) if ids is None else ids] = np.log(weights / weights.sum())
         return Beam.candidates(self, scores, count, rng)
 
 

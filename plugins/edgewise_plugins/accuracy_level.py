@@ -23,7 +23,7 @@ from edgewise.quantized import BlockQuantized, Format, split
 
 logger = logging.getLogger(__name__)
 
-TOKENS = 1024  # that errors are measured on
+TOKENS = 512  # that errors are measured on
 SMALLER = (64, 32)  # blocks that kernels have, in the order of their cost
 FLOAT_BITS = (4,)  # products of floats with 2 and with 8 bits take a hundred times as long: there is no kernel
 
@@ -35,7 +35,7 @@ class AccuracyLevel(Pass):
     Each quantized product is measured on a part of the calibration text: the noise that int8 activations bring, as a
     share of what tells one token's result from another's. It is 0.01 or so as a rule, where weights of 4 bits bring
     0.1. Above `max_error` the largest block is taken that keeps to it, else, for weights of 4 bits, activations in
-    float32, which take three times as long. Comes after `quantize`; weights stay what they are.
+    float32, which take four times as long. Comes after `quantize`; weights stay what they are.
     """
 
     name: ClassVar[str] = "accuracy-level"

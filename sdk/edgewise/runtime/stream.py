@@ -53,7 +53,7 @@ class Pieces(Iterator[Piece], Protocol):
 class Stream(Iterator[Piece]):
     """The pieces of a generation as they come. `result()` runs it to its end, `close()` cancels it.
 
-    Nothing is computed before the first piece is asked for; its clock starts then.
+    Nothing is computed before the first piece is asked for; its clock starts then. A scheduler starts it in its turn.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Stepwise(Search):
     def candidates(self, scores: FloatArray, state: Any = None) -> tuple[Ids | None, FloatArray]:
         """The tokens that may be drawn (None: all) and their weights, from `[vocabulary]` scores.
 
-        Weights are probabilities up to a factor. The scores are a view and may be written to.
+        Weights are probabilities up to a factor, some of them 0. The scores are a view and may be written to.
         """
 
     def choose(self, scores: FloatArray, state: Any, rng: np.random.Generator) -> tuple[int, Any]:

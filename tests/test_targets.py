@@ -32,6 +32,9 @@ kind = "published"
 pass = "quantize"
 bits = 8
 
+[[calibrated]]
+pass = "accuracy-level"
+
 [[lowering]]
 pass = "lower-ort"
 
@@ -45,6 +48,7 @@ def test_every_step_of_an_installed_target_is_a_pass_with_options_it_knows(name:
     target = registry().targets.get(name)
     assert resolve(target.recipe, where=name)
     assert resolve(target.lowering, where=name)
+    resolve(target.calibrated, where=name)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -59,6 +63,7 @@ def test_a_profile_says_everything_that_a_target_is() -> None:
     assert (target.name, target.context, target.providers[0].options) == ("board", 1024, {"arena": "off"})
     assert target.hardware.memory_bytes == Number(1e9, "its data sheet", "published")
     assert [step.record() for step in target.recipe] == [{"pass": "quantize", "bits": 8}]
+    assert [step.name for step in target.calibrated] == ["accuracy-level"]
     assert [step.name for step in target.lowering] == ["lower-ort"]
     assert target.session == {"session.intra_op.allow_spinning": "0"}
 

@@ -137,6 +137,22 @@ def test_rows_compute_what_is_not_known_and_all_that_is_scored(cache: PrefixCach
         assert rows.restored == restored
 
 
+def test_a_block_that_goes_while_another_is_copied_is_missed_by_nobody(model: Model) -> None:
+    cache = PrefixCache(model, limit=3 * BLOCK_BYTES, block=BLOCK)
+    cache.store(session(model, TOKENS[:BLOCK]))
+    longer = session(model, TOKENS[: 2 * BLOCK])
+
+    def export(start: int, stop: int) -> list[Any]:
+        cache.store(session(model, OTHERS[: 3 * BLOCK]))  # as another thread might
+        return longer.export(start, stop)
+
+    cache.add(TOKENS[: 2 * BLOCK], export)
+    assert known(cache, TOKENS[: 2 * BLOCK + 1]) == 0
+    assert cache.bytes <= cache.limit
+    cache.store(longer)
+    assert known(cache, TOKENS[: 2 * BLOCK + 1]) == 2 * BLOCK
+
+
 def test_threads_share_it(model: Model) -> None:
     cache = PrefixCache(model, limit=5 * BLOCK_BYTES, block=BLOCK)
     prompts = [TOKENS[:20] + OTHERS[start : start + 40] for start in range(6)]

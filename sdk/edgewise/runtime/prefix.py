@@ -139,4 +139,5 @@ class PrefixCache:
     def _touch(self, keys: Sequence[Key]) -> None:
         """Used just now: a block later than those after it, which are of no use without it."""
         for key in reversed(keys):
-            self._blocks.move_to_end(key)
+            if key in self._blocks:  # another thread may have needed the room
+                self._blocks.move_to_end(key)

@@ -106,7 +106,7 @@ class Session:
         if not 0 <= length <= self.length:
             raise GenerationError(f"cannot rewind to {length} tokens: the session holds {self.length}")
         self.slot.length = length
-        if self.window and length <= self.window.sinks:
+        if self.window and (length < self.window.sinks or not length):
             self.slot.forgotten = 0
 
     def fork(self, length: int | None = None, *, pool: Pool | None = None) -> "Session":

@@ -71,6 +71,16 @@ def test_searches_that_fork_and_go_back_go_on_past_the_context(runner: Runner, o
     assert result.timings.tokens_dropped > 0
 
 
+def test_generations_that_share_runs_forget_each_on_their_own(runner: Runner) -> None:
+    prompts = ["x = 1\n" * 30, "def read_json(", "import os\n" * 9]
+    options: dict[str, Any] = {"max_tokens": 120, "overflow": "window", "seed": 1, **ENDLESS}
+    alone = [runner.generate(prompt, **options) for prompt in prompts]
+    together = runner.generate_batch(prompts, **options)
+    assert [result.completions for result in together] == [result.completions for result in alone]
+    assert [result.timings.tokens_dropped for result in together] == [each.timings.tokens_dropped for each in alone]
+    assert len({result.timings.tokens_dropped for result in together}) == 3
+
+
 def test_speculation_and_a_window_are_refused_together(runner: Runner) -> None:
     with pytest.raises(OptionError, match="'speculative' takes drafts back, and overflow 'window' forgets tokens"):
         runner.generate("x = 1", search="speculative", overflow="window")

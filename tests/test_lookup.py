@@ -13,7 +13,7 @@ def test_lookup_drafts_what_followed_the_longest_match(text: list[int], count: i
     lookup = Lookup()
     lookup.begin(tuple(text[:5]), 3)
     for token in text[5:]:
-        lookup.add((token,))
+        lookup.add(token)
     best, place = matches(text)
     assert lookup.promise() == best.bit_length()
     expected = list(text)
@@ -41,5 +41,5 @@ def test_a_token_costs_the_same_late_in_a_long_text_as_early() -> None:
     lookup = Lookup()
     lookup.begin((7,) * 100_000, 8)
     for _ in range(1000):
-        lookup.add((7,))
+        lookup.add(7)
         assert lookup.promise() == LONGEST.bit_length()

@@ -6,30 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from drafting import chain
+from drafting import chain, near
 from edgewise.search.ahead import Speculation, ahead
 from edgewise.search.draft import Draft
 from edgewise.search.greedy import Greedy
+from edgewise.search.lookup import Lookup
 from edgewise.search.pace import Pace
 from edgewise.search.protocol import Context, Extend, FloatArray, Flow, Search
-from tables import Model, Texts, search
+from tables import Model, Texts, search, table
+
+TARGET = chain(0, vocabulary=99)
 
 
 class Timed(Texts):
-    """Rows on a clock of their own: a step of a model takes as long as `seconds` says of its tokens."""
+    """Rows on a clock of their own: a step of a model takes as long as `seconds` says of its tokens.
+
+    Remembers of each token of the text whether it was computed alone.
+    """
 
     def __init__(self, seconds: Any, *models: Model) -> None:
         super().__init__(*models)
         self.seconds = seconds
         self.now = 0.0
+        self.alone: dict[int, bool] = {}
 
     def extend(self, extends: Sequence[Extend]) -> tuple[FloatArray, ...]:
-        self.now += sum(self.seconds(extend.model, len(extend.tokens)) for extend in extends)
+        for extend in extends:
+            self.now += self.seconds(extend.model, len(extend.tokens))
+            if extend.model == 0 and extend.parent is not None:
+                self.alone |= {extend.length + i: len(extend.tokens) == 1 for i in range(len(extend.tokens))}
         return super().extend(extends)
 
 
 class OnClock(Search):
-    """Greedy search with drafts of model 1, on the clock of its rows."""
+    """Greedy search with drafts of model 1, or of lookup where there is none, on the clock of its rows."""
 
     name = "on_clock"
 
@@ -37,17 +47,21 @@ class OnClock(Search):
         self.texts = texts
 
     def flow(self, context: Context) -> Flow:
-        by = Speculation(Draft(context), Pace(), lambda: self.texts.now)
-        return ahead(Greedy().flow(context), context, by)
+        drafter = Draft(context) if context.assistants else Lookup()
+        return ahead(Greedy().flow(context), context, Speculation(drafter, Pace(), lambda: self.texts.now))
 
 
-def took(seconds: Any, draft: Model, count: int = 400) -> float:
-    """Seconds of so many tokens by those of as many steps without a draft."""
-    model = chain(0, vocabulary=99)
-    texts = Timed(seconds, model, draft)
+def timed(seconds: Any, model: Model, draft: Model | None, count: int = 400) -> Timed:
+    """What is left of so many tokens; they are those without drafts."""
+    texts = Timed(seconds, model, *([draft] if draft else []))
     expected = search(Greedy(), Texts(model), limit=count)
-    assert search(OnClock(texts), texts, limit=count, assistants=(9999,)) == expected
-    return float(texts.now / (count * seconds(0, 2)))
+    assert search(OnClock(texts), texts, limit=count, assistants=(9999,) if draft else ()) == expected
+    return texts
+
+
+def took(seconds: Any, draft: Model | None, model: Model = TARGET, count: int = 400) -> float:
+    """Seconds of so many tokens by those of as many steps of one."""
+    return float(timed(seconds, model, draft, count).now / (count * seconds(0, 1)))
 
 
 def linear(step: float, token: float, draft: float) -> Any:
@@ -56,19 +70,39 @@ def linear(step: float, token: float, draft: float) -> Any:
 
 
 def wrong(text: tuple[int, ...]) -> FloatArray:
-    return -chain(0, vocabulary=99)(text)
+    return -TARGET(text)
 
 
 def test_drafts_that_are_never_right_cost_next_to_nothing() -> None:
-    assert took(linear(1, 0.1, 0.1), wrong) < 1.05
-    assert took(linear(1, 0.5, 0.5), wrong) < 1.12
+    """A draft bundle computes the prompt too, and what it missed before each trial."""
+    for seconds in (linear(1, 0.1, 0.1), linear(1, 0.5, 0.2)):
+        assert took(seconds, wrong) < 1.06
+        assert took(seconds, None, table(1, 99)) < 1.01
+
+
+def test_how_a_token_is_computed_does_not_depend_on_the_clock() -> None:
+    """Alone or beside others: by the text, for drafts that are right or wrong, in turns or by chance."""
+    turns: Model = lambda text: TARGET(text) if len(text) // 40 % 2 else wrong(text)  # noqa: E731
+    texts: Model = lambda text: TARGET(text) if len(text) // 40 % 2 else table(1, 99)(text)  # noqa: E731
+    pairs: list[tuple[Model, Model | None]] = [
+        (TARGET, turns),
+        (TARGET, near(TARGET, 2.0)),
+        (texts, None),
+        (TARGET, wrong),
+    ]
+    ways = set()
+    for model, draft in pairs:
+        found = [timed(linear(*costs), model, draft).alone for costs in ((1, 0.01, 0.01), (1, 0.4, 0.2), (1, 2, 1))]
+        assert found[0] == found[1] == found[2]
+        ways.add(frozenset(found[0].values()))
+    assert ways == {frozenset({False}), frozenset({True, False})}
 
 
 def test_drafts_that_are_right_pay_unless_they_cost_as_much_as_they_save() -> None:
-    right = chain(0, vocabulary=99)
+    right = TARGET
     assert took(linear(1, 0.02, 0.02), right) < 0.2
     assert took(linear(1, 0.3, 0.1), right) < 0.65
-    assert took(linear(1, 0.1, 1.2), right) < 1.03
+    assert took(linear(1, 0.1, 1.2), right) < 1.12
 
 
 def test_the_width_is_the_one_that_pays_best() -> None:

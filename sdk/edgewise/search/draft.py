@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.search.ahead import Trust
 from edgewise.search.processors import Chain
 from edgewise.search.protocol import Context, Extend, FloatArray, Reply, Request
+
+TRIES, RIGHT = 6, 2  # drafts of one token in a trial, and how many of them have to be right
+PAUSE, LONGER = 64, 4  # tokens until the next trial, and how many times more each time
 
 Choose = Callable[[FloatArray], int]  # of the scores that processors leave; may write into them
 
@@ -16,7 +20,10 @@ def most_probable(scores: FloatArray) -> int:
 
 
 class Draft:
-    """Drafts with a row of model 1, kept in step with the text. Processors apply to its scores as to the others."""
+    """Drafts with a row of model 1, kept in step with the text. Processors apply to its scores as to the others.
+
+    It is trusted once it has passed a trial.
+    """
 
     def __init__(self, context: Context, choose: Choose = most_probable) -> None:
         self._choose = choose
@@ -27,15 +34,33 @@ class Draft:
         self._text: list[int] = []
         self._row: list[int] = []  # what the row of model 1 holds
         self._vocabulary = 0
+        self._guess: int | None = None  # the first token of the last draft, until the text has its place
+        self._tries = self._right = 0
+        self._passed = False
+        self._rest, self._pause = 0, PAUSE
 
     def begin(self, prompt: tuple[int, ...], vocabulary: int) -> None:
         self._prompt, self._text = prompt, list(prompt)
         self._history = self._processor.start(prompt)
         self._vocabulary = vocabulary
 
-    def add(self, tokens: tuple[int, ...]) -> None:
-        self._text += tokens
-        self._history = self._processor.advance(self._history, tokens)
+    def add(self, token: int) -> None:
+        self._text.append(token)
+        self._history = self._processor.advance(self._history, (token,))
+        self._rest -= 1
+        if self._guess is not None:
+            self._tries += 1
+            self._right += self._guess == token
+            self._guess = None
+        if self._tries == TRIES and not self._passed:
+            self._passed = self._right >= RIGHT
+            self._tries = self._right = 0
+            self._rest, self._pause = self._pause, LONGER * self._pause
+
+    def trust(self) -> Trust:
+        if self._passed:
+            return Trust.FULL
+        return Trust.NONE if self._rest > 0 else Trust.TRIAL
 
     def promise(self) -> int:
         """Drafts are all alike; there is none where the model holds no more."""
@@ -57,6 +82,7 @@ class Draft:
             if not scores.max() > -np.inf:
                 break
             drafted.append(self._choose(scores))
+            self._guess = drafted[0]
             history = self._processor.advance(history, (drafted[-1],))
         return tuple(drafted)
 

@@ -6,10 +6,12 @@ before them, and what came next there is drafted. The index is a chain of places
 
 from collections.abc import Generator
 
+from edgewise.search.ahead import Trust
 from edgewise.search.protocol import Reply, Request
 
 SHORTEST = 2  # tokens that are the same in places that are compared; where there is none, one token will do
 LONGEST = 32  # beyond so many, longer is not better
+RECENT, WORTH = 16, 1 / 8  # tokens that count for how often it is right, and how often it has to be
 CANDIDATES = 16  # places that are compared, the latest first
 
 
@@ -20,21 +22,34 @@ class Lookup:
         self._text: list[int] = []
         self._last: dict[tuple[int, ...], int] = {}  # n-gram: where the latest one ended, with a token after it
         self._before: list[int] = []  # place: where the same n-gram as before it ended last; -1: nowhere
+        self._right = 0.0  # how often the next token would have been drafted, of late
 
     def begin(self, prompt: tuple[int, ...], vocabulary: int) -> None:
-        self.add(prompt)
+        known = max(1, len(prompt) - 2 * RECENT)
+        for token in prompt[:known]:
+            self._append(token)
+        for token in prompt[known:]:
+            self.add(token)
 
-    def add(self, tokens: tuple[int, ...]) -> None:
-        for token in tokens:
-            end, before = len(self._text), -1
-            if end:
-                self._last[(self._text[-1],)] = end
-            if end >= SHORTEST:
-                ngram = tuple(self._text[-SHORTEST:])
-                before = self._last.get(ngram, -1)
-                self._last[ngram] = end
-            self._before.append(before)
-            self._text.append(token)
+    def add(self, token: int) -> None:
+        place, length = self._match()
+        right = length > 0 and self._text[place] == token
+        self._right += (right - self._right) / RECENT
+        self._append(token)
+
+    def trust(self) -> Trust:
+        return Trust.FULL if self._right >= WORTH else Trust.NONE
+
+    def _append(self, token: int) -> None:
+        end, before = len(self._text), -1
+        if end:
+            self._last[(self._text[-1],)] = end
+        if end >= SHORTEST:
+            ngram = tuple(self._text[-SHORTEST:])
+            before = self._last.get(ngram, -1)
+            self._last[ngram] = end
+        self._before.append(before)
+        self._text.append(token)
 
     def promise(self) -> int:
         """Longer matches promise more: by powers of two."""

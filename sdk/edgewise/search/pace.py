@@ -25,7 +25,7 @@ class Pace:
     """
 
     def __init__(self, fixed: int | None = None) -> None:
-        self._fixed = fixed
+        self.fixed = fixed
         self._steps: dict[int, _Recent] = {}  # seconds of the model, by tokens
         self._drafting = _Recent()  # seconds a drafted token
         self._verdicts: dict[int, _Verdicts] = {}  # by class of drafts
@@ -36,8 +36,8 @@ class Pace:
         """Tokens to draft now, at most `most`; `promise` is the class of the draft that there would be, 0 for none."""
         if not promise or most < 1:
             return 0
-        if self._fixed is not None:
-            return min(self._fixed, most)
+        if self.fixed is not None:
+            return min(self.fixed, most)
         share = self._verdicts[promise].share if promise in self._verdicts else 0.5
         best = self._best(share, most)
         if best:

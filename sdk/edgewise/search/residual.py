@@ -52,12 +52,13 @@ def residual(search: Stepwise, context: Context, speculation: Speculation, drawn
             history = processor.advance(history, (token,))
             if not kept:
                 break
-        context.drafts.accepted += len(tokens) - 1
         reply = yield Request(emit=(Emit(0, tuple(tokens), tuple(logprobs)),))
         if reply.stopped:
             return ()
         drawn.distributions.clear()
-        scores = yield from row.extend(tuple(tokens))
+        for token in tokens:
+            row.add(token)
+        scores = yield from row.extend()
 
 
 def keep(token: int, p: Distribution, q: Distribution, rng: np.random.Generator) -> tuple[int, bool]:

@@ -82,8 +82,6 @@ def _random(name: str, weight: torch.Tensor, generator: torch.Generator) -> torc
         return 0.5 * noise
     if "embed_tokens" in name:
         return noise
-    if "experts" in name:  # a stack of matrices
-        return noise / weight.shape[2] ** 0.5
     scale = PEAK if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.0
-    scaled: torch.Tensor = noise * scale / weight.shape[1] ** 0.5
+    scaled: torch.Tensor = noise * scale / weight.shape[-1] ** 0.5
     return scaled

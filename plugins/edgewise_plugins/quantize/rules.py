@@ -10,6 +10,8 @@ from edgewise.graph import Linear
 from edgewise.options import check, known, record
 from edgewise.quantized import Format
 
+ROUTERS = ("router", "shared.router")
+
 Bits = Literal[2, 4, 8]
 BlockSize = Literal[32, 64, 128]
 Method = Literal["nearest", "grid", "hqq", "gptq", "autoround"]
@@ -96,6 +98,7 @@ def in_layers(text: str, layer: int | None) -> bool:
 def assign(linears: Iterable[Linear], default: Choice, rules: Sequence[Rule]) -> dict[str, Choice | None]:
     """What each weight becomes, by name; None: it stays as it is. Raises OptionError for a rule without effect.
 
+    A router stays as it is unless a rule matches it: it is small, and its errors are other experts.
     A matrix that is met twice (tied embedding and lm_head) is one weight: a rule for either is a rule for both.
     """
     linears = list(linears)
@@ -109,7 +112,8 @@ def assign(linears: Iterable[Linear], default: Choice, rules: Sequence[Rule]) ->
     used = {index for roles in matched.values() for index in roles.values()}
     if idle := set(range(len(rules))) - used:
         raise OptionError(_without_effect(min(idle), rules, linears))
-    return {name: _settle(name, roles, default, rules) for name, roles in matched.items()}
+    kept = {linear.name for linear in linears if linear.role in ROUTERS and not matched[linear.name]}
+    return {name: None if name in kept else _settle(name, roles, default, rules) for name, roles in matched.items()}
 
 
 def _settle(name: str, roles: dict[str, int], default: Choice, rules: Sequence[Rule]) -> Choice | None:

@@ -33,14 +33,17 @@ def bandwidth(threads: int, *, bytes_each: int = BYTES, runs: int = RUNS) -> flo
 def bytes_per_token(manifest: "Manifest", length: int) -> int | None:
     """Bytes that a decode step reads at least: the weights, and the keys and values of `length` tokens.
 
+    Of experts it reads those that a token is given to.
+
     None where the bundle's card does not say how large its parts are.
     """
     parts = manifest.card.get("parts")
     if not parts:
         return None
+    read = {"expert": manifest.facts.active_experts}
     kept = [name for name in parts if name not in ONE_ROW or (name == "embedding" and manifest.facts.tied)]
     cache = manifest.card.get("cache_bytes", 0) * length // manifest.context
-    return int(sum(parts[name]["after"] for name in kept) + cache)
+    return int(sum(parts[name]["after"] * read.get(name, 1) for name in kept) + cache)
 
 
 def _seconds(work: Callable[[], object]) -> float:

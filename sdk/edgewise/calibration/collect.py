@@ -12,9 +12,10 @@ from edgewise.calibration.cache import cache_folder, claimed
 from edgewise.calibration.fingerprint import array_digest, fingerprint
 from edgewise.calibration.gram import add_gram, mirror
 from edgewise.calibration.plan import plan_statistics
+from edgewise.calibration.routing import Routing, RoutingSums, routing
 from edgewise.calibration.stages import linears_by_input
 from edgewise.calibration.statistics import VERSION, Statistics
-from edgewise.calibration.unfinished import Tensors, Unfinished
+from edgewise.calibration.unfinished import Unfinished
 from edgewise.calibration.walk import Walk
 from edgewise.errors import OptionError
 from edgewise.graph import Linear, get_facts
@@ -46,13 +47,13 @@ class Accumulator:
         """The tensors of a statistics file."""
         arrays: dict[str, np.ndarray] = {
             f"{name}.tokens": np.array([self.tokens], np.int64),
-            f"{name}.second_moment": (self.squares / self.tokens).astype(np.float32),
+            f"{name}.second_moment": (self.squares / max(1, self.tokens)).astype(np.float32),
             f"{name}.max_abs": self.largest,
-            f"{name}.mean_abs": (self.absolutes / self.tokens).astype(np.float32),
+            f"{name}.mean_abs": (self.absolutes / max(1, self.tokens)).astype(np.float32),
         }
         if self.gram is not None:
             mirror(self.gram)
-            self.gram /= np.float32(self.tokens)
+            self.gram /= np.float32(max(1, self.tokens))
             arrays[f"{name}.gram"] = self.gram
         return arrays
 
@@ -108,36 +109,46 @@ def _collect(
     progress: Progress | None,
 ) -> None:
     by_layer = linears_by_input(model)
-    layers = [by_layer.get(layer, {}) for layer in (*range(get_facts(model).layers), None)]
+    indices, mixtures = (*range(get_facts(model).layers), None), routing(model)
+    layers = [by_layer.get(layer, {}) for layer in indices]
     shared = {name: [linear.name for linear in group] for layer in layers for name, group in layer.items()}
-    unfinished = Unfinished(folder, [_tensors(layer, gram=gram) for layer in layers], shared)
+    tensors = [_tensors(layer, gram=gram) for layer in layers]
+    for layer, mixture in mixtures.items():
+        tensors[layer] |= mixture.tensors
+    unfinished = Unfinished(folder, tensors, shared)
     walk = Walk(model, sequences, folder=folder, context=context, start=unfinished.done, progress=progress)
     for layer in (*walk.layers, walk.head)[unfinished.done :]:
-        unfinished.write(_pass(walk, layer, gram=gram), hidden=None if layer == walk.head else walk.hidden.digest)
+        arrays = _pass(walk, layer, mixtures.get(layer), gram=gram)
+        unfinished.write(arrays, hidden=None if layer == walk.head else walk.hidden.digest)
     unfinished.finish(path)
 
 
-def _pass(walk: Walk, layer: int, *, gram: bool) -> dict[str, np.ndarray]:
+def _pass(walk: Walk, layer: int, mixture: Routing | None, *, gram: bool) -> dict[str, np.ndarray]:
     """Go through one layer; the tensors of the file on what entered its linears."""
-    sums = {name: Accumulator(_features(group), gram=gram) for name, group in walk.inputs(layer).items()}
+    groups = walk.inputs(layer)
+    sums = {group[0].name: Accumulator(_features(group), gram=gram) for group in groups.values()}
 
     def observe(linears: Sequence[Linear], x: np.ndarray) -> None:
-        value = linears[0].node.inputs[0]
-        assert value is not None
-        sums[str(value.name)].add(x)
+        sums[linears[0].name].add(x)
 
+    experts = RoutingSums(mixture) if mixture else None
     if layer == walk.head:
         walk.observe(layer, observe)
-    else:
+    elif experts is None:
         walk.advance(layer, observe)
-    return {key: array for name, added in sums.items() for key, array in added.arrays(name).items()}
+    else:
+        walk.advance(layer, observe, watch=experts.routing.names, watcher=experts.add)
+    arrays = experts.arrays() if experts else {}
+    for name, group in groups.items():
+        arrays |= sums[group[0].name].arrays(name)
+    return arrays
 
 
 def _features(linears: Sequence[Linear]) -> int:
     return linears[0].matrix.dims[1]
 
 
-def _tensors(inputs: Mapping[str, Sequence[Linear]], *, gram: bool) -> Tensors:
+def _tensors(inputs: Mapping[str, Sequence[Linear]], *, gram: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
     """What the file holds on the inputs of one layer."""
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, linears in inputs.items():

@@ -37,13 +37,17 @@ def values_of(model: ir.Model) -> dict[str, ir.Value]:
 
 
 def linears_by_input(model: ir.Model) -> dict[int | None, dict[str, list[Linear]]]:
-    """The matrix products of each layer (None: around the layers) by the name of the value that they multiply."""
+    """The matrix products of each layer (None: around the layers) by the name of the value that they multiply.
+
+    Those of an expert are apart from the others, as other tokens count for them; its number follows the name.
+    """
     layers: dict[int | None, dict[str, list[Linear]]] = {}
     for linear in linears(model):
         if linear.node.op_type == "MatMul":
             value = linear.node.inputs[0]
             assert value is not None
-            layers.setdefault(linear.layer, {}).setdefault(str(value.name), []).append(linear)
+            name = str(value.name) if linear.expert is None else f"{value.name}.{linear.expert}"
+            layers.setdefault(linear.layer, {}).setdefault(name, []).append(linear)
     return layers
 
 

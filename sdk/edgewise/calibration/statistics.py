@@ -1,7 +1,8 @@
 """sdk, calibration: statistics of what enters each linear, and the file that holds them.
 
 A file is safetensors. `{input}.tokens`, `.second_moment`, `.max_abs`, `.mean_abs` and, where it was asked for, `.gram`
-describe one input; the metadata lists the linears that share it, and holds a hash of the file.
+describe one input; the metadata lists the linears that share it, and holds a hash of the file. `experts.{layer}.` and
+a part describe a mixture of experts; what enters the linears of an expert are the tokens that are given to it.
 """
 
 import re
@@ -14,6 +15,7 @@ import blake3
 import numpy as np
 
 from edgewise import strictjson
+from edgewise.calibration.routing import ExpertStatistics, read_experts
 from edgewise.errors import CheckpointError, OptionError
 from edgewise.safetensors import read_tensors
 from edgewise.tensors import Streamed
@@ -27,6 +29,8 @@ NO_DIGEST = b"0" * 64
 @dataclass(frozen=True)
 class InputStatistics:
     """What entered some linears, over all tokens. K is their number of input features.
+
+    Of an expert that no token was given to, `tokens` is 0, and so is everything else.
 
     second_moment: mean of x², float32 `[K]`: the diagonal of `gram`.
     max_abs, mean_abs: largest and mean |x|, float32 `[K]`.
@@ -45,10 +49,16 @@ class InputStatistics:
 
 
 class Statistics(Mapping[str, InputStatistics]):
-    """Statistics by the name of a linear's weight; linears that share an input share the object."""
+    """Statistics by the name of a linear's weight; linears that share an input share the object.
 
-    def __init__(self, inputs: Mapping[str, InputStatistics]) -> None:
+    experts: by layer, of those that have a mixture of experts.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, InputStatistics], experts: Mapping[int, ExpertStatistics] | None = None
+    ) -> None:
         self._inputs = inputs
+        self.experts = experts or {}
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
@@ -64,7 +74,9 @@ class Statistics(Mapping[str, InputStatistics]):
         except (OSError, ValueError, KeyError, CheckpointError) as error:
             raise OptionError(f"{path} cannot be used: {error}; without it, it is computed again") from error
         inputs = {name: _read(tensors, name) for name in shared}
-        return cls({linear: inputs[name] for name, linears in shared.items() for linear in linears})
+        return cls(
+            {linear: inputs[name] for name, linears in shared.items() for linear in linears}, read_experts(tensors)
+        )
 
     def __getitem__(self, name: str) -> InputStatistics:
         return self._inputs[name]

@@ -1,12 +1,13 @@
 """sdk, calibration: the canonical graph run layer by layer: one layer's weights in memory, hidden states on disk."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from edgewise.calibration.hidden import Hidden
+from edgewise.calibration.routing import by_token, routing
 from edgewise.calibration.run import Loaded, read_rows, read_whole
 from edgewise.calibration.stages import BATCH_TOKENS, cut, linears_by_input, values_of
 from edgewise.errors import GraphError, OptionError
@@ -20,6 +21,8 @@ from edgewise.writer import Progress
 LOGIT_TOKENS = 256  # as many rows as wide as the vocabulary
 
 Observer = Callable[[Sequence[Linear], np.ndarray], None]
+Values = Mapping[str, np.ndarray]  # what a layer computes, by name
+Watcher = Callable[[Values], None]
 
 
 class Walk:
@@ -53,7 +56,7 @@ class Walk:
         progress: Progress | None = None,
     ) -> None:
         self.model, self.folder, self.context, self.progress = model, folder, context, progress
-        self.facts = get_facts(model)
+        self.facts, self.routing = get_facts(model), routing(model)
         self.sequences = sequences
         _check(sequences, self.facts.vocab_size, self.facts.context_length)
         self.layers = range(self.facts.layers)
@@ -70,18 +73,25 @@ class Walk:
         return linears_by_input(self.model).get(None if layer == self.head else layer, {})
 
     def observe(self, layer: int, observer: Observer) -> None:
-        """Show each distinct input of the linears of a layer, with the linears that share it."""
+        """Show each distinct input of the linears of a layer, with the linears that share it.
+
+        Those of an expert see the tokens that are given to it; where there are none in a chunk, nothing is shown.
+        """
         for _ in self._run(layer, observer):
             pass
 
     def values(self, layer: int, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """What the layer computes under these names, and no more, batch by batch: `[sequences, length, width]`."""
-        loaded = self._load([self._value(name) for name in names], layer)
+        """What enters a layer or is computed in it under these names, batch by batch: `[sequences, length, width]`."""
+        entering = f"hidden.{layer}"
+        wanted = [self._value(name) for name in names if name != entering]
+        loaded = self._load(wanted, layer) if wanted else None
         for start, stop in self._batches():
-            found = loaded({**self._inputs(start, stop), f"hidden.{layer}": self.hidden.read(start, stop)})
-            for name, array in found.items():
-                self._check_finite(array, f"'{name}'")
-            yield found
+            found = {entering: self.hidden.read(start, stop)}
+            if loaded:
+                found |= loaded({**self._inputs(start, stop), **found})
+            for name in names:
+                self._check_finite(found[name], f"'{name}'")
+            yield {name: found[name] for name in names}
 
     def constants(self, layer: int) -> dict[str, np.ndarray]:
         """What the nodes of a layer read that is the same for all sequences: weights, tables, and masks `[1, ...]`."""
@@ -98,13 +108,23 @@ class Walk:
         first = next(self.values(layer, names)) if names else {}
         return found | {name: array[:1] for name, array in first.items()}
 
-    def advance(self, layer: int, observer: Observer | None = None) -> None:
-        """Replace the hidden states by what the layer makes of them; with an `observer`, observe on the way."""
+    def advance(
+        self,
+        layer: int,
+        observer: Observer | None = None,
+        *,
+        watch: Sequence[str] = (),
+        watcher: Watcher | None = None,
+    ) -> None:
+        """Replace the hidden states by what the layer makes of them; with an `observer`, observe on the way.
+
+        A `watcher` is shown what the layer computes under the names `watch`, batch by batch.
+        """
         if layer == self.head:
             raise GraphError("the walk is at the final norm and the lm_head: nothing follows but logits()")
         name = f"hidden.{layer + 1}"
         after = Hidden(self.folder / name, self.hidden.shape)
-        after.write(self._run(layer, observer, name))
+        after.write(self._run(layer, observer, name, watch=watch, watcher=watcher))
         if self.before:
             self.before.remove()
         self.before, self.hidden = self.hidden, after
@@ -121,25 +141,48 @@ class Walk:
                 self._check_finite(logits, "the logits")
                 yield logits
 
-    def _run(self, layer: int, observer: Observer | None, *leaving: str) -> Iterator[np.ndarray]:
+    def _run(
+        self,
+        layer: int,
+        observer: Observer | None,
+        *leaving: str,
+        watch: Sequence[str] = (),
+        watcher: Watcher | None = None,
+    ) -> Iterator[np.ndarray]:
         """The layer on all sequences; yields what leaves it, if that is asked for, batch by batch."""
         entering = f"hidden.{layer}"
-        shared = self.inputs(layer) if observer else {}
-        wanted = [self._value(name) for name in dict.fromkeys([*shared, *leaving]) if name != entering]
+        shared = list(self.inputs(layer).values()) if observer else []
+        names = [*map(_input, shared), *(self._gates(group) for group in shared), *watch, *leaving]
+        wanted = [self._value(name) for name in dict.fromkeys(names) if name and name != entering]
         loaded = self._load(wanted, layer) if wanted else None
         for start, stop in self._batches():
             values = {entering: self.hidden.read(start, stop)}
             if loaded:
                 values |= loaded({**self._inputs(start, stop), **values})
-            for name, group in shared.items():
-                x = values[name].reshape(-1, values[name].shape[-1])
+            for group in shared:
+                x = self.seen(group, values)
                 self._check_finite(x, f"the input of '{group[0].name}'")
-                if observer:
+                if observer and len(x):
                     observer(group, x)
+            if watcher:
+                watcher(values)
             for name in leaving:
                 self._check_finite(values[name], "what leaves it")
                 yield values[name]
                 self._report(stop)
+
+    def seen(self, group: Sequence[Linear], values: Values) -> np.ndarray:
+        """Of what a layer computed, what enters linears that share it: float32 `[tokens, K]`.
+
+        That of an expert are the tokens which the layer's gates give to it; they must be among the values then.
+        """
+        x, gates = by_token(values[_input(group)]), self._gates(group)
+        return x if gates is None else x[by_token(values[gates])[:, group[0].expert] != 0]
+
+    def _gates(self, group: Sequence[Linear]) -> str | None:
+        """The name of the gates that choose the tokens of an expert; None for linears that see all tokens."""
+        layer = group[0].layer
+        return None if layer is None or group[0].expert is None else self.routing[layer].gates
 
     def _embedded(self) -> Iterator[np.ndarray]:
         """What enters the first layer. Of the embedding only the rows are read that the sequences need."""
@@ -211,6 +254,12 @@ class Walk:
             raise GraphError(
                 f"{where}: {what} holds NaN or infinity on this text; the weights are damaged, or float32 is too narrow"
             )
+
+
+def _input(group: Sequence[Linear]) -> str:
+    value = group[0].node.inputs[0]
+    assert value is not None
+    return str(value.name)
 
 
 def _check(sequences: np.ndarray, vocabulary: int, longest: int) -> None:

@@ -46,7 +46,8 @@ def activation_errors(
         for layer in walk.layers:
             walk.advance(layer, observe)
         walk.observe(walk.head, observe)
-    errors = {name: each.error for name, each in sums.items()}
+    errors = dict.fromkeys(names or (), 0.0)  # of experts that no token is given to
+    errors |= {name: each.error for name, each in sums.items()}
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 

@@ -47,11 +47,12 @@ def stacks(
 
 def _common_block(groups: Sequence[Sequence[Streamed]], quantized: Sequence[Sequence[BlockQuantized]]) -> int | None:
     """The largest block that those of all matrices can be cut into, and that divides their rows."""
-    forms = [{matrix.form for matrix in group} for group in ([*quantized[0], *quantized[1]], quantized[2])]
-    whole = list(map(len, groups)) == list(map(len, quantized))
-    if not whole or any(len(kinds) > 1 or isinstance(form, Int8Rows) for kinds in forms for form in kinds):
-        return None
     matrices = [matrix for group in quantized for matrix in group]
+    if len(matrices) < sum(map(len, groups)) or any(isinstance(matrix.form, Int8Rows) for matrix in matrices):
+        return None
+    for alike in ([*quantized[0], *quantized[1]], quantized[2]):
+        if len({(matrix.form.bits, matrix.form.symmetric) for matrix in alike}) > 1:
+            return None
     block = math.gcd(*(size for matrix in matrices for size in (matrix.form.block_size, matrix.dims[1])))
     return block if block >= SMALLEST else None
 

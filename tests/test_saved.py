@@ -201,8 +201,9 @@ def test_a_writer_that_is_killed_leaves_a_whole_file(model: Model, tmp_path: Pat
         arguments = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(tmp_path)]
         writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert writer.stdout is not None
-        writer.stdout.readline()
+        assert writer.stdout.readline() == "ready\n"
         while not (tmp_path / "cache").exists():
+            assert writer.poll() is None
             time.sleep(0.001)
         time.sleep(0.003 * turn)
         writer.send_signal(signal.SIGKILL)

@@ -52,7 +52,7 @@ def save(path: str | Path, model: Model, saved: Saved) -> None:
     if not len(saved.tokens):
         raise CacheError(f"{path} is not written: there are no tokens")
     arrays = [saved.tokens, *saved.arrays]
-    header = _header(model, len(saved.tokens), saved.block, _hash(arrays))
+    header = _header(model, len(saved.tokens), saved.block, _hash(arrays, saved.block))
     try:
         with _replacing(Path(path)) as file:
             file.write(len(header).to_bytes(8, "little") + header)
@@ -91,7 +91,7 @@ def _read(file: FileIO, model: Model) -> Saved:
         raise CacheError(f"it has {size:,} bytes instead of {expected:,}: the file is damaged")
     for array in arrays:
         _fill(file, _bytes(array))
-    if _hash(arrays) != fields["blake2b"]:
+    if _hash(arrays, block) != fields["blake2b"]:
         raise CacheError("its content does not match its hash: the file is damaged")
     return Saved(arrays[0], arrays[1:], block)
 
@@ -153,8 +153,8 @@ def _rotary(model: Model) -> str:
     return _hash(tables) if tables else ""
 
 
-def _hash(arrays: Arrays) -> str:
-    hasher = blake2b(digest_size=DIGEST_BYTES)
+def _hash(arrays: Arrays, block: int = 0) -> str:
+    hasher = blake2b(b"%d" % block, digest_size=DIGEST_BYTES)
     for array in arrays:
         hasher.update(_bytes(array))
     return hasher.hexdigest()

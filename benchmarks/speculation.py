@@ -62,10 +62,7 @@ class ToldLookup(Lookup):
     def __init__(self, context: Context, oracle: Oracle) -> None:
         super().__init__()
         self._oracle = oracle
-
-    def begin(self, prompt: tuple[int, ...], vocabulary: int) -> None:
-        super().begin(prompt, vocabulary)
-        self._told = self._oracle.share
+        self._told = oracle.share
 
     def add(self, token: int) -> None:
         super().add(token)

@@ -29,7 +29,7 @@ class Speculative(Search):
     name: ClassVar[str] = "speculative"
     assistants: ClassVar[int] = 1
     search: Search | str | Mapping[str, Any] = "greedy"
-    width: int | None = None  # tokens that are drafted; None: as many as pay, which is measured, down to none
+    width: int | None = None  # tokens that are drafted, always; None: as many as pay, which is measured, down to none
 
     def __post_init__(self) -> None:
         if self.width is not None and not 1 <= self.width <= WIDEST:

@@ -136,6 +136,24 @@ def test_a_failure_leaves_the_session_as_it_was(model: Model, whole: NDArray[np.
     assert_close(session.prefill(TOKENS[20:], scores=40), whole[20:])
 
 
+def test_an_interrupt_leaves_the_session_as_it_was(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(model, capacity=60, chunk=8)
+    session.prefill(TOKENS[:10])
+    run, left = session.pool.run, iter(range(2))
+
+    def interrupted(*given):  # type: ignore[no-untyped-def]
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        run(*given)
+
+    monkeypatch.setattr(session.pool, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.prefill(TOKENS[10:50])
+    monkeypatch.undo()
+    assert session.tokens.tolist() == TOKENS[:10]
+    assert_close(session.prefill(TOKENS[10:]), one_pass(model, TOKENS)[-1:])
+
+
 def test_scores_that_are_not_finite_are_an_error(model: Model) -> None:
     with pytest.raises(GenerationError, match="after 3 tokens are not finite"):
         Session(model, capacity=9).prefill([1, 2, NAN])

@@ -40,6 +40,7 @@ class Append:
         self.ids = ids
         self.scores = scores
         self.wants_hidden = hidden
+        self.start = session.length
         self.done = 0  # tokens
         self.logits: FloatArray | None = None  # [scores, vocabulary]
         self.hidden: FloatArray | None = None  # [tokens, hidden size]
@@ -86,9 +87,13 @@ class Append:
         return self.logits
 
     def fail(self, problem: EdgewiseError) -> None:
-        """Leave the session as it was before."""
-        self.session.rewind(self.session.length - self.done)
+        """Give it up for a reason."""
+        self.undo()
         self.problem = problem
+
+    def undo(self) -> None:
+        """Leave the session as it was before."""
+        self.session.rewind(self.start)
 
     def _begin(self) -> FloatArray:
         """Room for what is computed, and what need not be: all that is scored has to."""
@@ -104,8 +109,12 @@ def compute(appends: Sequence[Append]) -> None:
     """All there is to do for these, of different sessions: single tokens together, then the others in order."""
     decode([append for append in appends if append.single])
     for append in appends:
-        while not append.over:
-            append.advance()
+        try:
+            while not append.over:
+                append.advance()
+        except BaseException:  # an interrupt, too, leaves the session as it was
+            append.undo()
+            raise
 
 
 def decode(appends: Sequence[Append]) -> None:

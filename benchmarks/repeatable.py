@@ -4,7 +4,8 @@
     python benchmarks/repeatable.py /tmp/int4.edge --docs docs/speculation.md
 
 Computes one text in steps of 1, 2, 3, ... tokens, and compares scores with those of steps of 2: how many places have
-the same bits, the largest difference, and in how many places another token has the highest score.
+the same bits, the largest difference, and in how many places another token has the highest score. Then counts texts
+that come out otherwise with speculative decoding, greedy ones and sampled ones with the same seed.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from edgewise.search.protocol import FloatArray
 
 MARK = "repeatable"
 SIZES = (1, 3, 4, 8, 33, 64)
+TEXTS, PROMPT, TOKENS = 48, 32, 40
 SEQUENCE = 192  # tokens that are computed from an empty cache; scores of so many are held
 
 
@@ -47,6 +49,23 @@ def rows(path: str, *, tokens: int, threads: int | None) -> Iterator[str]:
             yield f"| {Path(path).stem} | {size} | {same / count:.1%} | {most:.1g} | {other / count:.2%} |"
 
 
+def others(path: str, *, threads: int | None) -> str:
+    """Texts that speculation changes."""
+    with Runner.open(path, threads=threads) as runner:
+        text = runner.tokenizer.encode((DEMO / "heldout.txt").read_text("utf-8"))
+        counts = []
+        for search in ("greedy", "sample"):
+            pairs = (
+                [
+                    runner.generate(text[PROMPT * i : PROMPT * (i + 1)], max_tokens=TOKENS, search=how, seed=i).tokens
+                    for how in (search, {"name": "speculative", "search": search})
+                ]
+                for i in range(TEXTS)
+            )
+            counts.append(sum(alone != speculative for alone, speculative in pairs))
+    return f"| {Path(path).stem} | {counts[0]} of {TEXTS} | {counts[1]} of {TEXTS} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", nargs="+")
@@ -58,6 +77,14 @@ def main() -> None:
         "| bundle | tokens in a step | same bits as in steps of 2 | largest difference | another token |",
         "|---|---:|---:|---:|---:|",
         *(row for path in options.bundle for row in rows(path, tokens=options.tokens, threads=options.threads)),
+    ]
+    lines += [
+        "",
+        f"Texts of {TOKENS} tokens that are others with speculation, by lookup:",
+        "",
+        "| bundle | greedy | sampled, with the same seed |",
+        "|---|---:|---:|",
+        *(others(path, threads=options.threads) for path in options.bundle),
     ]
     text = "\n".join(lines)
     print(text)

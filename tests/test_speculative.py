@@ -195,7 +195,7 @@ def test_an_assistant_of_another_tokenizer_is_refused(small: Runner) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width is 0; it must be from 1 to 64"),
+        ({"width": 0}, "width is 0; it must be from 1 to 24"),
         ({"search": Beam()}, "search 'beam' cannot be sped up by speculation"),
         ({"search": "speculative"}, "search 'speculative' cannot be sped up"),
     ],

@@ -14,7 +14,7 @@ from edgewise.search.protocol import Context, Flow, Search, Vocabulary
 from edgewise.search.residual import Drawn, residual
 from edgewise.search.stepwise import Stepwise
 
-WIDEST = 64
+WIDEST = 24  # a step stays shorter than what a bundle's graph for long prompts computes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from edgewise_plugins.knapsack import Chosen, Option, cheapest, fill
 from edgewise_plugins.quantize import quantize_model
 from edgewise_plugins.quantize.blocks import quantize_rows
 from edgewise_plugins.quantize.grid import grid
-from edgewise_plugins.quantize.rules import BlockSize, Choice, Method
+from edgewise_plugins.quantize.rules import ROUTERS, BlockSize, Choice, Method
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +129,13 @@ class Mix(Pass):
 
 
 def items_of(model: ir.Model) -> dict[str, list[Linear]]:
-    """Matrices by what they have in common: the input, or the matrix itself. Raises GraphError for quantized ones."""
+    """Matrices by what they share: input, operator, or the matrix itself. Raises GraphError for quantized ones."""
     items: dict[str, list[Linear]] = {}
     for linear in linears(model):
         if isinstance(linear.matrix, BlockQuantized):
             raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}); a mix takes them all")
+        if linear.role in ROUTERS:
+            continue
         if linear.role in ("embedding", "lm_head"):
             items[linear.name] = [linear]  # of a tied one the lm_head, which is what takes time
         else:
@@ -142,6 +144,8 @@ def items_of(model: ir.Model) -> dict[str, list[Linear]]:
 
 
 def _shared(linear: Linear) -> str:
+    if linear.role == "expert.down":
+        return f"layer {linear.layer}, expert.down"  # all experts of a layer are one operator, of one width
     value = linear.node.inputs[0]
     assert value is not None
     return str(value.name)

@@ -109,8 +109,6 @@ def _quantized(at: Place, matrices: QuantizedStacks, accuracy_level: int) -> Non
     inputs = [at.x, at.logits, *wide[:2], None, *down[:2], *[None] * 4, wide[2], down[2], None, weights]
     attributes = at.attributes | {
         "expert_weight_bits": matrices.wide.form.bits,
-        "fc1_expert_weight_bits": matrices.wide.form.bits,
-        "fc2_expert_weight_bits": matrices.down.form.bits,
         "block_size": matrices.wide.form.block_size,
         "accuracy_level": accuracy_level,
         "weights_prepacked": 0,

@@ -24,7 +24,7 @@ class FloatStacks:
 
 @dataclass(frozen=True)
 class QuantizedStacks:
-    """The same in two formats of one block size, which divides their rows."""
+    """The same in one format, whose block size divides their rows."""
 
     wide: BlockQuantized
     down: BlockQuantized
@@ -50,9 +50,8 @@ def _common_block(groups: Sequence[Sequence[Streamed]], quantized: Sequence[Sequ
     matrices = [matrix for group in quantized for matrix in group]
     if len(matrices) < sum(map(len, groups)) or any(isinstance(matrix.form, Int8Rows) for matrix in matrices):
         return None
-    for alike in ([*quantized[0], *quantized[1]], quantized[2]):
-        if len({(matrix.form.bits, matrix.form.symmetric) for matrix in alike}) > 1:
-            return None
+    if len({(matrix.form.bits, matrix.form.symmetric) for matrix in matrices}) > 1:
+        return None
     block = math.gcd(*(size for matrix in matrices for size in (matrix.form.block_size, matrix.dims[1])))
     return block if block >= SMALLEST else None
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,11 +14,16 @@ from edgewise.text.vocabulary import TokenizerVocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
 LONGEST = 1 << 18  # characters of a grammar
 BLANK = r"\x20|\n[\x20\t]{0,40}"  # between the parts of JSON; without a bound, a weak model never leaves it
 WARM = re.compile(r"^[ \t]*\w+\s*\[[^\]\n]*\btemperature\b", re.MULTILINE)  # a Lark rule that asks for one
+UNFORCED = '\n%llguidance {"no_forcing": true}\n'  # it would look for ever for the end of a text that has none
 EMBEDDED = re.compile(r"%json\s*(?=\{)")  # a JSON schema in a Lark grammar
+
+_DEFAULTS: "JsonCompileOptions" = {"whitespace_pattern": BLANK}
+_STRICT: "JsonCompileOptions" = {"lenient": False}  # what is not done is an error, whatever the schema itself says
 
 _tokenizers: "WeakKeyDictionary[Tokenizer, dict[tuple[int, frozenset[int]], LLTokenizer]]" = WeakKeyDictionary()
 
@@ -33,12 +39,11 @@ def compile_json_schema(schema: str | Mapping[str, Any], vocabulary: TokenizerVo
         except (ValueError, RecursionError) as error:
             raise OptionError(f"json_schema is not JSON: {one_line(error)}") from error
     if not isinstance(schema, Mapping):
-        raise OptionError(f"json_schema must be a JSON object ({{}}: any JSON), got {str(schema)[:60]}")
+        raise OptionError(f"json_schema must be a JSON object ({{}}: any JSON), got {schema!r:.60}")
     try:
         text = json.dumps(schema)
         _check_text(text, "json_schema")
-        strict = {"lenient": False}  # what it does not know is an error, whatever the schema says about itself
-        source = LLMatcher.grammar_from_json_schema(text, {"whitespace_pattern": BLANK}, strict)  # type: ignore[arg-type]
+        source = LLMatcher.grammar_from_json_schema(text, _DEFAULTS, _STRICT)
     except (TypeError, ValueError, RecursionError) as error:
         raise OptionError(f"json_schema cannot be read: {one_line(error)}") from error
     matcher = _matcher(source, vocabulary, "json_schema")
@@ -61,9 +66,10 @@ def compile_lark(lark: str, vocabulary: TokenizerVocabulary) -> "LLMatcher":
     _check_text(lark, "lark")
     if WARM.search(lark):
         raise OptionError("lark: a temperature belongs to the search, not to a rule of the grammar")
-    matcher = _matcher(LLMatcher.grammar_from_lark(lark), vocabulary, "lark")
+    matcher = _matcher(LLMatcher.grammar_from_lark(lark + UNFORCED), vocabulary, "lark")
     for found in EMBEDDED.finditer(lark):
-        check_keywords(json.JSONDecoder().raw_decode(lark, found.end())[0])
+        with suppress(ValueError):  # in a comment, or in a text
+            check_keywords(json.JSONDecoder().raw_decode(lark, found.end())[0])
     return matcher
 
 

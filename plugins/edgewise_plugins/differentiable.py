@@ -35,7 +35,9 @@ class Layer:
         self.nodes = [node for node in walk.model.graph if layer(node) == index]
         for node in self.nodes:
             if node.op_type not in OPERATORS:
-                raise GraphError(f"node '{node.name}': torch has no derivative of '{node.op_type}' here")
+                raise GraphError(
+                    f"node '{node.name}': nothing is learned through '{node.op_type}'; quantize layer {index} by 'gptq'"
+                )
         self.constants = {name: self.tensor(array) for name, array in walk.constants(index).items()}
 
     def __call__(self, hidden: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

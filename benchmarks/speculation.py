@@ -220,7 +220,7 @@ def report(runner: Runner, draft: Runner | None, options: argparse.Namespace) ->
     yield ""
     yield from table(runner, draft, clock, tokens=options.tokens, rounds=options.rounds)
     yield ""
-    threads = f"{options.threads} threads" if options.threads else "a thread for each"
+    threads = f"threads: {options.threads}" if options.threads else "a thread for each"
     yield f"{os.cpu_count()} cores, {threads}; {options.rounds} rounds of {options.tokens} tokens after {PROMPT}."
 
 

@@ -9,7 +9,7 @@ from edgewise.search.ahead import Trust
 from edgewise.search.processors import Chain
 from edgewise.search.protocol import Context, Extend, FloatArray, Reply, Request
 
-TRIES, RIGHT = 6, 2  # drafts of one token in a trial, and how many of them have to be right
+TRIES, RIGHT = 6, 3  # drafts of one token in a trial, and how many of them have to be right
 PAUSE, LONGER = 64, 4  # tokens until the next trial, and how many times more each time
 
 Choose = Callable[[FloatArray], int]  # of the scores that processors leave; may write into them

@@ -17,10 +17,26 @@ BASE = 128  # a triangle of this size is inverted as it is
 
 @dataclass(frozen=True)
 class Factor:
-    """Columns in the order of rounding, `[columns]`, and `upper`, float32 `[columns, columns]`, in that order."""
+    """Columns in the order of rounding, `[columns]`, and `upper`, float32 `[columns, columns]`, in that order.
+
+    added: to the diagonal of the second moments, before they were factored.
+    """
 
     order: np.ndarray
     upper: np.ndarray
+    added: np.float32
+
+    def damped(self, gram: np.ndarray) -> np.ndarray:
+        """The second moments that were factored."""
+        damped = gram.copy()
+        damped[np.diag_indices_from(damped)] += self.added
+        return damped
+
+    def solve(self, matrix: np.ndarray) -> np.ndarray:
+        """`matrix @ inverse(H)`, of damped second moments H: `[rows, columns]`."""
+        solved = np.empty_like(matrix)
+        solved[:, self.order] = matrix[:, self.order] @ self.upper.T @ self.upper
+        return solved
 
 
 def factorize(gram: np.ndarray, damping: float) -> Factor:
@@ -33,16 +49,17 @@ def factorize(gram: np.ndarray, damping: float) -> Factor:
     mean = float(diagonal.mean(dtype=np.float64)) or 1.0  # inputs that are all zero: nothing to compensate
     share = damping
     while share <= LARGEST:
-        lower = _inverse_of_cholesky(gram, order[::-1], share * mean)
+        added = np.float32(share * mean)
+        lower = _inverse_of_cholesky(gram, order[::-1], added)
         if lower is not None:
-            return Factor(order, np.ascontiguousarray(lower[::-1, ::-1]))
+            return Factor(order, np.ascontiguousarray(lower[::-1, ::-1]), added)
         share *= 10
     raise GraphError(f"the second moments of {len(gram)} inputs are not positive definite, even damped by {LARGEST}")
 
 
-def _inverse_of_cholesky(gram: np.ndarray, order: np.ndarray, added: float) -> np.ndarray | None:
+def _inverse_of_cholesky(gram: np.ndarray, order: np.ndarray, added: np.float32) -> np.ndarray | None:
     damped = gram[np.ix_(order, order)]
-    damped[np.diag_indices_from(damped)] += np.float32(added)
+    damped[np.diag_indices_from(damped)] += added
     try:
         lower = np.linalg.cholesky(damped)
     except np.linalg.LinAlgError:

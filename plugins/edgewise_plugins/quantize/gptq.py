@@ -1,16 +1,17 @@
 """plugins, quantize: GPTQ (arXiv 2210.17323): each column is rounded, and the columns after it make up for its error.
 
-Grids are static: each block's scale and zero point come from the weights as they were, by the search of `grid`,
-weighted by the diagonal of the second moments. So columns can be rounded in any order (here the ones with the largest
-inputs first, "activation order") while blocks stay where they are, and the format needs no index of groups.
+Grids are static: each block's scale and zero point come from the weights as they were, by the search of `grid`; for
+each row weighted by the diagonal of the second moments or not, whichever ends closer. So columns can be rounded in any
+order (here the ones with the largest inputs first, "activation order") while blocks stay where they are, and the format
+needs no index of groups.
 
 In the order of rounding, for column j, with U of `factor` and errors e of the columns before it
 
     w   = W[j] - sum over i < j of U[i, j] * e[i]
     e[j] = (w - rounded(w)) / U[j, j]
 
-The sums over columns of earlier batches are matrix products ("lazy batch updates"). A row that would be worse off, by
-the error that the second moments give it, keeps round to nearest.
+The sums over columns of earlier batches are matrix products ("lazy batch updates"). What comes out is refined: see
+`refine`. A row that would be worse off, by the error that the second moments give it, keeps round to nearest.
 """
 
 from dataclasses import dataclass
@@ -20,24 +21,30 @@ import numpy as np
 from edgewise.quantized import Format
 from edgewise.tensors import Streamed
 from edgewise_plugins.quantize.blocks import Coded, in_blocks, quantize_all
+from edgewise_plugins.quantize.drift import Drift
 from edgewise_plugins.quantize.factor import Factor
 from edgewise_plugins.quantize.grid import grid_for
 from edgewise_plugins.quantize.nearest import HALF, nearest
+from edgewise_plugins.quantize.refine import refine
 
 BATCH = 128  # columns between matrix products
 
 
 @dataclass(frozen=True)
 class Moments:
-    """The mean of x xᵀ over the inputs x of a matrix, float32 `[columns, columns]`, and its factor."""
+    """The mean of x xᵀ over the inputs x of a matrix, float32 `[columns, columns]`, and its factor.
+
+    drift: how far the inputs are from those of the float model, where that is to be made up for.
+    """
 
     gram: np.ndarray
     factor: Factor
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True)
 class Compensated:
-    """Rows quantized by GPTQ, and how far their products are from those of the float rows: tr(D H Dᵀ).
+    """Rows quantized by GPTQ, and how far their products are from those that are wanted: tr(D H Dᵀ).
 
     D are the differences of the weights: `error` by GPTQ, `nearest_error` by round to nearest. `kept_rows` rows are
     rounded to nearest after all.
@@ -52,21 +59,24 @@ class Compensated:
 def gptq(matrix: Streamed, start: int, stop: int, moments: Moments, form: Format) -> Compensated:
     """Rows start to stop. Raises CheckpointError for NaN and infinity."""
     weights = matrix.read(start, stop).astype(np.float32, copy=False)
-    blocks = in_blocks(weights, form.block_size)
-    simple = quantize_all(nearest, blocks, form, matrix, start)
-    grids = quantize_all(grid_for(moments.gram.diagonal(), form), blocks, form, matrix, start)
-    found = grids._replace(codes=_codes(weights, grids, moments.factor, form))
-    error, nearest_error = (_error(coded, weights, moments.gram) for coded in (found, simple))
-    worse = error > nearest_error
-    if worse.any():
-        for ours, theirs in zip(found, simple, strict=True):
-            ours[worse] = theirs[worse]
-    total = float(np.minimum(error, nearest_error).sum(dtype=np.float64))
-    return Compensated(found, total, float(nearest_error.sum(dtype=np.float64)), int(worse.sum()))
+    simple = quantize_all(nearest, in_blocks(weights, form.block_size), form, matrix, start)
+    if moments.drift:
+        weights = moments.drift.made_up_for(weights, start)
+    blocks, damped = in_blocks(weights, form.block_size), moments.factor.damped(moments.gram)
+    candidates = []
+    for importance in (moments.gram.diagonal(), None):
+        grids = quantize_all(grid_for(importance, form), blocks, form, matrix, start)
+        candidates.append(refine(compensated(weights, grids, moments.factor, form), weights, damped, form))
+    candidates.append(simple)
+    errors = np.stack([_error(coded, weights, moments.gram) for coded in candidates])
+    best, rows = errors.argmin(axis=0), np.arange(len(weights))
+    found = Coded(*(np.stack(arrays)[best, rows] for arrays in zip(*candidates, strict=True)))
+    total, nearest_error = (float(sums.sum(dtype=np.float64)) for sums in (errors.min(axis=0), errors[-1]))
+    return Compensated(found, total, nearest_error, int((best == len(candidates) - 1).sum()))
 
 
-def _codes(weights: np.ndarray, start: Coded, factor: Factor, form: Format) -> np.ndarray:
-    """The codes `[rows, blocks, block_size]` for the scales and zero points of `start`."""
+def compensated(weights: np.ndarray, start: Coded, factor: Factor, form: Format) -> Coded:
+    """Weights `[rows, columns]` with the scales and zero points of `start`, each column making up for those before."""
     rows, columns = weights.shape
     codes = np.empty((form.blocks(columns) * form.block_size, rows), np.uint8)
     codes.reshape(-1, form.block_size, rows)[:] = start.zero_points.T[:, None]  # what stands beyond the matrix
@@ -81,7 +91,7 @@ def _codes(weights: np.ndarray, start: Coded, factor: Factor, form: Format) -> n
         codes[chosen] = _round_batch(
             batch, scales[blocks], zero_points[blocks], factor.upper[some, some], errors[some], form
         )
-    return np.ascontiguousarray(codes.T).reshape(rows, -1, form.block_size)
+    return start._replace(codes=np.ascontiguousarray(codes.T).reshape(rows, -1, form.block_size))
 
 
 def _round_batch(

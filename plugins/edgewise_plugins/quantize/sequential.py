@@ -1,11 +1,12 @@
 """plugins, quantize: GPTQ over a whole model, layer after layer: later layers see what the earlier ones became.
 
-For each layer: its inputs' second moments on the calibration text, with all layers before it quantized; its matrices
-by GPTQ; then the text goes on through the quantized layer. Results are spilled to disk as they come.
+For each input of a layer's matrices: its second moments on the calibration text, with all that comes before it
+quantized; then these matrices by GPTQ. The float model goes along, so that its outputs can be aimed at (see `drift`).
+Results are spilled to disk as they come.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,14 @@ import onnx_ir as ir
 from edgewise.calibration.cache import cache_folder
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.gram import add_gram, mirror
-from edgewise.calibration.walk import Walk
 from edgewise.graph import Linear, linears
 from edgewise.passes import calibration_of
 from edgewise.quantized import Block, Format
 from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments, gptq
+from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE, observed
 from edgewise_plugins.quantize.spill import Spill
+from edgewise_plugins.quantize.tied import final_gains, with_embedding
 
 if TYPE_CHECKING:
     from edgewise_plugins.quantize.autoround_layers import AutoRound
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ELEMENTS = 1 << 22  # weights at a time: 16 MiB of float32, and some copies
-TOKENS_PER_FEATURE = 4
-TIED_DAMPING = 10  # times: a tied matrix is an embedding too, whose rows are used alone
+TIED_DAMPING = 10  # times: the rows of an embedding are used alone
 
 
 def quantize_by_layers(
@@ -41,21 +42,24 @@ def quantize_by_layers(
     The rounding of `learned` is learned in so many steps, after GPTQ; but for an lm_head, which is in no layer.
     """
     calibration = calibration_of(model, needed_by="GPTQ")
-    spill, kept = Spill(cache_folder()), {}
+    spill, kept, floats = Spill(cache_folder()), {}, model.clone()
     learning = _rounding(model, calibration, {name: forms[name] for name in learned}, spill, steps)
     if tied := _tied_head(model, forms):
-        moments = _head_moments(model, calibration, damping=damping * TIED_DAMPING)
+        moments = _tied_moments(model, tied, calibration, damping=damping)
         kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
         forms = {name: form for name, form in forms.items() if name != tied.name}
-    with calibration.walk(model) as walk, learning as rounding:
+    with calibration.walk(model) as walk, calibration.walk(floats) as along, learning as rounding:
+        along.progress = None
         for layer in (*walk.layers, walk.head):
-            for group, moments in _observed(walk, layer, forms, damping=damping):
+            for group, moments in observed(walk, along, layer, forms, damping=damping):
                 for linear in group:
                     kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
                 if rounding:
                     rounding.learn(walk, layer)
                 walk.advance(layer)
+                if along.position == layer:
+                    along.advance(layer)
     if rows := sum(kept.values()):
         names = ", ".join(name for name in sorted(kept, key=lambda name: -kept[name])[:3] if kept[name])
         logger.info("gptq: %d rows keep round to nearest, which is closer on this text; most in %s", rows, names)
@@ -94,30 +98,6 @@ def compensable(model: ir.Model, names: Collection[str], *, method: str) -> set[
     return {linear.name for linear in multiplying if linear.matrix.dims[1] not in short}
 
 
-def _observed(
-    walk: Walk, layer: int, names: Collection[str], *, damping: float
-) -> Iterator[tuple[list[Linear], Moments]]:
-    """The matrices of a layer that are among `names`, by the input that they share."""
-    grams: dict[str, np.ndarray] = {}
-    groups: dict[str, list[Linear]] = {}
-
-    def observe(sharing: Sequence[Linear], x: np.ndarray) -> None:
-        wanted = [linear for linear in sharing if linear.name in names]
-        if wanted:
-            name = wanted[0].name
-            if name not in grams:
-                grams[name], groups[name] = np.zeros((x.shape[1], x.shape[1]), np.float32), wanted
-            add_gram(grams[name], x)
-
-    if any(linear.name in names for sharing in walk.inputs(layer).values() for linear in sharing):
-        walk.observe(layer, observe)
-    for name, group in groups.items():
-        gram = grams.pop(name)
-        mirror(gram)
-        gram /= np.float32(walk.sequences.size)
-        yield group, Moments(gram, factorize(gram, damping))
-
-
 def _tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
     """The lm_head, where it is the embedding's matrix: that is needed before the first layer."""
     embeddings = {linear.name for linear in linears(model) if linear.role == "embedding"}
@@ -125,14 +105,17 @@ def _tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
     return next((linear for linear in tied if linear.name in forms), None)
 
 
-def _head_moments(model: ir.Model, calibration: Calibration, *, damping: float) -> Moments:
-    """Of what enters the lm_head of the float model."""
-    names = {linear.name for linear in linears(model) if linear.role == "lm_head"}
+def _tied_moments(model: ir.Model, tied: Linear, calibration: Calibration, *, damping: float) -> Moments:
+    """Of what enters the lm_head of the float model, and what counts for the embedding that it is too."""
+    columns = tied.matrix.dims[1]
+    head = np.zeros((columns, columns), np.float32)
     with calibration.walk(model) as walk:
         for layer in walk.layers:
             walk.advance(layer)
-        ((_, moments),) = _observed(walk, walk.head, names, damping=damping)
-    return moments
+        walk.observe(walk.head, lambda _, x: add_gram(head, x))
+    mirror(head)
+    gram = with_embedding(head / np.float32(calibration.sequences.size), tied.matrix, final_gains(model, columns))
+    return Moments(gram, factorize(gram, damping * TIED_DAMPING))
 
 
 def quantize_matrix(linear: Linear, moments: Moments, form: Format, spill: Spill) -> int:

@@ -7,14 +7,19 @@ import onnx_ir as ir
 import pytest
 from numpy.testing import assert_allclose
 
-from canonical import calibrated, tokens
+from canonical import calibrated, logits, tokens
 from edgewise.calibration.collect import collect
+from edgewise.errors import GraphError
 from edgewise.graph import activations, get_facts, linears
+from edgewise.passes import Pass
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import constant
 from edgewise_plugins.accuracy_level import AccuracyLevel
+from edgewise_plugins.awq import Awq
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Method
+from edgewise_plugins.rotate import Rotate
+from edgewise_plugins.smooth import SmoothQuant
 from walks import TOKENS, export, whole
 
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -55,8 +60,8 @@ def gates_of(model: ir.Model, layer: int, x: np.ndarray) -> np.ndarray:
     mixture = get_facts(model).experts[layer]
     assert mixture is not None
     gates = np.zeros((len(x), mixture.count))
-    for token, logits in enumerate(x @ router.T.astype(np.float64)):
-        probabilities = np.exp(logits) / np.exp(logits).sum()
+    for token, row in enumerate(x @ router.T.astype(np.float64)):
+        probabilities = np.exp(row) / np.exp(row).sum()
         chosen = np.argsort(-probabilities)[: mixture.active]
         total = probabilities[chosen].sum() if mixture.normalized else 1
         gates[token, chosen] = probabilities[chosen] / total
@@ -140,7 +145,7 @@ def test_an_expert_that_no_token_is_given_to_has_zeros(home: Path) -> None:
     assert not found.second_moment.any()
 
 
-@pytest.mark.parametrize("method", ["grid"])
+@pytest.mark.parametrize("method", ["grid", "gptq"])
 def test_experts_are_quantized_whether_tokens_reach_them_or_not(method: Method, home: Path) -> None:
     model = calibrated(starved(export("mixtral", home)), tokens(12, 64))
     Quantize(block_size=32, method=method)(model)
@@ -161,3 +166,16 @@ def test_activations_of_experts_are_measured_on_the_tokens_given_to_them(home: P
     assert [activations(linear.node) for linear in starving] == [None]
     for linear in linears(model):
         assert_allclose(linear.matrix.numpy(), before[linear.name], rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scaling", [SmoothQuant(), Awq(block_size=32)])
+def test_scales_of_what_experts_share_change_no_output(scaling: Pass, family: str, home: Path) -> None:
+    expected = logits(export(family, home), TOKENS)
+    model = scaling(calibrated(export(family, home), TOKENS)).model
+    assert_allclose(logits(model, TOKENS), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_rotation_says_that_it_does_not_know_experts(home: Path) -> None:
+    with pytest.raises(GraphError, match=r"layer 0 has no matrix product with role 'mlp.down': it cannot be rotated"):
+        Rotate()(export("mixtral", home))

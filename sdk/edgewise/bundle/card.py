@@ -47,6 +47,7 @@ def readme(
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
         f"  with {_megabytes(data['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
         f"- {facts.layers} layers, hidden size {facts.hidden_size:,}, vocabulary {facts.vocab_size:,}.",
+        *_experts(facts),
         "",
         "## Size",
         "",
@@ -78,6 +79,14 @@ def _others(facts: Facts) -> str:
     if facts.attention[0].cache == "int8":
         return ", and onnxruntime-genai loads it as it is"
     return ", and onnxruntime-genai and transformers.js load it as it is"
+
+
+def _experts(facts: Facts) -> list[str]:
+    """How much of a mixture of experts is at work at a time."""
+    if not any(facts.experts):
+        return []
+    count = sum(mixture.count for mixture in facts.experts if mixture)
+    return [f"- {count:,} experts in {sum(map(bool, facts.experts))} layers; a token uses {facts.active_experts:.1%}."]
 
 
 def _row(name: str, parameters: int, before: int, after: int) -> str:

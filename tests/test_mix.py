@@ -14,11 +14,14 @@ from cases import CASES
 from edgewise.errors import GraphError, OptionError, RecipeError
 from edgewise.graph import linears
 from edgewise.passes import BuildContext, context_of
-from edgewise.quantized import BlockQuantized
+from edgewise.quantized import BlockQuantized, Format
 from edgewise.sizes import sizes_of, total
-from edgewise_plugins.knapsack import Chosen, Option, cheapest, fill, frontier
+from edgewise_plugins.knapsack import Chosen, Option, cheapest, exchange, fill, frontier
 from edgewise_plugins.mix import Mix, items_of
 from edgewise_plugins.quantize import Quantize
+from edgewise_plugins.quantize.alone import Alone
+from edgewise_plugins.quantize.blocks import in_blocks
+from edgewise_plugins.quantize.nearest import nearest
 
 TEXT = tokens(12, 64)
 
@@ -66,6 +69,39 @@ def test_the_mix_that_fits_is_nearly_the_best_of_all(seed: int) -> None:
     # what it misses is less than one step: the steps themselves are taken in the best order
     assert loss(chosen) - loss(best) <= max(option[0].loss - option[1].loss for option in options.values())
     assert loss(chosen) < 0.5 * loss(cheapest(options))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_exchanges_leave_no_two_items_that_could_do_better(seed: int) -> None:
+    options = items(seed)
+    bound = int(1.7 * size(cheapest(options)))
+
+    def fits(mix: Chosen) -> bool:
+        return size(mix) <= bound
+
+    start = fill(options, fits, lambda _: False)
+    chosen = exchange(options, start, fits)
+    assert fits(chosen)
+    assert loss(chosen) <= loss(start)
+    for (a, first), (b, second) in itertools.combinations(options.items(), 2):
+        for one, other in itertools.product(first, second):
+            mix = {**chosen, a: one, b: other}
+            assert not fits(mix) or loss(mix) >= loss(chosen)
+
+
+def test_exchanges_use_what_the_best_step_left() -> None:
+    options = {
+        "steep": [Option(2, 10, 1, 10.0), Option(4, 60, 1, 4.0)],
+        "large": [Option(2, 10, 1, 10.0), Option(4, 80, 1, 3.0)],
+    }
+
+    def fits(mix: Chosen) -> bool:
+        return size(mix) <= 95
+
+    start = fill(options, fits, lambda _: False)
+    assert (size(start), loss(start)) == (70, 14)
+    chosen = exchange(options, start, fits)
+    assert (size(chosen), loss(chosen)) == (90, 13)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -181,6 +217,27 @@ def test_a_mix_without_a_budget_or_with_none_that_can_be_is_refused() -> None:
         Mix(max_bytes=0)
     with pytest.raises(OptionError, match="max_mean_kld: nan is not more than 0"):
         Mix(max_mean_kld=float("nan"))
+
+
+def test_what_gptq_does_is_measured_by_gptq(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    calibration = context_of(model).calibration
+    assert calibration is not None
+    alone = Alone(model, calibration.statistics(model, gram=True), 0.01)
+    form = Format(2, 32, False)
+    for linear in linears(model):
+        if linear.role == "embedding":
+            continue
+        assert alone.can(linear)
+        gram = alone.statistics[linear.name].gram
+        assert gram is not None
+        weights, found = linear.matrix.numpy().astype(np.float64), alone.quantized(linear, form).numpy()
+        simple = nearest(in_blocks(linear.matrix.numpy(), 32), form).weights().reshape(len(weights), -1)
+        ours, theirs = (
+            float(((floats[:, : weights.shape[1]] - weights) @ gram * (floats[:, : weights.shape[1]] - weights)).sum())
+            for floats in (found, simple)
+        )
+        assert ours < 0.7 * theirs
 
 
 def test_without_a_text_a_mix_says_what_it_needs(tmp_path: Path) -> None:

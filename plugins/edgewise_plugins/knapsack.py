@@ -2,10 +2,12 @@
 
 The multiple-choice knapsack by its efficient frontier: every item starts at its cheapest option, and the step that
 lowers the loss most for its bytes is taken next, of those on the lower convex hull of their item. It is the optimum of
-the relaxed problem at each step, and off by one step at most where a bound cuts it short.
+the relaxed problem at each step, and off by one step at most where a bound cuts it short. What is left of the bounds
+then is used up by exchanges: one item gives, another one takes, as long as the loss falls.
 """
 
 import heapq
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +57,34 @@ def fill(
             if index + 1 < len(hull):
                 heapq.heappush(queue, (_slope(hull[index], hull[index + 1]), name, index + 1))
     return chosen
+
+
+def exchange(items: Mapping[str, Sequence[Option]], chosen: Chosen, fits: Callable[[Chosen], bool]) -> Chosen:
+    """What is chosen with one item, or two at a time, at other options, while that lowers the loss and `fits`."""
+    while better := _better(items, chosen, fits):
+        chosen = better
+    return chosen
+
+
+def _better(items: Mapping[str, Sequence[Option]], chosen: Chosen, fits: Callable[[Chosen], bool]) -> Chosen | None:
+    """The change of two items at most that lowers the loss most; None where there is none."""
+    moves = [
+        (option.loss - chosen[name].loss, name, option)
+        for name, options in items.items()
+        for option in options
+        if option != chosen[name]
+    ]
+    pairs = (pair for pair in itertools.combinations(moves, 2) if pair[0][1] != pair[1][1])
+    changes = [(sum(move[0] for move in change), change) for change in (*((move,) for move in moves), *pairs)]
+    for _, change in sorted((change for change in changes if change[0] < 0), key=lambda change: change[0]):
+        changed = {**chosen, **{name: option for _, name, option in change}}
+        if fits(changed) and _loss(changed) < _loss(chosen):  # which rounding could make the same
+            return changed
+    return None
+
+
+def _loss(chosen: Chosen) -> float:
+    return sum(option.loss for option in chosen.values())
 
 
 def _slope(less: Option, more: Option) -> float:

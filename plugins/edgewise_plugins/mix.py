@@ -1,15 +1,15 @@
 """plugins: mixed precision: bits for each matrix, so that a budget of bytes, time or KL divergence is kept.
 
-What each choice does is measured: the mean KL divergence of the model with that matrix alone quantized, on a part of
-the calibration text. Divergences of several are taken to add up. 8 bits are not measured: their error is that of 4
-bits divided by (255 / 15)^2, and so is their divergence, which is quadratic in small errors.
+What each choice does is measured: the mean KL divergence of the model with that matrix alone quantized, by GPTQ where
+the method is, on a part of the calibration text. Divergences of several are taken to add up. 8 bits are not measured:
+their error is that of 4 bits divided by (255 / 15)^2, and so is their divergence, which is quadratic in small errors.
 
 Matrices that share an input (q, k and v; gate and up) are one item: they are packed, and run as one product.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -22,8 +22,8 @@ from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized, Format
 from edgewise.sizes import sizes_of, total
 from edgewise.tensors import Streamed, transpose
-from edgewise_plugins.knapsack import Chosen, Option, cheapest, fill
-from edgewise_plugins.quantize import quantize_model
+from edgewise_plugins.knapsack import Chosen, Option, cheapest, exchange, fill
+from edgewise_plugins.quantize import CALIBRATED, quantize_model
 from edgewise_plugins.quantize.blocks import quantize_rows
 from edgewise_plugins.quantize.grid import grid
 from edgewise_plugins.quantize.rules import ROUTERS, BlockSize, Choice, Method
@@ -90,7 +90,7 @@ class Mix(Pass):
         }
 
     def _options(self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]) -> Items:
-        losses = _guessed(items) if context_of(model).dry else _losses(model, items, forms)
+        losses = _guessed(items) if context_of(model).dry else self._losses(model, items, forms)
 
         def option(name: str, bits: int) -> Option:
             shapes = [linear.matrix.dims for linear in items[name]]
@@ -99,6 +99,40 @@ class Mix(Pass):
             return Option(bits, stored, elements * NS_PER_WEIGHT[bits] * 1e-6, losses[name, bits])
 
         return {name: [option(name, bits) for bits in BITS] for name in items}
+
+    def _losses(
+        self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]
+    ) -> dict[tuple[str, int], float]:
+        """The mean KL divergence that each item alone costs, by its name and bits."""
+        from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
+
+        calibration = calibration_of(model, needed_by="pass 'mix'")
+        sequences = calibration.sequences[: max(1, TOKENS // calibration.sequences.shape[1])]
+        changed = self._changed(model)
+        changes = {
+            f"{bits} {name}": {linear.name: changed(linear, forms[bits]) for linear in group}
+            for name, group in items.items()
+            for bits in (2, 4)
+        }
+        found = sensitivity(model, changes, sequences, context=calibration.context, progress=calibration.progress)
+        losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in (2, 4)}
+        return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
+
+    def _changed(self, model: ir.Model) -> Callable[[Linear, Format], Streamed]:
+        """What quantizes one matrix for a measurement."""
+        if self.method not in CALIBRATED:
+            return _on_grids
+        from edgewise_plugins.quantize.alone import Alone
+
+        calibration = calibration_of(model, needed_by="pass 'mix'")
+        alone = Alone(model, calibration.statistics(model, gram=True), self.damping)
+
+        def changed(linear: Linear, form: Format) -> Streamed:
+            if not alone.can(linear):
+                return _on_grids(linear, form)
+            return _stored(linear, alone.quantized(linear, form))
+
+        return changed
 
     def _solve(self, options: Items, rest: int) -> Chosen:
         def fits(chosen: Chosen) -> bool:
@@ -121,7 +155,7 @@ class Mix(Pass):
             if enough(free):
                 best += f"; one that keeps to it takes {rest + _bytes(free):,} bytes and {_ms(free):.3g} ms"
             raise RecipeError(f"no mix keeps to {self._bounds()}: {best}")
-        return chosen
+        return exchange(options, chosen, fits) if self.max_mean_kld is None else chosen
 
     def _bounds(self) -> str:
         bounds = {"max_bytes": self.max_bytes, "max_ms": self.max_ms, "max_mean_kld": self.max_mean_kld}
@@ -161,28 +195,16 @@ def _guessed(items: Mapping[str, Sequence[Linear]]) -> dict[tuple[str, int], flo
     return {(name, bits): GUESS * _elements(group) / whole / 4**bits for name, group in items.items() for bits in BITS}
 
 
-def _losses(
-    model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]
-) -> dict[tuple[str, int], float]:
-    """The mean KL divergence that each item alone costs, by its name and bits."""
-    from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
-
-    calibration = calibration_of(model, needed_by="pass 'mix'")
-    sequences = calibration.part(TOKENS)
-    changes = {
-        f"{bits} {name}": {linear.name: _changed(linear, forms[bits]) for linear in group}
-        for name, group in items.items()
-        for bits in (2, 4)
-    }
-    found = sensitivity(model, changes, sequences, context=calibration.context, progress=calibration.progress)
-    losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in (2, 4)}
-    return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
-
-
-def _changed(linear: Linear, form: Format) -> Streamed:
+def _on_grids(linear: Linear, form: Format) -> Streamed:
     matrix = linear.matrix
-    quantized = BlockQuantized(matrix.dims, form, partial(quantize_rows, grid, matrix, form), name=linear.name)
-    return quantized if linear.stored_by_rows else transpose(quantized)
+    return _stored(
+        linear, BlockQuantized(matrix.dims, form, partial(quantize_rows, grid, matrix, form), name=linear.name)
+    )
+
+
+def _stored(linear: Linear, matrix: BlockQuantized) -> Streamed:
+    """As the initializer has it."""
+    return matrix if linear.stored_by_rows else transpose(matrix)
 
 
 def _bytes(chosen: Chosen) -> int:

@@ -18,7 +18,7 @@ from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.gram import add_gram, mirror
 from edgewise.graph import Linear, linears
 from edgewise.passes import calibration_of
-from edgewise.quantized import Block, Format
+from edgewise.quantized import Block, BlockQuantized, Format
 from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments, gptq
 from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE, observed
@@ -120,6 +120,13 @@ def _tied_moments(model: ir.Model, tied: Linear, calibration: Calibration, *, da
 
 def quantize_matrix(linear: Linear, moments: Moments, form: Format, spill: Spill) -> int:
     """Quantize one matrix; how many of its rows keep round to nearest."""
+    matrix, kept = by_gptq(linear, moments, form, spill)
+    linear.replace(matrix)
+    return kept
+
+
+def by_gptq(linear: Linear, moments: Moments, form: Format, spill: Spill) -> tuple[BlockQuantized, int]:
+    """A matrix as GPTQ makes it, computed now; and how many of its rows keep round to nearest."""
     matrix = linear.matrix
     rows, columns = matrix.dims
     step = max(1, ELEMENTS // columns)
@@ -134,6 +141,6 @@ def quantize_matrix(linear: Linear, moments: Moments, form: Format, spill: Spill
             kept += part.kept_rows
             yield part.coded.stored(form)
 
-    linear.replace(spill.write((rows, columns), form, blocks(), name=linear.name))
+    quantized = spill.write((rows, columns), form, blocks(), name=linear.name)
     logger.debug("%s: error %.3g, by round to nearest %.3g", linear.name, sum(errors), sum(nearest_errors))
-    return kept
+    return quantized, kept

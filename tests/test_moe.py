@@ -17,13 +17,16 @@ from edgewise.bundle.manifest import Manifest
 from edgewise.checkpoint import Checkpoint
 from edgewise.facts import Attention, Experts, Facts
 from edgewise.graph import Linear, Roles, get_facts, linears, state_activations
+from edgewise.integer import Int8Rows
 from edgewise.options import parse, record
+from edgewise.passes import BuildContext
+from edgewise.prefill import prefill_graph
 from edgewise.quantized import BlockQuantized, dequantize
-from edgewise.tensors import streamed
+from edgewise.tensors import storage, streamed
 from edgewise.writer import write_model
 from edgewise_exporters.decoder import Decoder
 from edgewise_plugins.quantize import Quantize
-from edgewise_plugins.quantize.rules import Rule
+from edgewise_plugins.quantize.rules import ROUTERS, Rule
 from edgewise_targets.ort.interleave import interleave_quantized
 from edgewise_targets.ort.lower import LowerOrt
 from lowered import Lowered
@@ -246,3 +249,30 @@ def test_weights_of_experts_are_read_when_they_are_asked_for(home: Path) -> None
         whole = np.concatenate([rows.reshape(-1) for rows in tensor.walk()])
         np.testing.assert_array_equal(whole, tensor.numpy().reshape(-1))
         assert max(rows.nbytes for rows in tensor.walk()) <= 1 << 22
+
+
+@pytest.mark.parametrize("form", [None, Quantize(), Quantize(block_size=32)])
+def test_two_graphs_of_the_same_experts_store_them_once(form: Quantize | None, home: Path) -> None:
+    model = parity.export("mixtral", home)
+    model = form(model).model if form else model
+    graphs = [LowerOrt()(model.clone()).model for _ in range(2)]
+    stored = [
+        {name: storage(v.const_value) for name, v in graph.graph.initializers.items() if v.const_value is not None}
+        for graph in graphs
+    ]
+    names = [name for name in stored[0] if ".experts." in name]
+    assert len(names) == 4 * (6 if form else 2)
+    for name in names:
+        assert stored[0][name] == stored[1][name]
+
+
+def test_a_graph_for_prompts_keeps_the_experts_of_the_one_that_decodes(home: Path) -> None:
+    model = Quantize()(parity.export("qwen2_moe", home)).model
+    matrices = {linear.name: linear.matrix for linear in linears(prefill_graph(model, {}, BuildContext()))}
+    for linear in linears(model):
+        after = matrices[linear.name]
+        if linear.expert is not None or linear.role in (*ROUTERS, "embedding", "lm_head"):
+            assert after is linear.matrix
+        else:
+            assert isinstance(after, BlockQuantized)
+            assert isinstance(after.form, Int8Rows)

@@ -17,6 +17,7 @@ from edgewise.passes import Pass
 from edgewise.quantized import BlockQuantized, Format
 from edgewise_plugins.quantize.blocks import quantize_rows
 from edgewise_plugins.quantize.nearest import nearest
+from edgewise_plugins.quantize.rules import ROUTERS
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ class W8A8(Pass):
     """Stores the matrices of the layers in int8, a scale for each row, and lets the target multiply integers.
 
     Long prompts gain most: they are bound by arithmetic. `keep`: weights that stay as they are, by name; `*` stands
-    for anything. Matrices that a step before has quantized stay as they are too:
+    for anything. Routers and the experts that they choose among stay as they are, and so do matrices that a step before
+    has quantized:
 
         [[step]]
         pass = "quantize"
@@ -62,7 +64,7 @@ class W8A8(Pass):
         for linear in linears(model):
             if isinstance(linear.matrix, BlockQuantized) or self._keeps(linear.name):
                 continue
-            if linear.role.startswith(("attention.", "mlp.")):
+            if linear.role.startswith(("attention.", "mlp.", "shared.")) and linear.role not in ROUTERS:
                 yield linear.name, (linear, Int8Rows.of(columns=linear.matrix.dims[1]))
             elif self.embedding and linear.role in ("embedding", "lm_head"):
                 yield linear.name, (linear, TABLE)

@@ -35,14 +35,15 @@ def prefill_graph(model: ir.Model, floats: Mapping[str, Streamed], context: Buil
     """The canonical graph for prompts, of a model whose recipe has been applied, which stays as it was.
 
     Matrices of the layers that the recipe left in floats are left in floats here too, and where int8 activations were
-    measured to be too coarse, the product stays the one that decodes. Raises OptionError where it would be the same
+    measured to be too coarse, the product stays the one that decodes; so do experts, whose operator has no int8
+    activations of this kind, and whose weights are stored once. Raises OptionError where it would be the same
     graph once more.
     """
     prompts = model.clone()
     kept, changed = [], 0
     for linear in linears(prompts):
         matrix = linear.matrix
-        if linear.layer is None:
+        if linear.layer is None or linear.expert is not None:
             continue
         if not isinstance(matrix, BlockQuantized):
             kept.append(linear.name)

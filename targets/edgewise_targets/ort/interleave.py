@@ -31,18 +31,29 @@ class QuantizedStacks:
 
 
 def stacks(
-    gates: Sequence[Linear], ups: Sequence[Linear], downs: Sequence[Linear]
+    gate: Sequence[Linear], up: Sequence[Linear], down: Sequence[Linear]
 ) -> FloatStacks | QuantizedStacks | None:
     """None where the matrices are not all floats, and not all in formats that one operator takes."""
-    groups = [[linear.matrix for linear in group] for group in (gates, ups, downs)]
+    groups = [[linear.matrix for linear in group] for group in (gate, up, down)]
     quantized = [[matrix for matrix in group if isinstance(matrix, BlockQuantized)] for group in groups]
     if not any(quantized):
         return FloatStacks(concatenate(list(map(interleave, *groups[:2]))), concatenate(groups[2]))
     block = _common_block(groups, quantized)
     if block is None:
         return None
-    gate, up, down = ([split(matrix, block) for matrix in group] for group in quantized)
-    return QuantizedStacks(stack(list(map(interleave_quantized, gate, up))), stack(down))
+    gates, ups, downs = ([split(matrix, block) for matrix in group] for group in quantized)
+    found = QuantizedStacks(stack(list(map(interleave_quantized, gates, ups))), stack(downs))
+    _store_once(found.wide, [*quantized[0], *quantized[1]])
+    _store_once(found.down, quantized[2])
+    return found
+
+
+def _store_once(stacked: BlockQuantized, parts: Sequence[BlockQuantized]) -> None:
+    """Let equal parts give equal bytes, so that two graphs of a bundle share them."""
+    for name in ("packed", "scales", "zero_points"):
+        own = getattr(stacked, name)
+        if own is not None:
+            own.storage = (name, stacked.form, *(getattr(part, name).storage for part in parts))
 
 
 def _common_block(groups: Sequence[Sequence[Streamed]], quantized: Sequence[Sequence[BlockQuantized]]) -> int | None:

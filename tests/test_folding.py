@@ -11,7 +11,7 @@ import tiny
 from canonical import calibrated, graph, logits, tokens
 from cases import CASES
 from edgewise.errors import GraphError, OptionError, RecipeError
-from edgewise.graph import Linear, Roles, get_facts, linears
+from edgewise.graph import Linear, Roles, get_facts, linears, mark
 from edgewise.passes import BuildContext, Pass, context_of
 from edgewise.quantized import Format
 from edgewise.tensors import Streamed, constant, streamed
@@ -154,6 +154,35 @@ def test_quantized_weights_are_refused(step: Callable[[], Pass], tmp_path: Path)
         GraphError, match=r"is quantized already \(int4, block 128, asymmetric\): (scale|rotate) before"
     ):
         step()(model)
+
+
+def reorder(model: ir.Model) -> None:
+    """Let attention.o of layer 0 have its input features in another order, as imported checkpoints do."""
+    linear = by_role(model, "attention.o")
+    (value, *_), columns = linear.node.inputs, linear.matrix.dims[1]
+    order = np.random.default_rng(0).permutation(columns)
+    index = ir.Value(name="order", shape=ir.Shape([columns]), const_value=constant(order, name="order"))
+    gather = ir.node("Gather", [value, index], {"axis": 2})
+    model.graph.register_initializer(index)
+    model.graph.insert_before(linear.node, mark(gather, "attention.o.order", 0))
+    linear.node.replace_input_with(0, gather.outputs[0])
+    linear.replace(constant(linear.matrix.numpy()[:, order]))
+
+
+def test_scales_pass_by_features_in_another_order(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    before = logits(model, TEXT)
+    reorder(model)
+    assert len(pairs(model)[0]) == 3
+    Awq()(model)
+    np.testing.assert_allclose(logits(model, TEXT), before, atol=1e-4 * np.abs(before).max())
+
+
+def test_features_in_another_order_are_not_turned(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    reorder(model)
+    with pytest.raises(GraphError, match=r"role 'attention.o.order'\) cannot be rotated: what comes after has its"):
+        Rotate()(model)
 
 
 @pytest.mark.parametrize(("step", "name"), [(Awq, "awq"), (SmoothQuant, "smoothquant")])

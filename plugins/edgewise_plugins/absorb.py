@@ -66,7 +66,10 @@ def pairs(model: ir.Model) -> dict[int, list[Pair]]:
     roles, by_node = Roles.of(model), {linear.node: linear for linear in linears(model)}
     for linear in by_node.values():
         if isinstance(linear.matrix, BlockQuantized):
-            raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): scale before quantizing")
+            raise GraphError(
+                f"'{linear.name}' is quantized already ({linear.matrix.form}): scale before quantizing, "
+                "and a checkpoint that comes quantized not at all"
+            )
     return {
         layer: [pair for pair in _of_layer(model, layer, roles, by_node) if pair.readers] for layer in roles.layers()
     }

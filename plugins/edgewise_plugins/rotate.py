@@ -75,7 +75,10 @@ def refuse_what_does_not_turn(model: ir.Model) -> None:
     by_node = {linear.node: linear for linear in linears(model)}
     for linear in by_node.values():
         if isinstance(linear.matrix, BlockQuantized):
-            raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): rotate before quantizing")
+            raise GraphError(
+                f"'{linear.name}' is quantized already ({linear.matrix.form}): rotate before quantizing, "
+                "and a checkpoint that comes quantized not at all"
+            )
     roles = Roles.of(model)
     for layer in roles.layers():
         for name in ("attention.v", *WRITERS):
@@ -85,6 +88,8 @@ def refuse_what_does_not_turn(model: ir.Model) -> None:
         name = role(node) or ""
         if name.endswith(".cache"):
             raise _refusal(node, "it rounds what was measured before: 'quantize-cache' comes after 'rotate'")
+        if name.endswith(".order"):
+            raise _refusal(node, "what comes after has its input features in an order of its own")
         if name.endswith("post_norm"):
             raise _refusal(node, "a norm after a block does not let a rotation through")
         if name in NORMS:

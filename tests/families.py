@@ -46,6 +46,19 @@ original context, in which nothing is scaled; ask for more with `--context` when
 `Runner.open(path, context=...)`. A runtime that binds no table of its own (onnxruntime-genai) finds the one of the
 bundle's context in the graph; that of `edgewise export` is the table of the original context.
 
+## Mixtures of experts
+
+In the graph of the exporter every expert is a set of matrix products of its own, under the checkpoint's names whether
+that has stored experts one by one or as stacks, and computes every token; gates of zero drop what a token was not given
+to. So every step of a recipe works on them: `quantize`, by any method but `autoround`, `awq`, `smoothquant`, `mix` (not
+`rotate`). Routers stay in floats unless a rule says otherwise (`role = "router"`).
+
+For ONNX Runtime each mixture becomes one operator, which computes only what it must: `MoE` in floats, `QMoE` where the
+experts of a layer are quantized, with 2, 4 or 8 bits, all of them with the same number, and with zero points all or
+none. Where rules give the experts of a layer several formats, or their activation is not SiLU, all experts are computed
+for every token, and the build says so. A bundle holds all experts in memory; of those that a token is not given to,
+nothing is read, and `edgewise bench` counts bytes accordingly.
+
 ## A family of your own
 
 A family is data: where it differs from llama. A plugin adds one on a subclass of the exporter, which it registers

@@ -6,6 +6,7 @@ model's gates are probabilities among all experts, QMoE is given these, and what
 """
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -36,20 +37,17 @@ class FuseExperts(Step):
     accuracy_level: Literal[0, 4] = 4
 
     def rewrite(self, model: ir.Model) -> bool:
-        roles, modified = Roles.of(model), False
+        roles, modified, dense = Roles.of(model), False, []
         by_node = {linear.node: linear for linear in linears(model)}
         for index, experts in enumerate(get_facts(model).experts):
             node = roles.maybe("expert.sum", index)
-            if experts is None or node is None or node.op_type != "Sum":
+            products = [roles.all(f"expert.{part}", index) for part in ("gate", "up", "down")]
+            if experts is None or node is None or not _are_there(products, by_node):
                 continue
-            parts = [[by_node[n] for n in roles.all(f"expert.{part}", index)] for part in ("gate", "up", "down")]
+            parts = [[by_node[product] for product in group] for group in products]
             matrices = stacks(*parts) if _is_swiglu(roles, index) else None
             if matrices is None:
-                logger.warning(
-                    "layer %d: its experts differ in format, or are no gated SiLU in blocks that divide their sizes: "
-                    "all of them are computed for every token",
-                    index,
-                )
+                dense.append(str(index))
                 continue
             place = _place(model.graph, roles, node, parts[0][0].node.inputs[0], experts, index)
             if isinstance(matrices, FloatStacks):
@@ -58,7 +56,18 @@ class FuseExperts(Step):
                 exact = any(activations(part.node) == FLOAT for group in parts for part in group)
                 _quantized(place, matrices, 0 if exact else self.accuracy_level)
             modified = True
+        if dense:
+            logger.warning(
+                "layers %s: all experts are computed for every token, as ONNX Runtime has an operator only for gated "
+                "SiLU in one format a layer, whose blocks divide the sizes of an expert",
+                ", ".join(dense),
+            )
         return modified
+
+
+def _are_there(products: Sequence[Sequence[ir.Node]], linears: Collection[ir.Node]) -> bool:
+    """Whether the products of all experts are what the canonical graph has: nothing has become of them yet."""
+    return all(group and all(node in linears for node in group) for group in products)
 
 
 def _is_swiglu(roles: Roles, layer: int) -> bool:

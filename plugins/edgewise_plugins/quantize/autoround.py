@@ -4,7 +4,7 @@ GPTQ's codes are the start. For a block with scale s and zero point z, and codes
 by which each weight moves within its step, and a and b, which move the ends of the block's range:
 
     f = ((top - z) * b + z * a) / top      scale f * s, zero point round(z * a / f)
-    code = round(W / (f * s) + V) + zero point
+    code = round(W / (f * s) + V) + k + zero point      k: how many steps off the nearest code GPTQ begins
 
 The error E is the mean square of what the layer says with the hidden states that the quantized layers before give it,
 less what it says in the float model. Rounding counts as having the derivative 1, and each step is
@@ -26,7 +26,6 @@ from edgewise_plugins.differentiable import Layer, Tensor
 from edgewise_plugins.quantize.blocks import Coded
 
 BATCH_TOKENS = 2048  # that a step sees
-MARGIN = 1e-3  # of a step: how far inside of its cell a weight begins that GPTQ has moved there, off the nearest code
 
 
 class Learned:
@@ -39,9 +38,8 @@ class Learned:
         codes, scales, zero_points = (torch.tensor(np.asarray(a, np.float32), device=device) for a in start)
         self.scales, self.zero_points = scales[..., None], zero_points[..., None]  # [rows, blocks, 1]
         self.steps = torch.tensor(padded, device=device).view(codes.shape) / self.scales
-        away = codes - self.zero_points - self.steps
-        near = (self.steps.round() + self.zero_points).clamp(0, form.top)
-        self.start = torch.where(near == codes, 0, away - away.sign() * (0.5 - MARGIN))
+        near = self.steps.round() + self.zero_points
+        self.start = torch.where(near.clamp(0, form.top) == codes, 0, codes - near)  # whole steps, from the nearest
         self.moved = torch.zeros_like(self.steps).requires_grad_()
         self.ends = [torch.ones_like(self.scales).requires_grad_() for _ in range(1 if form.symmetric else 2)]
 

@@ -1,8 +1,7 @@
 """plugins, quantize: AutoRound over the layers of a model, each after GPTQ has done it."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,23 +28,21 @@ class AutoRound:
     """Learns the rounding of matrices, in the formats that `forms` names, towards what the float model says."""
 
     calibration: Calibration
-    reference: Walk  # of the float model
     forms: Mapping[str, Format]
     spill: Spill
     steps: int
 
-    def learn(self, walk: Walk, index: int) -> None:
-        """Take the float model on to its next layer, and learn the rounding of this one, which GPTQ has done."""
+    def learn(self, walk: Walk, reference: Walk, index: int) -> None:
+        """Learn the rounding of a layer that GPTQ has done; `reference` has gone through it in the float model."""
         floats = {
             linear.name: linear.matrix.read(0, linear.matrix.dims[0])
-            for linear in _of_layer(self.reference.model, index)
+            for linear in _of_layer(reference.model, index)
             if linear.name in self.forms
         }
-        self.reference.advance(index)
         if not floats:
             return
         done = [linear for linear in _of_layer(walk.model, index) if linear.name in floats]
-        layer, hidden = Layer(walk, index), (walk.hidden, self.reference.hidden)
+        layer, hidden = Layer(walk, index), (walk.hidden, reference.hidden)
         start = {linear.name: _coded(linear) for linear in done}
         matrices = {
             name: Learned(floats[name], coded, self.forms[name], device=layer.device) for name, coded in start.items()
@@ -73,15 +70,6 @@ class AutoRound:
     def _report(self, done: int, total: int) -> None:
         if self.calibration.progress:
             self.calibration.progress("autoround", done, total)
-
-
-@contextmanager
-def autoround(
-    calibration: Calibration, floats: ir.Model, forms: Mapping[str, Format], spill: Spill, *, steps: int
-) -> Iterator[AutoRound]:
-    """What learns the rounding of a model that is quantized layer by layer; `floats` is that model before."""
-    with calibration.walk(floats) as reference:
-        yield AutoRound(calibration, reference, forms, spill, steps)
 
 
 def _of_layer(model: ir.Model, index: int) -> Sequence[Linear]:

@@ -7,7 +7,6 @@ Results are spilled to disk as they come.
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,37 +42,35 @@ def quantize_by_layers(
     """
     calibration = calibration_of(model, needed_by="GPTQ")
     spill, kept, floats = Spill(cache_folder()), {}, model.clone()
-    learning = _rounding(model, calibration, {name: forms[name] for name in learned}, spill, steps)
+    rounding = _rounding(calibration, {name: forms[name] for name in learned}, spill, steps)
     if tied := _tied_head(model, forms):
         moments = _tied_moments(model, tied, calibration, damping=damping)
         kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
         forms = {name: form for name, form in forms.items() if name != tied.name}
-    with calibration.walk(model) as walk, calibration.walk(floats) as along, learning as rounding:
+    with calibration.walk(model) as walk, calibration.walk(floats) as along:
         along.progress = None
         for layer in (*walk.layers, walk.head):
             for group, moments in observed(walk, along, layer, forms, damping=damping):
                 for linear in group:
                     kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
-                if rounding:
-                    rounding.learn(walk, layer)
-                walk.advance(layer)
                 if along.position == layer:
                     along.advance(layer)
+                if rounding:
+                    rounding.learn(walk, along, layer)
+                walk.advance(layer)
     if rows := sum(kept.values()):
         names = ", ".join(name for name in sorted(kept, key=lambda name: -kept[name])[:3] if kept[name])
         logger.info("gptq: %d rows keep round to nearest, which is closer on this text; most in %s", rows, names)
 
 
-def _rounding(
-    model: ir.Model, calibration: Calibration, forms: Mapping[str, Format], spill: Spill, steps: int
-) -> "AbstractContextManager[AutoRound | None]":
-    """What learns the rounding of matrices towards the model as it is now; None where there are none to learn."""
+def _rounding(calibration: Calibration, forms: Mapping[str, Format], spill: Spill, steps: int) -> "AutoRound | None":
+    """What learns the rounding of matrices, layer by layer; None where there are none to learn."""
     if not forms:
-        return nullcontext()
-    from edgewise_plugins.quantize.autoround_layers import autoround  # which takes torch
+        return None
+    from edgewise_plugins.quantize.autoround_layers import AutoRound  # which takes torch
 
-    return autoround(calibration, model.clone(), forms, spill, steps=steps)
+    return AutoRound(calibration, forms, spill, steps)
 
 
 def compensable(model: ir.Model, names: Collection[str], *, method: str) -> set[str]:

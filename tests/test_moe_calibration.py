@@ -13,13 +13,16 @@ from edgewise.errors import GraphError
 from edgewise.graph import activations, get_facts, linears
 from edgewise.passes import Pass
 from edgewise.quantized import BlockQuantized
+from edgewise.sizes import sizes_of, total
 from edgewise.tensors import constant
 from edgewise_plugins.accuracy_level import AccuracyLevel
 from edgewise_plugins.awq import Awq
+from edgewise_plugins.mix import Mix
 from edgewise_plugins.quantize import Quantize
-from edgewise_plugins.quantize.rules import Method
+from edgewise_plugins.quantize.rules import ROUTERS, Method
 from edgewise_plugins.rotate import Rotate
 from edgewise_plugins.smooth import SmoothQuant
+from edgewise_targets.ort.lower import LowerOrt
 from walks import TOKENS, export, whole
 
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -179,3 +182,18 @@ def test_scales_of_what_experts_share_change_no_output(scaling: Pass, family: st
 def test_a_rotation_says_that_it_does_not_know_experts(home: Path) -> None:
     with pytest.raises(GraphError, match=r"layer 0 has no matrix product with role 'mlp.down': it cannot be rotated"):
         Rotate()(export("mixtral", home))
+
+
+def test_a_mix_gives_the_experts_of_a_layer_one_width_and_leaves_routers(home: Path) -> None:
+    model = calibrated(export("qwen2_moe", home), tokens(4, 64))
+    Mix(max_bytes=total(sizes_of(model)).bytes // 5, block_size=32, method="nearest")(model)
+    bits: dict[str, set[int]] = {}
+    for linear in linears(model):
+        name = f"{linear.layer} expert" if linear.expert is not None else linear.name
+        if isinstance(linear.matrix, BlockQuantized):
+            bits.setdefault(name, set()).add(linear.matrix.form.bits)
+        else:
+            assert linear.role in ROUTERS
+    assert {len(found) for found in bits.values()} == {1}
+    assert len(set().union(*bits.values())) > 1
+    assert [node.op_type for node in LowerOrt()(model).model.graph].count("QMoE") == get_facts(model).layers

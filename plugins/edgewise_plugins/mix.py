@@ -17,7 +17,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.errors import GraphError, OptionError, RecipeError
-from edgewise.graph import Linear, linears
+from edgewise.graph import Linear, get_facts, linears
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized, Format
 from edgewise.sizes import sizes_of, total
@@ -91,11 +91,12 @@ class Mix(Pass):
 
     def _options(self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]) -> Items:
         losses = _guessed(items) if context_of(model).dry else self._losses(model, items, forms)
+        share = {"embedding": 0.0, "expert": get_facts(model).active_experts}  # that a token multiplies
 
         def option(name: str, bits: int) -> Option:
             shapes = [linear.matrix.dims for linear in items[name]]
-            elements = 0 if items[name][0].role == "embedding" else _elements(items[name])
             stored = sum(forms[bits].stored_bytes(rows, columns) for rows, columns in shapes)
+            elements = _elements(items[name]) * share.get(items[name][0].role.partition(".")[0], 1)
             return Option(bits, stored, elements * NS_PER_WEIGHT[bits] * 1e-6, losses[name, bits])
 
         return {name: [option(name, bits) for bits in BITS] for name in items}
@@ -178,8 +179,8 @@ def items_of(model: ir.Model) -> dict[str, list[Linear]]:
 
 
 def _shared(linear: Linear) -> str:
-    if linear.role == "expert.down":
-        return f"layer {linear.layer}, expert.down"  # all experts of a layer are one operator, of one width
+    if linear.expert is not None:
+        return f"layer {linear.layer}, experts"  # one operator, of one width
     value = linear.node.inputs[0]
     assert value is not None
     return str(value.name)

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,7 @@ def test_an_answer_is_measured_to_its_first_text_and_between_its_tokens(report: 
     assert report.answer.rate.tokens == 12
     assert report.answer.prompt_tokens > 1
     assert report.answer.repeats
+    assert report.answer.between_tokens_s is not None
     assert 0 < report.answer.between_tokens_s.p50 <= report.answer.between_tokens_s.p99
     assert report.answer.first_text_s.p50 > 0
 
@@ -116,6 +118,17 @@ def test_measurements_that_differ_in_more_than_the_bundle_say_so(report: Report)
     other = Report(**{**report.__dict__, "threads": 2})
     assert compare(report, other).differences == ("threads: 1 and 2",)
     assert [each.name for each in compare(report, other).ratios] == ["prefill", "decode", "answer"]
+
+
+def test_answers_to_different_prompts_are_not_compared_in_silence(report: Report) -> None:
+    assert report.answer is not None
+    other = Report(**{**report.__dict__, "answer": replace(report.answer, prompt_blake3="0", prompt_tokens=9)})
+    assert compare(report, other).differences == (f"prompt: one of {report.answer.prompt_tokens} tokens and one of 9",)
+
+
+def test_an_answer_of_one_token_has_no_time_between_tokens(pycoder_bundle: Bundle) -> None:
+    with Runner.open(pycoder_bundle.path) as runner:
+        assert answer(runner, "def read(", runs=1, max_tokens=1).between_tokens_s is None
 
 
 def test_memory_is_read_at_a_plausible_speed() -> None:

@@ -69,13 +69,26 @@ def test_commands_are_explained_and_an_unknown_one_is_not_sent(
 def test_a_conversation_that_grows_too_long_says_so_and_goes_on(
     talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say(monkeypatch, "word " * 2000, "short")
+    say(monkeypatch, "word " * 2000, "short", "word " * 2000)
     assert execute(["chat", str(talker), "--max-tokens", "4"]) == 0
     out, err = capsys.readouterr()
     assert out
-    (line,) = err.splitlines()
-    assert line.startswith("error: the prompt has ")
-    assert line.endswith("/clear forgets the conversation")
+    first, last = err.splitlines()
+    assert first.startswith("error: the prompt has ")
+    assert "/clear" not in first  # there is nothing to forget
+    assert last.endswith("/clear forgets the conversation")
+
+
+def test_what_no_answer_can_be_asked_for_is_said_before_the_first_question(
+    talker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(monkeypatch, "hello")
+    assert execute(["chat", str(talker), "--search", "gredy"]) == 1
+    assert execute(["chat", str(talker), "--max-tokens", "2000"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "did you mean 'greedy'?" in err
+    assert "and the context is 1,024" in err
 
 
 def test_the_conversation_so_far_is_computed_while_the_user_types(

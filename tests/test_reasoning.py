@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from edgewise.runtime.runner import Runner
 from edgewise.search.thinking import ThinkingBudget
 from edgewise.text.chat import ChatTemplate
 from edgewise.text.reasoning import Span, Spans, Tags, joined, tags_of, thinks_at_end
+from edgewise.text.tokenizer import Tokenizer
 from edgewise.text.vocabulary import TokenizerVocabulary
 
 THINKS = "{% for m in messages %}{{ m.content }}{% endfor %}{# <think> and </think> #}"
@@ -105,6 +107,27 @@ def test_the_state_of_a_budget_is_a_value(thinker: Runner) -> None:
     forced = budget.apply(spent, np.zeros(thinker.facts.vocab_size, np.float32))
     assert np.isfinite(forced).sum() == 1
     assert int(forced.argmax()) == vocabulary.encode("</think>")[0]
+
+
+@pytest.mark.parametrize("prompt", ["def f(x): <think>", "def f(x):\n<think>\n"])
+def test_a_tag_is_found_however_it_is_cut_into_tokens(thinker: Runner, prompt: str) -> None:
+    result = thinker.generate(prompt, max_tokens=20, search="greedy", processors=[ThinkingBudget(tokens=3)])
+    assert result.text.count("</think>") >= 1
+    assert result.text.find("</think>") <= len(thinker.generate(prompt, max_tokens=3, search="greedy").text)
+
+
+def test_tags_that_are_control_tokens_are_seen_and_forced(pycoder_bundle: Bundle) -> None:
+    with Runner.open(pycoder_bundle.path) as runner:
+        inner = tokenizers.Tokenizer.from_file(str(pycoder_bundle.path / "tokenizer.json"))
+        inner.add_special_tokens(["<think>", "</think>"])
+        tokenizer = Tokenizer(inner)
+        opened, closed = (int(inner.token_to_id(tag) or 0) for tag in ("<think>", "</think>"))
+        assert tokenizer.decode([opened, 100, closed]).startswith("<think>")
+        assert opened not in tokenizer.encode("<think>")
+        vocabulary = TokenizerVocabulary(tokenizer, runner.facts.vocab_size + 2)
+        budget = ThinkingBudget(tokens=1).bind(vocabulary)
+        state = budget.advance(budget.start((opened,)), (100,))
+        assert int(budget.apply(state, np.zeros(vocabulary.size, np.float32)).argmax()) == closed
 
 
 def test_budgets_that_cannot_end_a_thought_are_refused() -> None:

@@ -23,9 +23,10 @@ class Answer:
     runs together.
     """
 
+    prompt_blake3: str
     prompt_tokens: int
     first_text_s: Latency
-    between_tokens_s: Latency
+    between_tokens_s: Latency | None  # None: there was one token
     rate: Rate  # new tokens by the whole time
     energy: Energy  # of all runs together
     output_blake3: str  # of the text
@@ -59,9 +60,10 @@ def answer(
     texts = {each.text for each in found}
     between = [seconds for each in found for seconds in each.between_s]
     return Answer(
+        blake3.blake3(prompt.encode()).hexdigest(),
         found[0].prompt_tokens,
         Latency.of([each.first_text_s for each in found]),
-        Latency.of(between or [0.0]),
+        Latency.of(between) if between else None,
         Rate(found[0].tokens, tuple(each.tokens / each.whole_s for each in found)),
         meter.energy,
         blake3.blake3(found[0].text.encode()).hexdigest(),

@@ -46,6 +46,8 @@ def compare(first: Report, second: Report) -> Comparison:
     sizes = [
         f"{name}: {mine.tokens} and {other.tokens} tokens" for name, mine, other in pairs if mine.tokens != other.tokens
     ]
+    if first.answer and second.answer and first.answer.prompt_blake3 != second.answer.prompt_blake3:
+        sizes.append(f"prompt: one of {first.answer.prompt_tokens} tokens and one of {second.answer.prompt_tokens}")
     return Comparison(tuple(ratios), (*_differences(first, second), *sizes))
 
 

@@ -103,7 +103,8 @@ def _show(report: "Report") -> None:
 def _show_answer(answer: "Answer") -> None:
     _say("answer", f"{_rate(answer.rate)}, after a prompt of {answer.prompt_tokens}")
     _say("  first", f"{_latency(answer.first_text_s)} to the first text")
-    _say("  then", f"{_latency(answer.between_tokens_s)} between tokens")
+    if answer.between_tokens_s is not None:
+        _say("  then", f"{_latency(answer.between_tokens_s)} between tokens")
     _say("  energy", _energy(answer.energy, answer.rate))
     _say("  output", answer.output_blake3[:16] + ("" if answer.repeats else ", not the same in all runs"))
 

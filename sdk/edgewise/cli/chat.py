@@ -11,7 +11,7 @@ import click
 
 from edgewise.cli.generation import Generation, generation_options
 from edgewise.cli.output import talk
-from edgewise.errors import EdgewiseError, GenerationError
+from edgewise.errors import ContextOverflow, EdgewiseError, GenerationError
 from edgewise.options import unknown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Conversation:
         self._options = options
         self._opening = [{"role": "system", "content": system}] if system else []
         self._messages = list(self._opening)
-        runner.encode_chat([*self._opening, {"role": "user", "content": "hello"}])  # say now what cannot be done
+        runner.chat([*self._opening, {"role": "user", "content": "hello"}], **options).close()  # what cannot be done?
 
     def go_on(self) -> bool:
         """Read a line and do what it asks; False where it ends the conversation."""
@@ -108,7 +108,8 @@ class Conversation:
             click.echo()
             self._messages = [*asked, {"role": "assistant", "content": stream.result().text}]
         except GenerationError as error:
-            talk(f"error: {error}; /clear forgets the conversation")
+            full = isinstance(error, ContextOverflow) and self._messages != self._opening
+            talk(f"error: {error}" + ("; /clear forgets the conversation" if full else ""))
 
 
 def _read() -> str | None:

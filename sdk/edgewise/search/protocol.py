@@ -90,6 +90,10 @@ class Vocabulary(Protocol):
         """The tokens of a text that stands alone, with what the tokenizer puts around one."""
         ...
 
+    def encode_control(self, text: str) -> tuple[int, ...]:
+        """As `encode`, for a text that no user wrote: what names a control token is one."""
+        ...
+
     def decode(self, tokens: Listed[int]) -> str: ...
 
 

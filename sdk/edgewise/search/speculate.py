@@ -21,7 +21,8 @@ WIDEST = 24  # a step stays shorter than what a bundle's graph for long prompts 
 class Speculative(Search):
     """Gives what a search gives, in fewer steps. Drafts are an assistant's, or else what the text said before.
 
-    Tokens are those of the search itself. Only where an assistant drafts for a search that draws, and no seed asks for
+    Tokens are those that the search itself chooses; kernels that round a step of several tokens differently (4 bits)
+    may lead it elsewhere. Only where an assistant drafts for a search that draws, and no seed asks for
     the same tokens again (or `width` is given), drafts are drawn too: more of them are accepted, and what is the same
     is the distribution.
     """

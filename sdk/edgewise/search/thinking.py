@@ -15,7 +15,7 @@ class Thought:
 
     thinking: bool = False
     spent: int = 0
-    tail: tuple[int, ...] = ()
+    tail: str = ""  # may be the beginning of a tag
     forced: int = 0  # tokens of the ending that were already forced
 
 
@@ -23,7 +23,8 @@ class Thought:
 class ThinkingBudget:
     """Ends a thought after so many tokens, by `ending`, which has to close it.
 
-    A thought that the prompt has opened counts as one; thoughts after the first are bounded by what is left.
+    A thought that the prompt has opened counts as one; thoughts after the first are bounded by what is left. Tags are
+    found in the text, however it is cut into tokens.
     """
 
     name: ClassVar[str] = "thinking_budget"
@@ -31,7 +32,8 @@ class ThinkingBudget:
     open: str = "<think>"
     close: str = "</think>"
     ending: str = ""  # what is forced; by default the closing tag
-    _tags: tuple[tuple[int, ...], ...] = field(default=(), init=False, repr=False, compare=False)  # open, close, ending
+    _vocabulary: Vocabulary | None = field(default=None, init=False, repr=False, compare=False)
+    _ending: tuple[int, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.tokens < 0:
@@ -40,16 +42,13 @@ class ThinkingBudget:
             raise OptionError(f"{self.name}: the ending {self.ending!r} does not have {self.close!r}, which closes it")
 
     def bind(self, vocabulary: Vocabulary) -> Self:
-        texts = (self.open, self.close, self.ending or self.close)
         made = replace(self)
-        object.__setattr__(made, "_tags", tuple(vocabulary.encode(text) for text in texts))
+        object.__setattr__(made, "_vocabulary", vocabulary)
+        object.__setattr__(made, "_ending", vocabulary.encode_control(self.ending or self.close))
         return made
 
     def start(self, prompt: tuple[int, ...]) -> Thought:
-        if not self._tags:
-            raise GenerationError(f"{self.name} has not been bound to a vocabulary")
-        opened, closed = (_last(prompt, tag) for tag in self._tags[:2])
-        return Thought(thinking=opened > closed, tail=prompt[-self._longest :])
+        return self._read(Thought(), self._text(prompt))
 
     def advance(self, state: Thought, tokens: tuple[int, ...]) -> Thought:
         for token in tokens:
@@ -57,34 +56,29 @@ class ThinkingBudget:
         return state
 
     def apply(self, state: Thought, logits: FloatArray) -> FloatArray:
-        ending = self._tags[2]
-        if state.forced == 0 and not (state.thinking and state.spent >= self.tokens):
-            return logits
-        forced = ending[state.forced]
-        score = logits[forced]
-        logits.fill(-np.inf)
-        logits[forced] = score if np.isfinite(score) else 0.0
+        if self._is_due(state):
+            forced = self._ending[state.forced]
+            score = logits[forced]
+            logits.fill(-np.inf)
+            logits[forced] = score if np.isfinite(score) else 0.0
         return logits
 
-    @property
-    def _longest(self) -> int:
-        return max(map(len, self._tags))
+    def _is_due(self, state: Thought) -> bool:
+        return state.forced > 0 or (state.thinking and state.spent >= self.tokens)
 
     def _after(self, state: Thought, token: int) -> Thought:
-        opening, closing, ending = self._tags
-        tail = (*state.tail, token)[-self._longest :]
-        due = state.forced > 0 or (state.thinking and state.spent >= self.tokens)
-        if due and token == ending[state.forced]:
-            done = state.forced + 1 == len(ending)
-            return Thought(not done, state.spent, tail, 0 if done else state.forced + 1)
-        if state.thinking:
-            return replace(state, thinking=tail[-len(closing) :] != closing, spent=state.spent + 1, tail=tail)
-        return replace(state, thinking=tail[-len(opening) :] == opening, tail=tail)
+        forced = state.forced + 1 if self._is_due(state) and token == self._ending[state.forced] else 0
+        read = self._read(state, self._text((token,)))
+        return replace(read, spent=state.spent + (state.thinking and not forced), forced=forced % len(self._ending))
 
+    def _read(self, state: Thought, text: str) -> Thought:
+        """The state after a text: each tag that it completes opens or closes a thought."""
+        thinking, rest = state.thinking, state.tail + text
+        while (place := rest.find(tag := self.close if thinking else self.open)) >= 0:
+            thinking, rest = not thinking, rest[place + len(tag) :]
+        return replace(state, thinking=thinking, tail=rest[-max(len(self.open), len(self.close)) :])
 
-def _last(tokens: tuple[int, ...], tag: tuple[int, ...]) -> int:
-    """Where a tag is found last; -1 where it is not."""
-    for start in range(len(tokens) - len(tag), -1, -1):
-        if tokens[start : start + len(tag)] == tag:
-            return start
-    return -1
+    def _text(self, tokens: tuple[int, ...]) -> str:
+        if self._vocabulary is None:
+            raise GenerationError(f"{self.name} has not been bound to a vocabulary")
+        return self._vocabulary.decode(tokens)

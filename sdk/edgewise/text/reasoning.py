@@ -21,6 +21,7 @@ class Span:
 
 
 TAGS = (Tags(), Tags("<thinking>", "</thinking>"), Tags("<|START_THINKING|>", "<|END_THINKING|>"))
+TAG_TEXTS = frozenset(text for tags in TAGS for text in (tags.open, tags.close))
 
 
 def tags_of(template: str) -> Tags | None:

@@ -24,7 +24,7 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that is certain with this token and was not before: often none."""
-        if token in self._tokenizer.control:
+        if token in self._tokenizer.silent:
             return ""
         self._tokens.append(token)
         self._text = self._tokenizer.decode(self._tokens)

@@ -10,6 +10,7 @@ from threading import Lock
 import tokenizers
 
 from edgewise.errors import BundleError, EdgewiseError, GenerationError
+from edgewise.text.reasoning import TAG_TEXTS
 
 FILE_NAME = "tokenizer.json"
 
@@ -24,6 +25,7 @@ class Tokenizer:
         tokenizer.no_padding()
         added = tokenizer.get_added_tokens_decoder()
         self.control = {token: added[token].content for token in sorted(added) if added[token].special}
+        self.silent = frozenset(token for token, text in self.control.items() if text not in TAG_TEXTS)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -76,9 +78,9 @@ class Tokenizer:
         return (*ids, *self._plain(text[end:], marks))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens; control tokens have none."""
+        """The text of tokens; control tokens have none, but for the tags around a thought."""
         with self._lock, _guarded(GenerationError, "the tokens cannot be decoded"):
-            return self._tokenizer.decode([token for token in tokens if token not in self.control], False)
+            return self._tokenizer.decode([token for token in tokens if token not in self.silent], False)
 
     def serialize(self) -> str:
         """What `tokenizer.json` has of it."""

@@ -19,5 +19,8 @@ class TokenizerVocabulary:
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode(text)
 
+    def encode_control(self, text: str) -> tuple[int, ...]:
+        return self.tokenizer.encode_rendered(text, {})
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens)

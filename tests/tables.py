@@ -57,6 +57,9 @@ class Letters:
         self.eos = frozenset(eos)
         self.size = size
 
+    def encode_control(self, text: str) -> tuple[int, ...]:
+        return self.encode(text)
+
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(26 if letter == " " else ord(letter) - ord("a") for letter in text)
 

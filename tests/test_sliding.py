@@ -1,6 +1,5 @@
 """tests: models that look back a window of tokens: a session gives what transformers gives, far beyond the window."""
 
-
 import numpy as np
 import pytest
 

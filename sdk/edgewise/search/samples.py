@@ -17,8 +17,8 @@ Handle = tuple[int, int]  # model, row
 class Samples(Search):
     """Runs a search `n` times on one prompt; each time is a sequence, numbered from 0.
 
-    Sample 0 is what the search gives alone, as far as kernels give a batch the same scores. Each sample has random numbers of its own, drawn from the seed, so that it
-    depends neither on how many there are nor on when others end.
+    Sample 0 is what the search gives alone, as far as kernels give a batch the same scores. Each sample has random
+    numbers of its own, drawn from the seed, so that it depends neither on how many there are nor on when others end.
     """
 
     name: ClassVar[str] = "samples"

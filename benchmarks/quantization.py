@@ -13,7 +13,7 @@ import argparse
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -37,6 +37,7 @@ LENGTH = 512
 PREFILL, DECODE, ROUNDS = 512, 128, 5
 GPTQ_SEQUENCES = 2  # ONNX Runtime's GPTQ runs the model once for each weight and sequence
 SAME = 1e-4  # nats: less than that is arithmetic
+MATCHED = ("Q3_K_M", "Q4_K_M")  # whose bytes a mix gets
 MARK = "quantization"
 HEADING = """\
 | method | format | bytes | mean KLD | p99 KLD | top-1 | perplexity | decode | prefill | CPU s | peak MB |
@@ -49,12 +50,13 @@ def sequences_of(text: str, tokens: int) -> np.ndarray:
     return CalibrationText(DEMO / text, tokens=tokens, length=LENGTH).sequences(Tokenizer.load(DEMO))
 
 
-def ours(work: Path, budget: int) -> Iterator[Entry]:
-    """Every recipe; the mixes within the bytes that a peer takes."""
+def ours(work: Path, budgets: Mapping[str, int]) -> Iterator[Entry]:
+    """Every recipe, and mixes within the bytes that peers take."""
     for (name, form), recipe in RECIPES.items():
         yield build(name, form, recipe, checkpoint=DEMO, work=work)
-    for block in (128, 32):
-        yield build("mix", f"int2/4/8, {block}", MIX.format(budget, block), checkpoint=DEMO, work=work)
+    for kind, budget in budgets.items():
+        form = f"int2/4/8, 128, as {kind}"
+        yield build("mix", form, MIX.format(budget, 128), checkpoint=DEMO, work=work)
 
 
 def onnxruntime(work: Path, floats: Path) -> Iterator[Entry]:
@@ -159,12 +161,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     llama = Llama.of(options.llama_python, work)
     theirs: list[Entry] = [llama.convert(DEMO), *map(llama.quantize, LLAMA_KINDS)]
-    budget = next(entry.bytes for entry in theirs if isinstance(entry, Candidate) and "Q3_K_M" in entry.name)
+    sizes = {entry.name: entry.bytes for entry in theirs if isinstance(entry, Candidate)}
+    budgets = {kind: sizes[f"llama.cpp {kind}"] for kind in MATCHED}
     floats = build("float", "", FLOAT, checkpoint=DEMO, work=work)
     if isinstance(floats, Failed):
         raise SystemExit(floats.problem)
     folder = Path(str(floats.timer[2][0]))
-    entries = [floats, *ours(work, budget), *onnxruntime(work, folder), *theirs]
+    entries = [floats, *ours(work, budgets), *onnxruntime(work, folder), *theirs]
     text = report(entries, sequences_of("heldout.txt", options.windows * LENGTH))
     print(text)
     if options.docs:

@@ -61,3 +61,28 @@ def test_past_the_context_it_goes_on_with_sinks_and_says_so(folder: Path, capsys
     assert "and the context is 48" in capsys.readouterr().err
     assert execute(["run", "model.edge", *options, "--sinks", "4"]) == 0
     assert " tokens were dropped" in capsys.readouterr().err
+
+
+def test_a_prompt_that_lost_tokens_is_not_kept_and_that_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--prompt-cache", "kept", "--context", "160", "--sinks", "4", "--max-tokens", "1"]
+    _, err = run_json(PROMPT, *options, capsys=capsys)
+    assert "the prompt is not kept: " in err
+    assert "of its tokens were dropped" in err
+    assert not Path("kept").exists()
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_computed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["run", "model.edge", PROMPT, "--prompt-cache", "nowhere/kept"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: nowhere/kept: its folder is not there")
+
+
+def test_an_empty_file_is_a_damaged_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("kept").touch()
+    assert execute(["run", "model.edge", PROMPT, "--prompt-cache", "kept"]) == 1
+    assert capsys.readouterr().err.startswith("error: kept: ")

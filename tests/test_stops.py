@@ -233,9 +233,9 @@ def test_the_pieces_are_the_text_before_the_first_stop_string(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("length", {"count": 0}, "max_tokens is 0; it must be 1 or more"),
-        ("time", {"seconds": 0.0}, "time_limit is 0.0"),
-        ("time", {"seconds": float("nan")}, "time_limit is nan"),
+        ("length", {"count": 0}, "count is 0; it must be 1 or more"),
+        ("time", {"seconds": 0.0}, "seconds is 0.0"),
+        ("time", {"seconds": float("nan")}, "seconds is nan"),
         ("stop", {"strings": ["a", ""]}, "a stop string is empty"),
         ("stop", {}, "strings must be given"),
         ("floor", {"probability": 0.0}, "probability is 0.0; it must be above 0 and at most 1"),

@@ -121,7 +121,8 @@ def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
             return convert(hint, value, what=what)
         except OptionError as error:
             problems.append(error)
-    raise problems[0]
+    choices = [str(choice) for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
+    raise OptionError(f"{problems[0]}; or give {', '.join(choices)}") if choices else problems[0]
 
 
 def _convert_scalar(hint: Any, value: Any, *, what: str) -> Any:

@@ -9,11 +9,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgewise.calibration.gram import PANEL
-from edgewise.calibration.resources import available_memory, free_disk, measured_flops
+from edgewise.calibration.resources import free_disk, measured_flops
 from edgewise.calibration.stages import BATCH_TOKENS, linears_by_input
 from edgewise.errors import OptionError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, get_facts, layer
+from edgewise.memory import available_memory
 
 LIBRARIES = 150 << 20  # the interpreter, ONNX Runtime, the graph
 SHORTEST = 16  # tokens of a sequence that would be advised

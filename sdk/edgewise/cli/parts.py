@@ -58,6 +58,8 @@ def nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             if not isinstance(at.setdefault(step, {}), dict):
                 at[step] = {"name": at[step]}
             at = at[step]
+        if last in at:
+            raise click.BadParameter(f"'{key}' is given twice; give it once")
         at[last] = value
     return table
 

@@ -1,5 +1,6 @@
 """sdk, cli: `run`: a bundle continues a text."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 
 from edgewise.cli.generation import Generation, generation_options, say_timings
 from edgewise.cli.output import json_option, print_json, talk
-from edgewise.errors import GenerationError
+from edgewise.errors import CacheError, GenerationError
 
 if TYPE_CHECKING:
     from edgewise.runtime.result import Result
@@ -58,12 +59,15 @@ def run(
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
     text = _stdin() if prompt == "-" else prompt
-    known = prompt_cache.stat().st_size if prompt_cache and prompt_cache.exists() else 0
+    kept = prompt_cache is not None and prompt_cache.exists()
+    known = prompt_cache.stat().st_size if prompt_cache and kept else 0
+    if prompt_cache and not kept and not os.access(prompt_cache.parent, os.W_OK | os.X_OK):
+        raise CacheError(f"{prompt_cache}: its folder is not there, or cannot be written in; name another file")
     with (
         generation.options() as options,
         Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner,
     ):
-        if prompt_cache and known:
+        if prompt_cache and kept:
             runner.load_prefix(prompt_cache)
         stream = runner.stream(text, **options, n=n, logprobs=logprobs)
         result = _print_json(stream) if as_json else _print(stream)
@@ -95,7 +99,9 @@ def _keep(runner: "Runner", prompt: str, result: "Result", path: Path) -> None:
     tokens, cached = result.timings.prompt_tokens, result.timings.prompt_tokens_cached
     if tokens < CHUNK:
         talk(f"the prompt is not kept: it has {tokens} tokens, and they are kept in blocks of {CHUNK}")
-    elif cached < (tokens - 1) // CHUNK * CHUNK and not result.timings.prompt_tokens_dropped:
+    elif dropped := result.timings.prompt_tokens_dropped:
+        talk(f"the prompt is not kept: {dropped} of its tokens were dropped, for it is longer than the context")
+    elif cached < (tokens - 1) // CHUNK * CHUNK:
         talk(f"{path}: {runner.save_prefix(prompt, path)} tokens of the prompt are kept")
 
 

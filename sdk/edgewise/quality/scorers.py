@@ -10,12 +10,12 @@ import onnx_ir as ir
 from edgewise.bundle.manifest import FILE_NAME
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
-from edgewise.calibration.resources import available_memory
 from edgewise.calibration.walk import Walk
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import OptionError
 from edgewise.facts import Facts
 from edgewise.graph import get_facts, linears
+from edgewise.memory import available_memory
 from edgewise.prepare import export_graph, open_checkpoint
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import CHUNK, Session

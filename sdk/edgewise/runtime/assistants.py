@@ -15,7 +15,7 @@ def check_assistants(tokenizer: Tokenizer, assistants: Sequence["Runner"], searc
     """The search must have a use for them, and tokens must mean the same to all. Raises OptionError."""
     if len(assistants) > _used(search):
         raise OptionError(
-            f"{len(assistants)} assistants are given, and search '{search.name}' has a use for {_used(search)}: "
+            f"assistants given: {len(assistants)}; search '{search.name}' has a use for {_used(search)}: "
             "speculative and amateur take one"
         )
     for number, assistant in enumerate(assistants, 1):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.errors import ContextOverflow
+from edgewise.errors import ContextOverflow, GenerationError
+from edgewise.memory import available_memory
 from edgewise.runtime.bound import Bound
 from edgewise.runtime.model import Model
 
@@ -101,6 +102,7 @@ class Pool:
     def reserve_slots(self, free: int) -> None:
         """Have so many free slots."""
         if missing := max(0, free - len(self.free)):
+            self._check_memory(missing)
             self._allocate(self.capacity, len(self.slots) + max(missing, len(self.slots)))
 
     def follow(self, slot: Slot, source: Slot, pool: "Pool", length: int) -> None:
@@ -177,6 +179,16 @@ class Pool:
             return self.model.ones[:, :longest]
         lengths = np.array([[slot.length + width] for slot in slots])
         return (self.model.positions[:longest] < lengths).astype(np.int64)
+
+    def _check_memory(self, slots: int) -> None:
+        """Raises GenerationError where so many more slots, full, are more than there is memory for."""
+        needed = slots * (self.bytes + self.logits.nbytes) // len(self.slots)
+        available = available_memory()
+        if available is not None and needed > available:
+            raise GenerationError(
+                f"{slots:,} more rows of {self.capacity:,} tokens take {needed >> 20:,} MiB, and "
+                f"{available >> 20:,} MiB of memory are available; ask for fewer samples or beams, or fewer tokens"
+            )
 
     def _allocate(self, capacity: int, slots: int) -> None:
         """Buffers of another size, with what is held."""

@@ -1,7 +1,10 @@
 """sdk, runtime: a prompt as tokens, and the room that it leaves for an answer."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from operator import index
+
+import numpy as np
 
 from edgewise.errors import ContextOverflow, GenerationError
 from edgewise.runtime.model import Model
@@ -18,12 +21,22 @@ def encode(prompt: str | Sequence[int], tokenizer: Tokenizer, *, context: int | 
         raise ContextOverflow(f"the prompt has {len(prompt):,} characters; the context is {context:,} tokens")
     if isinstance(prompt, bytes):
         raise GenerationError("the prompt is bytes; decode them to a text first")
+    if not isinstance(prompt, str | Sequence | np.ndarray):
+        raise GenerationError(f"the prompt is {prompt!r}; it must be a text, or a list of tokens")
     if len(prompt) == 0:
         raise GenerationError("the prompt is empty; give at least one character")
-    tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else tuple(map(index, prompt))
+    tokens = tokenizer.encode(prompt) if isinstance(prompt, str) else whole(prompt)
     if not tokens:
         raise GenerationError("the prompt has no tokens: the tokenizer keeps nothing of it")
     return tokens
+
+
+def whole(tokens: Sequence[int]) -> tuple[int, ...]:
+    """Tokens as they are. Raises GenerationError for one that is not a whole number."""
+    for token in tokens:
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise GenerationError(f"token {token!r} is not a whole number; a token is one, from 0 on")
+    return tuple(map(index, tokens))
 
 
 def fit(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import index
 from pathlib import Path
 from threading import Event
 from typing import Any, Self, Unpack
@@ -10,17 +9,17 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from edgewise.bundle.read import Bundle
-from edgewise.errors import GenerationError, OptionError
+from edgewise.errors import GenerationError
 from edgewise.facts import Facts
 from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
 from edgewise.runtime.drive import Steps
 from edgewise.runtime.ended import Ended
-from edgewise.runtime.generation import Options, check_names, find_processors, find_rules
+from edgewise.runtime.generation import Options, check_lengths, check_open, check_options, find_processors, find_rules
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
-from edgewise.runtime.prompt import encode, fit
+from edgewise.runtime.prompt import encode, fit, whole
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
@@ -85,6 +84,7 @@ class Runner:
         `trusted`: whether the bundle's chat template, a program, may run in this process; otherwise it gets one of its
         own, with bounds of time and memory.
         """
+        check_open(threads=threads, context=context, prefix_cache=prefix_cache)
         started = time.perf_counter()
         bundle = Bundle.open(path, verify=verify)
         tokenizer = Tokenizer.load(bundle.path)
@@ -130,7 +130,7 @@ class Runner:
     ) -> tuple[Score, ...]:
         """The scores of several texts after one prompt, which is computed once."""
         encode = self.tokenizer.encode_within if len(prompt) else self.tokenizer.encode
-        tokens = [encode(text) if isinstance(text, str) else tuple(map(index, text)) for text in texts]
+        tokens = [encode(text) if isinstance(text, str) else whole(text) for text in texts]
         return score(self.model, self._encode(prompt) if len(prompt) else (), tokens, top=top)
 
     def chat(
@@ -171,7 +171,7 @@ class Runner:
         run: Callable[[Steps[None], Rows], Pieces] | None = None,
     ) -> Stream:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
-        check_names(options)
+        check_options(options)
         window = Window.of(options.get("overflow"))
         tokens, dropped, limit = fit(prompt, self.tokenizer, self.model, options.get("max_tokens"), window)
         eos = eos_tokens(self._config, self.facts.eos)
@@ -186,12 +186,14 @@ class Runner:
         assistants = options.get("assistants") or ()
         search = several(self._search(options.get("search"), vocabulary), options.get("n"))
         check_assistants(self.tokenizer, assistants, search)
+        processors = self._processors(options, vocabulary)
+        check_lengths(processors, len(tokens), limit)
         context = Context(
             tokens,
             limit,
             eos,
-            self._processors(options, vocabulary),
-            _random(options.get("seed")),
+            processors,
+            np.random.default_rng(options.get("seed")),
             _logprobs(options.get("logprobs"), rules),
             Ended((*rules, *timed), text, clock.seconds),
             options.get("seed") is not None,
@@ -292,9 +294,3 @@ def _time(seconds: float | None) -> list[StopRule]:
 def _logprobs(asked: int | None, rules: Sequence[StopRule]) -> int | None:
     """What is asked for, or what rules need: those of the chosen tokens."""
     return 0 if asked is None and any(map(needs_logprobs, rules)) else asked
-
-
-def _random(seed: int | None) -> np.random.Generator:
-    if seed is not None and seed < 0:
-        raise OptionError(f"seed is {seed}; it must be 0 or above")
-    return np.random.default_rng(seed)

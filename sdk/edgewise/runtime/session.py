@@ -179,9 +179,12 @@ class Session:
             self.pool.forget(self.slot, start, start + count, moved)
 
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int64]:
-        ids = np.asarray(tokens, np.int64)
-        if not len(ids):
+        if not len(tokens):
             raise GenerationError("no tokens were given to append")
+        given = np.asarray(tokens)
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            raise GenerationError(f"tokens are {tokens!r:.60}; they must be whole numbers, one after the other")
+        ids = given.astype(np.int64, copy=False)
         for token in (int(ids.min()), int(ids.max())):
             if not 0 <= token < self.model.facts.vocab_size:
                 raise GenerationError(

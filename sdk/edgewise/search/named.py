@@ -32,5 +32,6 @@ def named(given: Named, catalog: Catalog[Any], what: str) -> Any:
     options = {"name": given} if isinstance(given, str) else dict(given)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise OptionError(f"a {what} without a name: {given!r}; give it as {{'name': ..., options}}")
+        hint = ", on the command line --set search=NAME" if what == "search" else ""
+        raise OptionError(f"a {what} without a name: {given!r}; give it as {{'name': ..., options}}{hint}")
     return parse(catalog.get(name), options, what=f"{what} '{name}'")

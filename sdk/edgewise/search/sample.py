@@ -66,6 +66,10 @@ class Sample(Stepwise):
         for name, make in FILTERS.items():
             if make(self).active and name not in self.order:
                 raise OptionError(f"'{name}' is asked for and is not in the order: {', '.join(self.order) or 'none'}")
+        for name, of in (("temperature_exponent", "temperature_range"), ("xtc_threshold", "xtc_probability")):
+            value = getattr(self, name)
+            if value != getattr(Sample, name) and not getattr(self, of):
+                raise OptionError(f"{name} is {value}, and does nothing without {of}; give it too")
 
     def candidates(self, scores: FloatArray, state: Any = None) -> tuple[Ids | None, FloatArray]:
         if self.temperature == 0:

@@ -31,7 +31,7 @@ class Samples(Search):
         if not _one_sequence(self.search):
             raise OptionError(
                 f"n is {self.n}, and search '{self.search.name}' gives its sequences together; "
-                "n is for searches that choose token by token, such as sample; beam has num_return"
+                "n is for searches that choose token by token, such as sample; beam has num_return, mbr has samples"
             )
 
     def flow(self, context: Context) -> Flow:

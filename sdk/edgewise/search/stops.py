@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from edgewise.errors import OptionError
+from edgewise.search.bias import check_tokens
+from edgewise.search.protocol import Vocabulary
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class Eos:
     name: ClassVar[str] = "eos"
     tokens: frozenset[int]
 
+    def bind(self, vocabulary: Vocabulary) -> Self:
+        check_tokens(sorted(self.tokens), vocabulary.size)
+        return self
+
     def check(self, progress: Progress) -> Verdict:
         if progress.tokens[-1] in self.tokens:
             return Verdict(stop=True, cut=len(progress.piece), keep=False)
@@ -91,7 +97,7 @@ class MaxTokens:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise OptionError(f"max_tokens is {self.count}; it must be 1 or more")
+            raise OptionError(f"count is {self.count}; it must be 1 or more")
 
     def check(self, progress: Progress) -> Verdict:
         return STOP if len(progress.tokens) >= self.count else GO_ON
@@ -106,7 +112,7 @@ class TimeLimit:
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
-            raise OptionError(f"time_limit is {self.seconds}; it must be more than 0 seconds")
+            raise OptionError(f"seconds is {self.seconds}; it must be more than 0")
 
     def check(self, progress: Progress) -> Verdict:
         return STOP if progress.seconds >= self.seconds else GO_ON

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from select import select
 
-CODE = "import os; os.login_tty(0); from edgewise.cli.main import main; main()"
+SIGINT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # whatever the tests were started by
+CODE = f"{SIGINT}; import os; os.login_tty(0); from edgewise.cli.main import main; main()"
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 

@@ -14,6 +14,8 @@ from edgewise.cli.main import COMMANDS, execute
 from terminal import terminal
 
 NAMES = [str(command.name) for commands in COMMANDS.values() for command in commands]
+from terminal import SIGINT
+
 CODE = "from edgewise.cli.main import main; main()"
 
 
@@ -165,7 +167,8 @@ def test_a_bundle_is_measured(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_ctrl_c_ends_a_command_quietly(folder: Path) -> None:
-    command = [sys.executable, "-c", CODE, "run", "model.edge", "def f(", "--search", "sample", "--max-tokens", "1000"]
+    options = ("--search", "sample", "--max-tokens", "1000")
+    command = [sys.executable, "-c", f"{SIGINT}; {CODE}", "run", "model.edge", "def f(", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout
         assert child.stderr

@@ -43,7 +43,6 @@ def runner(pycoder_bundle: Bundle) -> Iterator[Runner]:
         ({"search": {"name": "beam", "early_stopping": "maybe"}}, "; or give never"),
         ({"search": "mbr", "n": 2}, "mbr has samples"),
         ({"stop": [{"name": "eos", "tokens": [4096]}]}, "token 4096 does not exist"),
-        ({"max_tokens": 5, "processors": [{"name": "min_length", "new_tokens": 6}]}, "min_length asks for 6 new"),
     ],
 )
 def test_a_value_that_an_option_cannot_have_is_one_line(runner: Runner, options: Any, message: str) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from edgewise.errors import OptionError
 from edgewise.options import unknown
 from edgewise.runtime.window import Window
-from edgewise.search.length import MinLength
 from edgewise.search.named import Named, bound, named
 from edgewise.search.protocol import Processor, Search, Vocabulary
 from edgewise.search.stops import StopRule, StopStrings
@@ -112,13 +111,6 @@ def find_processors(given: Iterable[Processor | Named], vocabulary: Vocabulary) 
         bound(named(each, registry().processors, "processor") if isinstance(each, str | Mapping) else each, vocabulary)
         for each in given
     )
-
-
-def check_lengths(processors: Iterable[Processor], prompt: int, limit: int) -> None:
-    """Raises OptionError where a sequence has to be longer than it can become."""
-    for each in processors:
-        if isinstance(each, MinLength) and (least := max(each.new_tokens, each.tokens - prompt)) > limit:
-            raise OptionError(f"{each.name} asks for {least:,} new tokens, and max_tokens is {limit:,}; give it more")
 
 
 def find_rules(

@@ -15,7 +15,7 @@ from edgewise.runtime.assistants import check_assistants
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
 from edgewise.runtime.drive import Steps
 from edgewise.runtime.ended import Ended
-from edgewise.runtime.generation import Options, check_lengths, check_open, check_options, find_processors, find_rules
+from edgewise.runtime.generation import Options, check_open, check_options, find_processors, find_rules
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
@@ -186,13 +186,11 @@ class Runner:
         assistants = options.get("assistants") or ()
         search = several(self._search(options.get("search"), vocabulary), options.get("n"))
         check_assistants(self.tokenizer, assistants, search)
-        processors = self._processors(options, vocabulary)
-        check_lengths(processors, len(tokens), limit)
         context = Context(
             tokens,
             limit,
             eos,
-            processors,
+            self._processors(options, vocabulary),
             np.random.default_rng(options.get("seed")),
             _logprobs(options.get("logprobs"), rules),
             Ended((*rules, *timed), text, clock.seconds),

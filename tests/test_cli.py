@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from edgewise.cli.main import COMMANDS, execute
-from terminal import terminal
+from terminal import SIGINT, terminal
 
 NAMES = [str(command.name) for commands in COMMANDS.values() for command in commands]
-from terminal import SIGINT
 
 CODE = "from edgewise.cli.main import main; main()"
 

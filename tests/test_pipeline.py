@@ -162,7 +162,7 @@ def test_the_plan_reads_no_weight(pycoder: Path) -> None:
 
 
 def test_a_model_too_large_for_its_target_is_refused_with_the_numbers(pycoder: Path, tmp_path: Path) -> None:
-    small = Hardware(memory_bytes=Number(64e6, "data sheet", "published"))
+    small = Hardware(memory=Number(64e6, "data sheet", "published"))
     target = replace(registry().get_target("cpu-x64"), name="watch", hardware=small)
     assert plan_build(pycoder, target=target).fits is False
     with pytest.raises(TargetError, match=r"target 'watch' has 0.06 GB of memory.*0.1\d GB.*fewer bits"):

@@ -12,6 +12,7 @@ import parity
 import tiny
 from canonical import PYCODER, calibrated, tokens
 from cases import CASES
+from edgewise.bundle.manifest import Provider
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import GraphError, LoweringError, RecipeError
@@ -25,7 +26,6 @@ from edgewise.registry import registry
 from edgewise.rotary import tables
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
-from edgewise.target import Provider
 from edgewise.tensors import streamed
 from edgewise.writer import write_model
 from edgewise_plugins.cache import STEPS, QuantizeCache, key_sizes, scales

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import parity
 from cases import CASES
+from edgewise.bundle.manifest import Provider
 from edgewise.errors import LoweringError
 from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark
 from edgewise.integer import Int8Rows
@@ -23,7 +24,6 @@ from edgewise.registry import registry
 from edgewise.runtime import exact
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
-from edgewise.target import Provider
 from edgewise.tensors import constant, transpose
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize

@@ -60,18 +60,23 @@ class Catalog(Generic[T]):
 
     def get(self, name: str) -> T:
         """What the name stands for. Raises OptionError (unknown), PluginError (clash, broken) or MissingExtra."""
-        entries = self._find(name)
-        if len(entries) > 1:
-            raise PluginError(self.clash(name))
+        entry = self.entry(name)
         if name not in self._loaded:
             try:
-                self._loaded[name] = self._load(entries[0])
+                self._loaded[name] = self._load(entry)
             except EdgewiseError:
                 raise
             except (Exception, SystemExit) as error:
-                where = f"{self.kind} '{name}' of {entries[0].owner} did not load from {entries[0].reference}"
+                where = f"{self.kind} '{name}' of {entry.owner} did not load from {entry.reference}"
                 raise PluginError(f"{where}: {one_line(error)}") from error
         return self._loaded[name]
+
+    def entry(self, name: str) -> Entry:
+        """Where the name leads. Raises OptionError (unknown) or PluginError (clash)."""
+        entries = self._find(name)
+        if len(entries) > 1:
+            raise PluginError(self.clash(name))
+        return entries[0]
 
     def clash(self, name: str) -> str:
         """One line for a name with more than one owner; empty otherwise."""

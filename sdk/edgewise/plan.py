@@ -111,7 +111,7 @@ def make_plan(prepared: Prepared) -> Plan:
         cache=cache,
         build_memory=max(BUILD_BYTES, prepared.calibration.memory if prepared.calibration else 0),
         run_memory=whole.after + prompts_memory + cache + RUN_BYTES,
-        memory=prepared.target.hardware.memory_bytes or _memory_here(),
+        memory=prepared.target.hardware.memory or _memory_here(),
         total=whole,
         prefill=prompts,
         prefill_memory=prompts_memory,

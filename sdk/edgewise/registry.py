@@ -25,6 +25,7 @@ from edgewise.catalog import (
     read_resource,
 )
 from edgewise.options import known
+from edgewise.profile import load_target, read_table, read_target
 from edgewise.target import Target
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ class Registry:
         self.searches: Catalog[type[Search]] = self._classes("search", needs=("name", "flow"))
         self.processors: Catalog[type[Processor]] = self._classes("processor", needs=("start", "advance", "apply"))
         self.stop_rules: Catalog[type[StopRule]] = self._classes("stop rule", needs=("name", "check"))
-        self.targets: Catalog[Target] = self._fill(Catalog("target", _load_target, describe_resource))
+        self.targets: Catalog[Target] = self._fill(Catalog("target", self._load_target, describe_resource))
 
     def get_target(self, name: str) -> Target:
         """A target by its name, or a user's own profile by its path (one that ends in .toml)."""
-        return Target.load(Path(name)) if name.endswith(".toml") else self.targets.get(name)
+        return load_target(Path(name), profiles=self._profile) if name.endswith(".toml") else self.targets.get(name)
 
     def command_hooks(self) -> Iterator[tuple[str, Callable[..., object]]]:
         """For each plugin that adds commands: its package, and the hook that adds them to a group."""
@@ -113,6 +114,14 @@ class Registry:
         self.problems.extend(filter(None, map(catalog.clash, catalog.names())))
         return catalog
 
+    def _load_target(self, entry: Entry) -> Target:
+        return read_target(read_resource(entry), where=f"target profile {entry.reference}", profiles=self._profile)
+
+    def _profile(self, name: str) -> Mapping[str, Any]:
+        """The table of an installed profile, which another one extends."""
+        entry = self.targets.entry(name)
+        return read_table(read_resource(entry), where=f"target profile {entry.reference}")
+
     def _owner(self, plugin: str) -> str:
         return plugin.partition(":")[0]
 
@@ -137,7 +146,3 @@ def _pairs(names: Any) -> list[tuple[Any, Any]]:
 
 def _is_reference(reference: Any) -> bool:
     return isinstance(reference, str) and all(reference.partition(":"))
-
-
-def _load_target(entry: Entry) -> Target:
-    return Target.read(read_resource(entry), where=f"target profile {entry.reference}")

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
-from edgewise.bundle.manifest import Cache, File, Manifest, Provider
+from edgewise.bundle.manifest import Cache, File, Manifest
 from edgewise.checkpoint import Checkpoint
 from edgewise.graph import activations, layer, role
 from edgewise.plan import Plan
@@ -74,7 +74,7 @@ def finish(
         facts=facts,
         graphs={"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH},
         files=files,
-        providers=tuple(Provider(provider.name, provider.options) for provider in prepared.target.providers),
+        providers=prepared.target.providers,
         context=plan.context,
         cache=cache,
         session=prepared.target.session,

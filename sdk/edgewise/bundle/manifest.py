@@ -26,10 +26,13 @@ class File:
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider that the bundle runs on, with its options."""
+    """An execution provider of ONNX Runtime that a bundle runs on, with its options."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    library: str = ""  # import name of the package whose library is registered first; empty: it is built in
+    device: Literal["", "cpu", "gpu", "npu"] = ""  # which of the devices that the library finds; empty: the first
+    extra: str = ""  # of edgewise, to install it
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Cache:
     """How a graph keeps keys and values."""
 
     dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    shared: bool = True  # past and present are one buffer, written in place
+    shared: bool = True  # past and present are one buffer, written in place; else the graph gives new positions only
+    capacity: int = 0  # positions that graphs of fixed lengths hold; 0: lengths are dynamic
+    prefill: int = 0  # tokens that the graph of prompts computes in a run; 0: any number
 
 
 @dataclass(frozen=True)

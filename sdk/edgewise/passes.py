@@ -20,6 +20,7 @@ class BuildContext:
     target: "Target | None" = None
     context: int | None = None  # tokens that a session gets unless it asks for more or fewer
     calibration: "Calibration | None" = None  # where the user gave a text
+    width: int | None = None  # tokens in a run of this graph, where lengths are fixed; its cache holds `context`
     dry: bool = False  # a plan is made: formats count, values do not, and a pass that measures need not
 
 

@@ -69,7 +69,7 @@ def test_attention_in_a_place_that_the_facts_do_not_describe_is_refused(canonica
     more = ir.node("Attention", [product.inputs[0]] * 3, attributes=again, name="more")
     product.prepend(mark(more, "attention.more", 2))
     product.replace_input_with(0, more.outputs[0])
-    with pytest.raises(LoweringError, match=r"'more' \(Attention, role 'attention.more'\) has no form in the dialect"):
+    with pytest.raises(LoweringError, match=r"'more' \(Attention, role 'attention.more'\) has no form in this dialect"):
         LowerOrt()(canonical)
 
 

@@ -31,7 +31,7 @@ from edgewise_plugins.quantize.rules import Rule
 from edgewise_plugins.w8a8 import W8A8
 from edgewise_targets.ort.integer import IntegerProducts
 from edgewise_targets.ort.lower import LowerOrt
-from edgewise_targets.ort.step import initializer, insert_before
+from edgewise_targets.step import initializer, insert_before
 from lowered import Lowered
 
 # Biased and not, with norms of heads, with rows of a fused matrix.

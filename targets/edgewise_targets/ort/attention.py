@@ -16,7 +16,7 @@ from edgewise.graph import Roles, get_facts
 from edgewise.passes import context_of
 from edgewise.target import Target
 from edgewise.tensors import constant
-from edgewise_targets.ort.step import Attributes, Step, become, initializer, insert_before
+from edgewise_targets.step import Attributes, Step, become, initializer, insert_before
 
 TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache"})
 CPU = "CPUExecutionProvider"

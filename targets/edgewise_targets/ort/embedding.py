@@ -9,8 +9,8 @@ import onnx_ir as ir
 from edgewise.graph import Linear, linears
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import constant
-from edgewise_targets.ort.codes import table_constants
-from edgewise_targets.ort.step import CONTRIB, Step, become, initializer, insert_before
+from edgewise_targets.codes import table_constants
+from edgewise_targets.step import CONTRIB, Step, become, initializer, insert_before
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import onnx_ir as ir
 from edgewise.facts import Experts
 from edgewise.graph import FLOAT, Roles, activations, get_facts, linears
 from edgewise.tensors import Stacked, constant
-from edgewise_targets.ort.codes import stacked_constants
+from edgewise_targets.codes import stacked_constants
 from edgewise_targets.ort.interleave import FloatStacks, QuantizedStacks, stacks
-from edgewise_targets.ort.step import CONTRIB, Attributes, Step, become, initializer, insert_before
+from edgewise_targets.step import CONTRIB, Attributes, Step, become, initializer, insert_before
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
-from edgewise_targets.ort.step import Step
+from edgewise_targets.step import Step
 
 BLOCKS = {2: (32, 64, 128), 4: (16, 32, 64, 128, 256), 8: (16, 32, 64, 128, 256)}
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.graph import Roles
-from edgewise_targets.ort.step import Step, become
+from edgewise_targets.step import Step, become
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgewise.errors import LoweringError
 from edgewise.graph import Roles, get_facts, role
 from edgewise.hidden import HIDDEN
 from edgewise.tensors import constant
-from edgewise_targets.ort.step import Step, initializer, insert_before
+from edgewise_targets.step import Step, initializer, insert_before
 
 KEEP = "logits_to_keep"
 

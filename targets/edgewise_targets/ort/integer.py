@@ -19,7 +19,7 @@ from edgewise.passes import context_of
 from edgewise.quantized import BlockQuantized
 from edgewise.target import Target
 from edgewise.tensors import Streamed, constant, map_rows, reshape, transpose
-from edgewise_targets.ort.step import CONTRIB, Step, become, initializer, insert_before
+from edgewise_targets.step import CONTRIB, Step, become, initializer, insert_before
 
 CPU = "CPUExecutionProvider"
 STEPS = np.float32(127)

@@ -18,7 +18,7 @@ from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
 from edgewise_targets.ort.scale import ScaleQueries
-from edgewise_targets.ort.tables import ContextTables
+from edgewise_targets.tables import ContextTables
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgewise.graph import Linear, Roles, activations, get_facts, linears, state_activations
 from edgewise.quantized import BlockQuantized, stack
 from edgewise.tensors import Streamed, concatenate, constant, streamed, transpose
-from edgewise_targets.ort.step import Step, initializer, insert_before
+from edgewise_targets.step import Step, initializer, insert_before
 
 PARTS = ("attention.q", "attention.k", "attention.v")
 

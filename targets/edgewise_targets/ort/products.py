@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from edgewise.graph import FLOAT, Linear, Roles, activations, linears, mark
 from edgewise.quantized import BlockQuantized
-from edgewise_targets.ort.codes import product_constants
-from edgewise_targets.ort.step import Step, become
+from edgewise_targets.codes import product_constants
+from edgewise_targets.step import Step, become
 
 
 @dataclass(frozen=True)

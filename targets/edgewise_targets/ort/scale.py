@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgewise.graph import Linear, Roles, get_facts, linears
 from edgewise.quantized import Block, BlockQuantized
 from edgewise.tensors import Streamed, map_rows, streamed
-from edgewise_targets.ort.step import Step
+from edgewise_targets.step import Step
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""targets, ort: a quantized matrix as the constants that ONNX Runtime's operators read."""
+"""targets: a quantized matrix as the constants that ONNX Runtime's operators read."""
 
 import onnx_ir as ir
 
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Stacked, reshape
-from edgewise_targets.ort.step import initializer
+from edgewise_targets.step import initializer
 
 
 def product_constants(graph: ir.Graph, matrix: BlockQuantized, name: str) -> list[ir.Value | None]:

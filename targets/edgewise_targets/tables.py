@@ -1,4 +1,4 @@
-"""targets, ort: rotary tables that follow the context, as a session of the bundle's own context needs them.
+"""targets: rotary tables that follow the context, as a session of the bundle's own context needs them.
 
 A session may bind others. A runtime that cannot (onnxruntime-genai) gets these, and the same tokens.
 """
@@ -14,14 +14,14 @@ from edgewise.graph import get_facts
 from edgewise.passes import context_of
 from edgewise.rotary import table
 from edgewise.tensors import Streamed, streamed
-from edgewise_targets.ort.step import Step
+from edgewise_targets.step import Step
 
 
 @dataclass(frozen=True)
 class ContextTables(Step):
     """Tables for the context that the bundle is built for, where those of the graph are of a shorter one."""
 
-    name: ClassVar[str] = "ort-context-tables"
+    name: ClassVar[str] = "context-tables"
 
     def rewrite(self, model: ir.Model) -> bool:
         context, modified = context_of(model).context, False

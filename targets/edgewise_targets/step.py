@@ -1,4 +1,4 @@
-"""targets, ort: what a step of the lowering is, and how it puts one operator in the place of others."""
+"""targets: what a step of a lowering is, and how it puts one operator in the place of others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NONE: Attributes = {}
 
 @dataclass(frozen=True)
 class Step(Pass):
-    """One idea of the lowering. Doing it twice changes nothing; afterwards no operator of `removes` is left."""
+    """One idea of a lowering. Doing it twice changes nothing; afterwards no operator of `removes` is left."""
 
     removes: ClassVar[frozenset[str]] = frozenset()
 
@@ -30,12 +30,13 @@ class Step(Pass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = self.rewrite(model)
         if modified:
-            model.graph.opset_imports.setdefault(CONTRIB, 1)
             _remove_unused(model.graph)
+            for domain in {node.domain for node in model.graph if node.domain}:
+                model.graph.opset_imports.setdefault(domain, 1)
         for node in model.graph:
             if not node.domain and node.op_type in self.removes:
                 raise LoweringError(
-                    f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in the dialect 'ort': "
+                    f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in this dialect: "
                     f"'{self.name}' does not know it in this place"
                 )
         return ir.passes.PassResult(model, modified)

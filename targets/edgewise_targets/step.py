@@ -13,7 +13,7 @@ from edgewise.tensors import Streamed
 
 CONTRIB = "com.microsoft"
 
-Attributes = Mapping[str, int | float | str]
+Attributes = Mapping[str, int | float | str | Sequence[int]]
 NONE: Attributes = {}
 
 

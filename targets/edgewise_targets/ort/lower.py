@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import onnx_ir as ir
-
 from edgewise.passes import Pass
+from edgewise_targets.dialect import Dialect
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
@@ -22,7 +21,7 @@ from edgewise_targets.tables import ContextTables
 
 
 @dataclass(frozen=True)
-class LowerOrt(Pass):
+class LowerOrt(Dialect):
     """Rewrites the canonical graph into ONNX Runtime's own operators, for the CPU.
 
     Attention keeps its cache in place, products with quantized weights stay quantized, and an optional input
@@ -53,20 +52,3 @@ class LowerOrt(Pass):
             TiedHead(),
             RefuseSlowFormats(),
         )
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        modified = False
-        for step in self.steps():
-            modified |= step(model).modified
-        if modified:
-            _forget_shapes(model.graph)
-            model.graph.sort()
-        return ir.passes.PassResult(model, modified)
-
-
-def _forget_shapes(graph: ir.Graph) -> None:
-    """Shapes inside the graph are no longer those of the canonical one; ONNX Runtime infers them."""
-    for node in graph:
-        for value in node.outputs:
-            if not value.is_graph_output():
-                value.shape = value.type = None

@@ -1,0 +1,77 @@
+"""tests: a session of a graph with the appended cache: the caller keeps what the graph gives, and says who sees whom."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgewise.facts import Facts
+from edgewise.rotary import tables
+from parity import Logits, Row
+
+MASKED = -10_000.0
+GARBAGE = 7.0  # in slots that nothing was written to
+
+
+class Appended:
+    """Each row has a cache of its own: a run is one sequence. `keep` is what goes into `logits_to_keep`, if anything."""
+
+    def __init__(
+        self, graph: ort.InferenceSession, facts: Facts, context: int, *, capacity: int = 0, keep: int | None = None
+    ) -> None:
+        self.graph, self.facts, self.capacity, self.keep = graph, facts, capacity or context, keep
+        self.rows: list[SingleRow] = []
+        self.tables = {
+            f"rotary.{name}.{part}": values
+            for name, rotary in facts.rotary.items()
+            if rotary.follows_context
+            for part, values in zip(("cos", "sin"), tables(rotary, context), strict=True)
+        }
+
+    def __call__(self, rows: Sequence[Row]) -> list[Logits]:
+        if not self.rows:
+            self.rows = [SingleRow(self) for _ in rows]
+        return [cache.append(np.asarray(row, np.int64)) for cache, row in zip(self.rows, rows, strict=True)]
+
+
+class SingleRow:
+    """The cache of one sequence: slots are filled in order."""
+
+    def __init__(self, session: Appended) -> None:
+        self.session, self.length = session, 0
+        self.cache = {
+            f"{layer}.{part}": np.full((1, a.kv_heads, session.capacity, a.head_dim), GARBAGE, np.float32)
+            for layer, a in enumerate(session.facts.attention)
+            for part in ("key", "value")
+        }
+
+    def append(self, tokens: NDArray[np.int64]) -> Logits:
+        start, stop = self.length, self.length + len(tokens)
+        feeds: dict[str, NDArray[Any]] = {"input_ids": tokens[None], "position_ids": np.arange(start, stop)[None]}
+        for a in self.session.facts.attention:
+            name = "attention_bias" if a.window is None else f"attention_bias.{a.window}"
+            feeds[name] = bias(start, len(tokens), self.session.capacity, a.window)
+        if self.session.keep is not None:
+            feeds["logits_to_keep"] = np.array([self.session.keep])
+        caches = {f"past_key_values.{name}": values for name, values in self.cache.items()}
+        known = {value.name for value in self.session.graph.get_inputs()}
+        everything = {**feeds, **caches, **self.session.tables}
+        results = self.session.graph.run(None, {name: value for name, value in everything.items() if name in known})
+        logits: Logits = results[0][0]
+        for output, values in zip(self.session.graph.get_outputs()[1:], results[1:], strict=True):
+            self.cache[output.name.removeprefix("present.")][:, :, start:stop] = values
+        self.length = stop
+        return logits
+
+
+def bias(length: int, new: int, capacity: int, window: int | None) -> NDArray[np.float32]:
+    """`[1, 1, new, capacity + new]`: 0 where a query may look, for a cache whose first `length` slots are filled."""
+    queries = length + np.arange(new)[:, None]
+    keys = np.concatenate([np.arange(capacity), length + np.arange(new)])[None]
+    held = np.concatenate([np.arange(capacity) < length, np.ones(new, bool)])[None]
+    seen = held & (keys <= queries)
+    if window is not None:
+        seen &= queries - keys < window
+    return np.where(seen, 0.0, MASKED).astype(np.float32)[None, None]

@@ -91,7 +91,7 @@ class Place:
         return str(self.node.name)
 
     @property
-    def attributes(self) -> dict[str, int | float | str]:
+    def attributes(self) -> dict[str, int | float | str | Sequence[int]]:
         return {**SWIGLU, "k": self.experts.active, "normalize_routing_weights": int(self.experts.normalized)}
 
 

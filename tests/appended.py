@@ -1,4 +1,4 @@
-"""tests: a session of a graph with the appended cache: the caller keeps what the graph gives, and says who sees whom."""
+"""tests: a session of a graph with the appended cache: the caller keeps what the graph gives, and says who sees what."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ GARBAGE = 7.0  # in slots that nothing was written to
 
 
 class Appended:
-    """Each row has a cache of its own: a run is one sequence. `keep` is what goes into `logits_to_keep`, if anything."""
+    """Each row has a cache of its own: a run is one sequence. `keep` is what goes into `logits_to_keep`; None: nothing."""
 
     def __init__(
         self, graph: ort.InferenceSession, facts: Facts, context: int, *, capacity: int = 0, keep: int | None = None

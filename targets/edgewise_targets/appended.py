@@ -88,7 +88,7 @@ def _attend(graph: ir.Graph, roles: Roles, index: int, node: ir.Node, spec: Atte
     """In the place of the node: the same attention by heads, and its result side by side again."""
     sides = {"q": spec.heads, "k": spec.kv_heads, "v": spec.kv_heads}
     query, *new = (_by_heads(graph, roles, index, node, place, *side, spec) for place, side in enumerate(sides.items()))
-    joined = []
+    joined: list[ir.Value] = []
     for value, past, old, part in zip(new, node.inputs[4:6], node.outputs[1:3], ("key", "value"), strict=True):
         old.name = None
         graph.outputs[graph.outputs.index(old)] = value

@@ -5,7 +5,10 @@ from edgewise.hookspecs import hookimpl
 
 @hookimpl
 def register_passes() -> dict[str, str]:
-    return {"lower-ort": "edgewise_targets.ort.lower:LowerOrt"}
+    return {
+        "lower-ort": "edgewise_targets.ort.lower:LowerOrt",
+        "lower-static": "edgewise_targets.static.lower:LowerStatic",
+    }
 
 
 @hookimpl

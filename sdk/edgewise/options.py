@@ -37,20 +37,26 @@ def parse(cls: type[T], data: Mapping[str, Any], *, what: str) -> T:
 
     Unknown keys, missing keys and values of the wrong type raise OptionError, which begins with `what`.
     """
-    if not isinstance(data, Mapping):
-        raise OptionError(f"{what}: expected a table of options, got {data!r}")
-    hints = _hints(cls)
-    for key in data:
-        if key not in hints:
-            raise OptionError(f"{what}: {unknown('option', str(key), hints)}")
     required = {field.name for field in dataclasses.fields(cls) if _is_required(field)}  # type: ignore[arg-type]
+    if not isinstance(data, Mapping):
+        of = f"with {known(required)}" if required else "of options"
+        raise OptionError(f"{what}: expected a table {of}, got {data!r}")
+    values = parse_some(cls, data, what=what)
     if missing := required - set(data):
         raise OptionError(f"{what}: {known(missing)} must be given")
-    values = {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
     try:
         return cls(**values)
     except OptionError as error:
         raise OptionError(f"{what}: {error}") from error
+
+
+def parse_some(cls: type[Any], data: Mapping[str, Any], *, what: str) -> dict[str, Any]:
+    """Values for some of the fields of `cls`, where the rest comes from elsewhere. Raises OptionError as `parse`."""
+    hints = _hints(cls)
+    for key in data:
+        if key not in hints:
+            raise OptionError(f"{what}: {unknown('option', str(key), hints)}")
+    return {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
 
 
 def check(instance: Any) -> None:
@@ -83,7 +89,8 @@ def convert(hint: Any, value: Any, *, what: str) -> Any:
         if not isinstance(value, Mapping):
             raise OptionError(f"{what}: expected a table, got {value!r}")
         return {
-            _key(arguments[0], key): convert(arguments[1], item, what=f"{what}.{key}") for key, item in value.items()
+            _key(arguments[0], key, what=what): convert(arguments[1], item, what=f"{what}.{key}")
+            for key, item in value.items()
         }
     return _convert_scalar(hint, value, what=what)
 
@@ -127,16 +134,25 @@ def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
 
 def _convert_scalar(hint: Any, value: Any, *, what: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, what=what)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         name = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         raise OptionError(f"{what}: expected {name.get(hint, hint)}, got {value!r}")
     return value
 
 
-def _key(hint: Any, key: Any) -> Any:
+def _float(value: int, *, what: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise OptionError(f"{what}: a number of {len(str(value))} digits is too large") from error
+
+
+def _key(hint: Any, key: Any, *, what: str) -> Any:
     """A key of a table: numbers are texts in TOML and JSON."""
-    return int(key) if hint is int and isinstance(key, str) and key.isdecimal() else key
+    if hint is int:
+        return int(key) if isinstance(key, str) and key.isdecimal() else key
+    return convert(hint, key, what=what)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

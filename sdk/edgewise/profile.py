@@ -2,29 +2,37 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgewise.errors import OptionError, TargetError
-from edgewise.options import parse
+from edgewise.options import parse, parse_some
 from edgewise.recipe import read_steps
 from edgewise.target import Target
 
-OWN = ("aliases", "proof")  # what a profile does not inherit, beside its name and description
+OWN = ("name", "description", "aliases", "proof", "base")  # what a profile does not inherit
+STEPS = ("recipe", "calibrated", "lowering")
 DEPTH = 8  # profiles behind one another
 
-Profiles = Callable[[str], Mapping[str, Any]]  # the table of a profile that is extended, by its name
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile as it is written: its table, and the file or package that errors name."""
+
+    table: Mapping[str, Any]
+    where: str
+
+
+Profiles = Callable[[str], Profile]  # the profile of a target, by its name
 
 
 def read_target(text: str, *, where: str, profiles: Profiles) -> Target:
-    """A target from TOML. Raises TargetError, which begins with `where` and names the key."""
+    """A target from TOML. Raises TargetError: one line, which begins with the file that is wrong, and names the key."""
     try:
-        data = dict(inherit(read_table(text, where=where), profiles, where=where))
-        for key in ("recipe", "calibrated", "lowering"):
-            data[key] = read_steps(data.get(key, ()), where=f"{where}: {key}")
-        return parse(Target, data, what=where)
+        return _read(read_profile(text, where=where), profiles)
     except OptionError as error:
-        raise TargetError(str(error)) from error
+        raise TargetError(" ".join(str(error).split())) from error
 
 
 def load_target(path: Path, *, profiles: Profiles) -> Target:
@@ -37,43 +45,57 @@ def load_target(path: Path, *, profiles: Profiles) -> Target:
         raise TargetError(f"target profile {path}: {error}") from error
 
 
-def read_table(text: str, *, where: str) -> dict[str, Any]:
-    """The table of a profile as it is written."""
+def read_profile(text: str, *, where: str) -> Profile:
+    """A profile from TOML, not held to anything yet. Raises TargetError for what is no TOML."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"{where}: {error}") from error
+        return Profile(tomllib.loads(text), where)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: numbers of thousands of digits
+        raise TargetError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def inherit(table: Mapping[str, Any], profiles: Profiles, *, where: str) -> Mapping[str, Any]:
-    """A profile's table with all that it inherits: tables are merged, anything else replaces what was there."""
-    seen: list[str] = []
-    while "extends" in table:
-        parent = table["extends"]
-        if not isinstance(parent, str):
-            raise TargetError(f"{where}: extends: expected the name of a target, got {parent!r}")
-        if parent in seen or len(seen) == DEPTH:
-            raise TargetError(f"{where}: extends: {' extends '.join([*seen, parent])}, without an end")
-        seen.append(parent)
+def _read(profile: Profile, profiles: Profiles) -> Target:
+    """Each profile of the line is checked by itself, so that an error names the file that it is in."""
+    merged: Mapping[str, Any] = {}
+    for part in [profile, *_extended(profile, profiles)]:
+        table = _checked(part)
+        if part is not profile:
+            table = {key: value for key, value in table.items() if key not in OWN}
+        merged = _merged(table, merged)
+    return parse(Target, merged, what=profile.where)
+
+
+def _extended(profile: Profile, profiles: Profiles) -> list[Profile]:
+    """The profiles that this one extends: its own, that one's, and so on."""
+    line: list[str] = []
+    found: list[Profile] = []
+    below = profile
+    while isinstance(name := below.table.get("extends", ""), str) and name:
+        if name in line or len(line) == DEPTH:
+            raise TargetError(f"{profile.where}: extends: {' extends '.join([*line, name])}, without an end")
         try:
-            found = dict(profiles(parent))
+            below = profiles(name)
         except OptionError as error:
-            raise TargetError(f"{where}: extends: {error}") from error
-        for key in OWN:
-            found.pop(key, None)
-        table = _merged(found, {key: value for key, value in table.items() if key != "extends"})
+            raise TargetError(f"{below.where}: extends: {error}") from error
+        line.append(name)
+        found.append(below)
+    return found
+
+
+def _checked(profile: Profile) -> dict[str, Any]:
+    """The table of one profile, its steps read, every value of it right."""
+    table = dict(profile.table)
+    for key in STEPS:
+        if key in table:
+            table[key] = read_steps(table[key], where=f"{profile.where}: {key}")
+    parse_some(Target, table, what=profile.where)
     return table
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, anything else replaces what was there; a figure and its source go together."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping) and not _is_number(old)
-        merged[key] = _merged(old, value) if both and old is not None else value
+        tables = isinstance(old, Mapping) and isinstance(value, Mapping) and "value" not in old
+        merged[key] = _merged(old, value) if tables else value  # type: ignore[arg-type]
     return merged
-
-
-def _is_number(table: Mapping[str, Any]) -> bool:
-    """A figure and its source go together: they are replaced, not merged."""
-    return "value" in table

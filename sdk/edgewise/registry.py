@@ -24,8 +24,9 @@ from edgewise.catalog import (
     one_line,
     read_resource,
 )
+from edgewise.errors import EdgewiseError, OptionError, PluginError
 from edgewise.options import known
-from edgewise.profile import load_target, read_table, read_target
+from edgewise.profile import Profile, load_target, read_profile, read_target
 from edgewise.target import Target
 
 if TYPE_CHECKING:
@@ -66,8 +67,26 @@ class Registry:
         self.targets: Catalog[Target] = self._fill(Catalog("target", self._load_target, describe_resource))
 
     def get_target(self, name: str) -> Target:
-        """A target by its name, or a user's own profile by its path (one that ends in .toml)."""
-        return load_target(Path(name), profiles=self._profile) if name.endswith(".toml") else self.targets.get(name)
+        """A device to build for: by its name or an alias, or a user's own profile by its path (it ends in .toml)."""
+        target = self.find_target(name)
+        if target.base:
+            names = [other for other in self.devices() if self.targets.get(other).extends == target.name]
+            raise OptionError(f"target '{name}' is there for others to extend; build for one of them: {known(names)}")
+        return target
+
+    def find_target(self, name: str) -> Target:
+        """The same, and also a target that is only there for others to extend."""
+        if name.endswith(".toml"):
+            return load_target(Path(name), profiles=self._profile)
+        named = self._named(name)
+        target = self.targets.get(named)
+        if target.name != named:
+            raise PluginError(f"target '{named}' of {self.targets.owner(named)} calls itself '{target.name}'")
+        return target
+
+    def devices(self) -> list[str]:
+        """The names of all targets that can be built for."""
+        return [name for name in self.targets.names() if not self._profile(name).table.get("base")]
 
     def command_hooks(self) -> Iterator[tuple[str, Callable[..., object]]]:
         """For each plugin that adds commands: its package, and the hook that adds them to a group."""
@@ -117,10 +136,28 @@ class Registry:
     def _load_target(self, entry: Entry) -> Target:
         return read_target(read_resource(entry), where=f"target profile {entry.reference}", profiles=self._profile)
 
-    def _profile(self, name: str) -> Mapping[str, Any]:
-        """The table of an installed profile, which another one extends."""
-        entry = self.targets.entry(name)
-        return read_table(read_resource(entry), where=f"target profile {entry.reference}")
+    def _profile(self, name: str) -> Profile:
+        """An installed profile, which another one extends."""
+        entry = self.targets.entry(self._named(name))
+        return read_profile(read_resource(entry), where=f"target profile {entry.reference}")
+
+    def _named(self, name: str) -> str:
+        """The name of the target that a name or an alias stands for; what is neither stays as it is."""
+        if name in self.targets.names():
+            return name
+        found = [other for other in self.targets.names() if name in self._aliases(other)]
+        if len(found) > 1:
+            owners = " and ".join(f"'{other}' of {self.targets.owner(other)}" for other in found)
+            raise PluginError(f"'{name}' is an alias of the targets {owners}; give one of their names")
+        return found[0] if found else name
+
+    def _aliases(self, name: str) -> list[str]:
+        """Other names of a target, as its profile says; none where it does not load."""
+        try:
+            aliases = self._profile(name).table.get("aliases", [])
+        except (EdgewiseError, ImportError, OSError, ValueError):
+            return []
+        return aliases if isinstance(aliases, list) else []
 
     def _owner(self, plugin: str) -> str:
         return plugin.partition(":")[0]

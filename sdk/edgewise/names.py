@@ -1,0 +1,48 @@
+"""sdk: the names that a profile may use, of ONNX Runtime 1.31: execution providers, session entries, operators."""
+
+import difflib
+import tomllib
+from collections.abc import Collection, Iterable
+from functools import cache
+from importlib.resources import files
+
+from edgewise.bundle.manifest import Provider
+from edgewise.errors import OptionError
+from edgewise.options import unknown
+
+
+@cache
+def names() -> dict[str, frozenset[str]]:
+    """By kind: providers, session, operators (those of com.microsoft with their domain)."""
+    found = tomllib.loads(files("edgewise").joinpath("names.toml").read_text("utf-8"))
+    contrib = {f"com.microsoft:{name}" for name in found["contrib"]}
+    operators = frozenset(found["standard"]) | contrib
+    return {"providers": frozenset(found["providers"]), "session": frozenset(found["session"]), "operators": operators}
+
+
+def check_provider(provider: Provider) -> None:
+    """Raises OptionError for a provider that ONNX Runtime does not have, and that no library brings."""
+    if not provider.library and provider.name not in names()["providers"]:
+        raise OptionError(f"providers: {unknown('provider', provider.name, names()['providers'])}")
+
+
+def check_operators(asked: Iterable[str], *, what: str) -> None:
+    """Raises OptionError for an operator that is not known; those of other domains are not ours to know."""
+    for name in asked:
+        domain, _, operator = name.rpartition(":")
+        elsewhere = domain and operator and domain != "com.microsoft"
+        if name not in names()["operators"] and not elsewhere:
+            raise OptionError(f"{what}: {_no('operator', name, names()['operators'], 'com.microsoft:MatMulNBits')}")
+
+
+def check_session(asked: Iterable[str]) -> None:
+    """Raises OptionError for an entry that ONNX Runtime would leave unread, without a word."""
+    for name in asked:
+        if name not in names()["session"] and not name.startswith("ep."):
+            raise OptionError(f"session: {_no('session entry', name, names()['session'], 'ep.cuda.fpa_intb_gemm')}")
+
+
+def _no(kind: str, name: str, known: Collection[str], example: str) -> str:
+    """One line with the closest that there are: all of them would be some hundred."""
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return f"no {kind} is named {name!r}; {'did you mean ' + ', '.join(close) + '?' if close else f'one is {example}'}"

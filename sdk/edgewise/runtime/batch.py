@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.errors import EdgewiseError, GenerationError
-from edgewise.runtime.ort import first_line
+from edgewise.runtime.library import first_line
 from edgewise.runtime.pool import Pool
 from edgewise.search.protocol import FloatArray
 

@@ -15,7 +15,8 @@ from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import tables
 from edgewise.runtime.bound import HIDDEN, KEEP
-from edgewise.runtime.ort import CPU, open_graph
+from edgewise.runtime.ort import open_graph
+from edgewise.runtime.providers import CPU
 
 KINDS = ({"decoder"}, {"prefill", "decode"})
 

@@ -9,18 +9,13 @@ from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
 from edgewise.errors import BundleError, OptionError, TargetError
-from edgewise.extras import extras
 from edgewise.options import known
 from edgewise.runtime.exact import exact_products
+from edgewise.runtime.library import first_line, onnxruntime
+from edgewise.runtime.providers import CPU, configure
 from edgewise.runtime.threads import physical_cores
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
-with extras():
-    import onnxruntime
-
-onnxruntime.disable_telemetry_events()
-
-CPU = Provider("CPUExecutionProvider")
+REFUSED = "fallback to CPU EP has been explicitly disabled"
 FATAL = 4  # its own log repeats on stderr what the exception says
 
 
@@ -35,17 +30,20 @@ def open_graph(
     threads: int | None = None,
     entries: Mapping[str, str] | None = None,
 ) -> Any:
-    """An `onnxruntime.InferenceSession` on exactly these providers (CPU takes what they leave).
+    """An `onnxruntime.InferenceSession` on exactly these providers.
 
-    Raises TargetError for a provider that is not there, BundleError for a graph that does not load.
+    The CPU takes what those that are built in leave; what those of a vendor's library leave, only where it is named.
+    Raises TargetError or MissingExtra for a provider that is not there, BundleError for a graph that does not load.
     """
     os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set session options
-    _check_available(providers)
-    wanted = [(provider.name, dict(provider.options)) for provider in providers]
     options = _session_options(threads, entries or {})
+    built_in = configure(options, providers)
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, wanted, enable_fallback=0)
+        session = onnxruntime.InferenceSession(os.fspath(path), options, built_in, enable_fallback=0)
     except Exception as error:
+        if REFUSED in str(error):
+            wanted = known(provider.name for provider in providers)
+            raise TargetError(f"{path}: {wanted} does not take all of its nodes, and no other may") from error
         raise BundleError(f"{path}: {first_line(error)}") from error
     if missing := {provider.name for provider in providers} - set(session.get_providers()):
         raise TargetError(f"{path}: {known(missing)} did not start; running: {known(session.get_providers())}")
@@ -55,21 +53,6 @@ def open_graph(
 def in_place(array: NDArray[Any]) -> Any:
     """An `OrtValue` on the memory of an array, which must outlive it: what is written there later is seen."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-
-
-def first_line(error: BaseException) -> str:
-    """What ONNX Runtime said, without what its log adds."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _check_available(providers: Sequence[Provider]) -> None:
-    available = onnxruntime.get_available_providers()
-    for provider in providers:
-        if provider.name not in available:
-            raise TargetError(
-                f"the bundle runs on {provider.name}, and this onnxruntime has: {known(available)}; "
-                "install the onnxruntime of that device"
-            )
 
 
 def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:

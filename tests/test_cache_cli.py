@@ -1,6 +1,7 @@
 """tests: what the command line offers of the cache: a prompt kept in a file, and generations without an end."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_computed(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: nowhere/kept: its folder is not there")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_file_that_cannot_be_replaced_serves_what_it_holds_and_no_more(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("shared").mkdir()
+    run_json(PROMPT, "--prompt-cache", "shared/kept", "--max-tokens", "1", capsys=capsys)
+    Path("shared").chmod(0o500)
+    result, _ = run_json(PROMPT, "--prompt-cache", "shared/kept", "--max-tokens", "1", capsys=capsys)
+    assert result["timings"]["prompt_tokens_cached"] > CHUNK
+    assert execute(["run", "model.edge", PROMPT * 2, "--prompt-cache", "shared/kept"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: shared/kept: its folder is not there, or cannot be written in")
 
 
 def test_an_empty_file_is_a_damaged_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from edgewise.bundle.read import Bundle
-from edgewise.cli.parts import nested
+from edgewise.cli.parts import nested, part
 from edgewise.errors import GenerationError, OptionError
 from edgewise.runtime import pool
 from edgewise.runtime.runner import Runner
@@ -79,9 +79,21 @@ def test_an_option_that_does_nothing_is_refused(options: dict[str, float]) -> No
 def test_a_setting_is_given_once() -> None:
     with pytest.raises(click.BadParameter, match="'temperature' is given twice"):
         nested([("temperature", 0.5), ("temperature", 0.7)])
+    with pytest.raises(click.BadParameter, match="'count' is given twice"):
+        part("loop:count=3,count=4")
 
 
-def test_rows_that_memory_does_not_hold_are_refused(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_memory_does_not_hold_are_refused_before_anything_is_computed(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool, "available_memory", lambda: 1 << 20)
     with pytest.raises(GenerationError, match=r"99 more rows of \d+ tokens take \d+ MiB, and 1 MiB of memory"):
-        runner.generate("def f(", search="sample", n=100, max_tokens=100)
+        runner.stream("def f(", search="sample", n=100, max_tokens=100)
+
+
+def test_a_search_that_takes_more_rows_than_memory_holds_is_refused(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "available_memory", lambda: 1 << 20)
+    with pytest.raises(GenerationError, match=r"\d+ more rows of \d+ tokens take \d+ MiB, and 1 MiB of memory"):
+        runner.generate("def f(", search={"name": "beam", "num_beams": 100}, max_tokens=100)

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import blake3
 
@@ -12,6 +12,7 @@ from edgewise.bench.speed import DECODE, RUNS, Progress
 from edgewise.errors import GenerationError, OptionError
 
 if TYPE_CHECKING:
+    from edgewise.runtime.generation import Options
     from edgewise.runtime.runner import Runner
 
 
@@ -37,26 +38,27 @@ def answer(
     runner: "Runner",
     prompt: str,
     *,
-    max_tokens: int | None = None,
     runs: int = RUNS,
-    seed: int = 0,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack["Options"],
 ) -> Answer:
     """Measure answers to a prompt, one after the other, after one that is not counted.
 
-    The options are those of `Runner.stream`. Raises what it raises, and GenerationError where no text comes.
+    The options are those of `Runner.stream`; by default it is 128 tokens, with seed 0. Raises what that raises, and
+    GenerationError where no text comes.
     """
     if runs < 1:
         raise OptionError(f"runs is {runs}; it must be 1 or more")
-    limit = DECODE if max_tokens is None else max_tokens
-    _once(runner, prompt, limit, seed, options)
+    asked: Options = {"seed": 0, **options}
+    if asked.get("max_tokens") is None:
+        asked["max_tokens"] = DECODE
+    _once(runner, prompt, asked)
     found = []
     with Meter() as meter:
         for run in range(runs):
             if progress is not None:
                 progress("answer", run, runs)
-            found.append(_once(runner, prompt, limit, seed, options))
+            found.append(_once(runner, prompt, asked))
     texts = {each.text for each in found}
     between = [seconds for each in found for seconds in each.between_s]
     return Answer(
@@ -81,10 +83,10 @@ class _Run:
     whole_s: float
 
 
-def _once(runner: "Runner", prompt: str, limit: int, seed: int, options: dict[str, Any]) -> _Run:
+def _once(runner: "Runner", prompt: str, options: "Options") -> _Run:
     started = last = time.perf_counter()
     first, between, tokens = None, [], 0
-    stream = runner.stream(prompt, max_tokens=limit, seed=seed, **options)
+    stream = runner.stream(prompt, **options)
     for piece in stream:
         now = time.perf_counter()
         if piece.text and first is None:

@@ -44,7 +44,7 @@ def part(text: str) -> Part:
     if not name or sign not in ("", "=", ":"):
         raise click.BadParameter(f"'{text}' is not of the form NAME, NAME=VALUE or NAME:KEY=VALUE,KEY=VALUE")
     if sign == ":":
-        return Part(name, dict(setting(each) for each in _split(rest)))
+        return Part(name, _once(map(setting, _split(rest))))
     return Part(name, first=plain(rest) if sign else None)
 
 
@@ -59,9 +59,22 @@ def nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
                 at[step] = {"name": at[step]}
             at = at[step]
         if last in at:
-            raise click.BadParameter(f"'{key}' is given twice; give it once")
+            raise _twice(key)
         at[last] = value
     return table
+
+
+def _once(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in settings:
+        if key in table:
+            raise _twice(key)
+        table[key] = value
+    return table
+
+
+def _twice(key: str) -> click.BadParameter:
+    return click.BadParameter(f"'{key}' is given twice; give it once")
 
 
 def setting(text: str) -> tuple[str, Any]:

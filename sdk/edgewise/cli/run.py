@@ -55,20 +55,24 @@ def run(
     """
     from edgewise.runtime.prefix import LIMIT
     from edgewise.runtime.runner import Runner
+    from edgewise.runtime.session import CHUNK
 
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
     text = _stdin() if prompt == "-" else prompt
     kept = prompt_cache is not None and prompt_cache.exists()
     known = prompt_cache.stat().st_size if prompt_cache and kept else 0
-    if prompt_cache and not kept and not os.access(prompt_cache.parent, os.W_OK | os.X_OK):
-        raise CacheError(f"{prompt_cache}: its folder is not there, or cannot be written in; name another file")
+    if prompt_cache and not kept:
+        _refuse_unwritable(prompt_cache)
     with (
         generation.options() as options,
         Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner,
     ):
         if prompt_cache and kept:
             runner.load_prefix(prompt_cache)
+            tokens = runner.tokenizer.encode(text)
+            if len(tokens) - runner.known_prefix(tokens) > CHUNK:
+                _refuse_unwritable(prompt_cache)
         stream = runner.stream(text, **options, n=n, logprobs=logprobs)
         result = _print_json(stream) if as_json else _print(stream)
         if prompt_cache:
@@ -103,6 +107,12 @@ def _keep(runner: "Runner", prompt: str, result: "Result", path: Path) -> None:
         talk(f"the prompt is not kept: {dropped} of its tokens were dropped, for it is longer than the context")
     elif cached < (tokens - 1) // CHUNK * CHUNK:
         talk(f"{path}: {runner.save_prefix(prompt, path)} tokens of the prompt are kept")
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Raises CacheError before anything is computed where what is new could not be kept."""
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise CacheError(f"{path}: its folder is not there, or cannot be written in; name another file")
 
 
 def _print_others(result: "Result") -> None:

@@ -102,7 +102,7 @@ class Pool:
     def reserve_slots(self, free: int) -> None:
         """Have so many free slots."""
         if missing := max(0, free - len(self.free)):
-            self._check_memory(missing)
+            check_memory(self.model, missing, self.capacity)
             self._allocate(self.capacity, len(self.slots) + max(missing, len(self.slots)))
 
     def follow(self, slot: Slot, source: Slot, pool: "Pool", length: int) -> None:
@@ -180,16 +180,6 @@ class Pool:
         lengths = np.array([[slot.length + width] for slot in slots])
         return (self.model.positions[:longest] < lengths).astype(np.int64)
 
-    def _check_memory(self, slots: int) -> None:
-        """Raises GenerationError where so many more slots, full, are more than there is memory for."""
-        needed = slots * (self.bytes + self.logits.nbytes) // len(self.slots)
-        available = available_memory()
-        if available is not None and needed > available:
-            raise GenerationError(
-                f"{slots:,} more rows of {self.capacity:,} tokens take {needed >> 20:,} MiB, and "
-                f"{available >> 20:,} MiB of memory are available; ask for fewer samples or beams, or fewer tokens"
-            )
-
     def _allocate(self, capacity: int, slots: int) -> None:
         """Buffers of another size, with what is held."""
         if not 0 < capacity <= self.model.context:
@@ -211,3 +201,14 @@ class Pool:
         self.buffers, self.capacity = buffers, capacity
         self.logits = np.zeros((slots, 1, self.model.facts.vocab_size), np.float32)
         self._bounds.clear()
+
+
+def check_memory(model: Model, slots: int, capacity: int) -> None:
+    """Raises GenerationError where so many slots more of `capacity` tokens, full, are more than there is memory for."""
+    cache = sum(tensor.heads * capacity * tensor.dim * tensor.dtype.itemsize for tensor in model.cache)
+    needed, available = slots * (cache + 4 * model.facts.vocab_size), available_memory()
+    if available is not None and needed > available:
+        raise GenerationError(
+            f"{slots:,} more rows of {capacity:,} tokens take {needed >> 20:,} MiB, and {available >> 20:,} MiB of "
+            "memory are available; ask for fewer samples or beams, or fewer tokens"
+        )

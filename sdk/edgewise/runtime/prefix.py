@@ -56,6 +56,10 @@ class PrefixCache:
             session.restore(tokens[number * self.block : (number + 1) * self.block], block)
         return session.length
 
+    def known(self, tokens: Sequence[int]) -> int:
+        """How many of the first of these tokens are known."""
+        return len(self._use(self._keys(tokens))) * self.block
+
     def store(self, session: Session) -> None:
         """Copy the whole blocks of a session whose tokens were all appended at once (after what was restored)."""
         if self._serves(session):

@@ -17,7 +17,7 @@ from edgewise.runtime.drive import Steps
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Options, check_open, check_options, find_processors, find_rules
 from edgewise.runtime.model import Model
-from edgewise.runtime.pool import Pool
+from edgewise.runtime.pool import Pool, check_memory
 from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.prompt import encode, fit, whole
 from edgewise.runtime.result import Result
@@ -185,6 +185,8 @@ class Runner:
         clock, timed = Clock(), _time(options.get("time_limit"))
         assistants = options.get("assistants") or ()
         search = several(self._search(options.get("search"), vocabulary), options.get("n"))
+        if n := options.get("n"):
+            check_memory(self.model, n - 1, min(len(tokens) + limit, self.model.context))
         check_assistants(self.tokenizer, assistants, search)
         context = Context(
             tokens,
@@ -257,6 +259,10 @@ class Runner:
         Raises CacheError where the file is damaged or of another bundle, OptionError where `prefix_cache` is less.
         """
         return self._known().load(path)
+
+    def known_prefix(self, tokens: Sequence[int]) -> int:
+        """How many of the first of these tokens a prompt would find computed already."""
+        return self._known().known(tokens)
 
     def _known(self) -> PrefixCache:
         if self._prefixes is None:

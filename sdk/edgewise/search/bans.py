@@ -3,6 +3,7 @@
 Bad words and suppressed tokens: as transformers' processors of these names.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -12,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.errors import OptionError
-from edgewise.search.bias import Bias, Completions, check_bound, check_tokens, spell
-from edgewise.search.processors import History
+from edgewise.search.bias import Bias, Biased, check_bound, check_tokens, spell
 from edgewise.search.protocol import FloatArray, Vocabulary
 
 
 @dataclass(frozen=True)
-class BadWords:
+class BadWords(Biased):
     """Bans the last token of a word after its others: each text alone and with a blank before it, as it is spelled.
 
     Other spellings of the same text, in other tokens, are not found. The tokens that end a sequence are not banned.
@@ -28,30 +28,15 @@ class BadWords:
     texts: tuple[str, ...] = ()
     sequences: tuple[tuple[int, ...], ...] = ()
 
-    def __post_init__(self) -> None:
-        self._completions  # noqa: B018  (checks them)
-
     def bind(self, vocabulary: Vocabulary) -> Self:
         spelled = (spell(blank + text, vocabulary) for text in self.texts for blank in ("", " "))
         known = dict.fromkeys((*self.sequences, *spelled))
         ends = {(token,) for token in vocabulary.eos}
         bound = replace(self, texts=(), sequences=tuple(each for each in known if each not in ends))
-        bound._completions.check(vocabulary.size)
-        return bound
+        return bound.checked(vocabulary)
 
-    def start(self, prompt: tuple[int, ...]) -> History:
-        check_bound(self.name, self.texts)
-        return History(prompt)
-
-    def advance(self, state: History, tokens: tuple[int, ...]) -> History:
-        return state.append(tokens)
-
-    def apply(self, state: History, logits: FloatArray) -> FloatArray:
-        return self._completions.add(state, logits)
-
-    @cached_property
-    def _completions(self) -> Completions:
-        return Completions(Bias(tokens, -inf) for tokens in self.sequences)
+    def biases(self) -> Iterator[Bias]:
+        return (Bias(tokens, -inf) for tokens in self.sequences)
 
 
 @dataclass(frozen=True)

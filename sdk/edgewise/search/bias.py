@@ -4,7 +4,8 @@ Sequences: as transformers' SequenceBiasLogitsProcessor.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Self
@@ -30,26 +31,22 @@ class Bias:
             raise OptionError(f"the bias of {list(self.tokens)} is {self.bias}; it must be a finite number, or -inf")
 
 
-@dataclass(frozen=True)
-class LogitBias:
-    """Adds to scores: those of tokens, and of what completes a text or a sequence of tokens; -inf bans.
+class Biased(ABC):
+    """A processor that is nothing but biases; `texts` are those that `bind` has to look up first."""
 
-    A text is meant as the tokenizer spells it: most spell a word with the blank before it, so give " word".
-    """
+    name: ClassVar[str]
+    texts: Collection[str]
 
-    name: ClassVar[str] = "logit_bias"
-    tokens: Mapping[int, float] = field(default_factory=dict)
-    texts: Mapping[str, float] = field(default_factory=dict)
-    sequences: tuple[Bias, ...] = ()
+    @abstractmethod
+    def biases(self) -> Iterable[Bias]: ...
 
     def __post_init__(self) -> None:
         self._completions  # noqa: B018  (checks them)
 
-    def bind(self, vocabulary: Vocabulary) -> Self:
-        spelled = tuple(Bias(spell(text, vocabulary), bias) for text, bias in self.texts.items())
-        bound = replace(self, texts={}, sequences=(*self.sequences, *spelled))
-        bound._completions.check(vocabulary.size)
-        return bound
+    def checked(self, vocabulary: Vocabulary) -> Self:
+        """Raises OptionError for a token that the vocabulary does not have."""
+        self._completions.check(vocabulary.size)
+        return self
 
     def start(self, prompt: tuple[int, ...]) -> History:
         check_bound(self.name, self.texts)
@@ -63,7 +60,29 @@ class LogitBias:
 
     @cached_property
     def _completions(self) -> "Completions":
-        return Completions((*(Bias((token,), bias) for token, bias in self.tokens.items()), *self.sequences))
+        return Completions(self.biases())
+
+
+@dataclass(frozen=True)
+class LogitBias(Biased):
+    """Adds to scores: those of tokens, and of what completes a text or a sequence of tokens; -inf bans.
+
+    A text is meant as the tokenizer spells it: most spell a word with the blank before it, so give " word".
+    """
+
+    name: ClassVar[str] = "logit_bias"
+    tokens: Mapping[int, float] = field(default_factory=dict)
+    texts: Mapping[str, float] = field(default_factory=dict)
+    sequences: tuple[Bias, ...] = ()
+
+    def bind(self, vocabulary: Vocabulary) -> Self:
+        spelled = tuple(Bias(spell(text, vocabulary), bias) for text, bias in self.texts.items())
+        bound = replace(self, texts={}, sequences=(*self.sequences, *spelled))
+        return bound.checked(vocabulary)
+
+    def biases(self) -> Iterator[Bias]:
+        yield from (Bias((token,), bias) for token, bias in self.tokens.items())
+        yield from self.sequences
 
 
 class Completions:

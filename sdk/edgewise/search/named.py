@@ -1,12 +1,12 @@
 """sdk, search: searches, processors and rules by name, and the texts that they were given."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from edgewise.catalog import Catalog
 from edgewise.errors import OptionError
 from edgewise.options import parse
-from edgewise.search.protocol import Search, Vocabulary
+from edgewise.search.protocol import Bindable, Search, Vocabulary
 
 T = TypeVar("T")
 Named = str | Mapping[str, Any]  # "dry", or {"name": "dry", "multiplier": 0.8}
@@ -14,8 +14,7 @@ Named = str | Mapping[str, Any]  # "dry", or {"name": "dry", "multiplier": 0.8}
 
 def bound(part: T, vocabulary: Vocabulary) -> T:
     """A search, processor or rule with the texts that it was given looked up in the vocabulary."""
-    bind = getattr(part, "bind", None)
-    return part if bind is None else cast(T, bind(vocabulary))
+    return part.bind(vocabulary) if isinstance(part, Bindable) else part
 
 
 def find_search(search: Search | Named, vocabulary: Vocabulary) -> Search:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,7 @@ class Vocabulary(Protocol):
     def decode(self, tokens: Listed[int]) -> str: ...
 
 
+@runtime_checkable
 class Bindable(Protocol):
     """A search, a processor or a stop rule that texts were given to: the runner binds it before it uses it."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol, Self
 from edgewise.errors import OptionError
 from edgewise.search.bias import check_tokens
 from edgewise.search.protocol import Vocabulary
+from edgewise.text.overlap import overlap
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ class StopStrings:
         places = [place for string in self.strings if (place := tail.find(string)) >= 0]
         if places:
             return Verdict(stop=True, cut=len(tail) - min(places))
-        return Verdict(hold=max((_overlap(tail, string) for string in self.strings), default=0))
+        return Verdict(hold=max((overlap(tail, string) for string in self.strings), default=0))
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,3 @@ class Loop:
     def _repeats(self, tokens: list[int], period: int) -> bool:
         span = max(self.count * period, self.length)
         return len(tokens) >= span and tokens[-span:-period] == tokens[period - span :]
-
-
-def _overlap(text: str, string: str) -> int:
-    """How many characters at the end of the text are the beginning of the string."""
-    for count in range(min(len(text), len(string) - 1), 0, -1):
-        if string.startswith(text[-count:]):
-            return count
-    return 0

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from edgewise.text.overlap import overlap
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -50,7 +52,7 @@ class Spans:
             found.append(Span(rest[:place], self._thinking))
             rest = rest[place + len(tag) :]
             self._thinking = not self._thinking
-        kept = len(rest) - _overlap(rest, tag)
+        kept = len(rest) - overlap(rest, tag)
         self._held = rest[kept:]
         return [span for span in (*found, Span(rest[:kept], self._thinking)) if span.text]
 
@@ -70,8 +72,3 @@ def joined(spans: Iterable[Span]) -> tuple[str, str]:
 def thinks_at_end(prompt: str, tags: Tags) -> bool:
     """Whether a prompt ends within a thought."""
     return prompt.rfind(tags.open) > prompt.rfind(tags.close)
-
-
-def _overlap(text: str, tag: str) -> int:
-    """How many characters at the end of the text begin the tag."""
-    return next((count for count in range(min(len(text), len(tag) - 1), 0, -1) if tag.startswith(text[-count:])), 0)

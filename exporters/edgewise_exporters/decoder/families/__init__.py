@@ -1,36 +1,9 @@
 """exporters, decoder, families: one file per family, named by its model_type."""
 
-from edgewise_exporters.decoder.families import (
-    gemma2,
-    gemma3_text,
-    llama,
-    mistral,
-    mixtral,
-    olmo2,
-    olmoe,
-    phi3,
-    qwen2,
-    qwen2_moe,
-    qwen3,
-    qwen3_moe,
-    smollm3,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-FAMILIES = {
-    module.FAMILY.model_type: module.FAMILY
-    for module in (
-        gemma2,
-        gemma3_text,
-        llama,
-        mistral,
-        mixtral,
-        olmo2,
-        olmoe,
-        phi3,
-        qwen2,
-        qwen2_moe,
-        qwen3,
-        qwen3_moe,
-        smollm3,
-    )
-}
+from edgewise_exporters.decoder.family import Family
+
+_MODULES = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__))
+FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import settings
 
 from edgewise.bundle.read import Bundle
 from edgewise.pipeline import build
+from edgewise.recipe import Recipe
+from edgewise.runtime.runner import Runner
 
 settings.register_profile("ci", derandomize=True)  # the same examples each time: a landing is no lottery
 if "CI" in os.environ:
@@ -30,6 +33,18 @@ def pycoder_bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> B
 
 
 @pytest.fixture(scope="session")
+def float_runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """The demo in float32: nothing between it and transformers but the lowering.
+
+    Its scores do not depend on how many rows or tokens are computed at once, but for 1e-5.
+    """
+    path = tmp_path_factory.mktemp("float") / "float.edge"
+    build(pycoder, output=path, recipe=Recipe(), load_check=False)
+    with Runner.open(path, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def two_graphs(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The demo checkpoint with a second graph for long prompts; not to be written to."""
     return build(pycoder, output=tmp_path_factory.mktemp("two") / "pycoder.edge", prefill="int8")
@@ -42,3 +57,16 @@ def folder(pycoder: Path, pycoder_bundle: Bundle, tmp_path: Path, monkeypatch: p
     shutil.copytree(pycoder_bundle.path, tmp_path / "model.edge")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the checkpoints of a test file are made."""
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where statistics are kept, for one test alone."""
+    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "calibration"

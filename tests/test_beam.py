@@ -1,6 +1,6 @@
 """tests: beam search: that of transformers, and by brute force; its rows, its processors, and what ends it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import transformers
 from edgewise.bundle.read import Bundle
 from edgewise.errors import GenerationError, OptionError
 from edgewise.options import parse, record
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.registry import registry
 from edgewise.runtime.runner import Runner
 from edgewise.search.beam import Beam
@@ -198,18 +196,9 @@ def test_a_beam_is_found_by_its_name_and_written_back() -> None:
     assert parse(Beam, record(beam), what="beam") == beam
 
 
-@pytest.fixture(scope="module")
-def runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo in float32: nothing between it and transformers but the lowering."""
-    path = tmp_path_factory.mktemp("float") / "float.edge"
-    build(pycoder, output=path, recipe=Recipe(), load_check=False)
-    with Runner.open(path, threads=1) as opened:
-        yield opened
-
-
-def test_a_bundle_searches_as_transformers_does(runner: Runner, pycoder: Path) -> None:
+def test_a_bundle_searches_as_transformers_does(float_runner: Runner, pycoder: Path) -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(pycoder, dtype=torch.float32)
-    prompt = runner.tokenizer.encode("def read_json(")
+    prompt = float_runner.tokenizer.encode("def read_json(")
     out = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -219,7 +208,7 @@ def test_a_bundle_searches_as_transformers_does(runner: Runner, pycoder: Path) -
         return_dict_in_generate=True,
         output_scores=True,
     )
-    result = runner.generate(prompt, max_tokens=24, search={"name": "beam", "num_beams": 4, "num_return": 2})
+    result = float_runner.generate(prompt, max_tokens=24, search={"name": "beam", "num_beams": 4, "num_return": 2})
     assert [each.tokens for each in result.completions] == [tuple(row[len(prompt) :].tolist()) for row in out.sequences]
     assert [each.score for each in result.completions] == pytest.approx(out.sequences_scores.tolist(), rel=1e-4)
 

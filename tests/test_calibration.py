@@ -25,17 +25,7 @@ from edgewise.graph import get_facts, linears
 from edgewise.tensors import map_rows
 from walks import FAMILIES, TOKENS, checkpoint, export, whole
 
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test."""
-    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "calibration"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,12 +23,7 @@ from edgewise.steps import apply
 from edgewise.text.tokenizer import Tokenizer
 from edgewise_exporters.decoder import Decoder
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test."""
-    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "calibration"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_sequences_are_windows_of_the_text(pycoder: Path) -> None:

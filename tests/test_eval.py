@@ -39,11 +39,7 @@ evaluate(bundle, CalibrationText(Path(text), 128, 32), against=against or None, 
 """
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test."""
-    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache/calibration"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -48,11 +48,6 @@ def logits(model: ir.Model, name: str, home: Path, folder: Path) -> parity.Logit
     return parity.in_chunks(session, parity.oracle(name, home).tokens)[0]
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 @pytest.mark.parametrize("form", INT4)
 @pytest.mark.parametrize("name", [*NAMES, *SPARSE])
 def test_with_float_activations_logits_are_those_of_the_dequantized_weights(

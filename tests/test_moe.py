@@ -36,11 +36,6 @@ NAMES = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe mixed"]
 Floats = NDArray[np.float32]
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 def experts_of(model: ir.Model, part: str, layer: int) -> list[Linear]:
     return [linear for linear in linears(model) if linear.role == f"expert.{part}" and linear.layer == layer]
 

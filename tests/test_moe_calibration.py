@@ -28,15 +28,7 @@ from walks import TOKENS, export, whole
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "calibration"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def inputs_of(model: ir.Model, folder: Path) -> list[np.ndarray]:

@@ -42,11 +42,6 @@ RECIPE = Recipe((RecipeStep("quantize-cache"),))
 TEXT = CalibrationText(PYCODER / "heldout.txt", tokens=2048, length=256)
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The demo model with float weights, so that all that it loses is lost in its cache."""

@@ -19,8 +19,6 @@ import transformers
 
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, EdgewiseError, GenerationError, OptionError
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.runtime.model import Model
 from edgewise.runtime.result import Piece
 from edgewise.runtime.rows import Rows
@@ -42,15 +40,6 @@ TEMPLATE = "{% for m in messages %}<|user|>{{ m.content }}\n{% endfor %}<|assist
 @pytest.fixture(scope="module")
 def runner(pycoder_bundle: Bundle) -> Iterator[Runner]:
     with Runner.open(pycoder_bundle.path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def float_runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo in float32: nothing between it and transformers but the lowering."""
-    path = tmp_path_factory.mktemp("float") / "float.edge"
-    build(pycoder, output=path, recipe=Recipe(), load_check=False)
-    with Runner.open(path, threads=1) as opened:
         yield opened
 
 

@@ -1,7 +1,6 @@
 """tests: several samples of one prompt: independent of each other, and of one prefill."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 
 from drafting import chain, near
 from edgewise.errors import OptionError
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.runtime.runner import Runner
 from edgewise.search.greedy import Greedy
 from edgewise.search.penalties import FrequencyPenalty
@@ -103,28 +100,21 @@ def test_tokens_of_all_samples_come_as_often_as_their_probability_says() -> None
     assert (np.abs(counts - expected) < 5 * expected**0.5 + 3).all()
 
 
-@pytest.fixture(scope="module")
-def runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo in float32, whose scores do not depend on how many rows are computed at once, but for 1e-5."""
-    path = tmp_path_factory.mktemp("float") / "float.edge"
-    build(pycoder, output=path, recipe=Recipe(), load_check=False)
-    with Runner.open(path, threads=1) as opened:
-        yield opened
-
-
-def test_n_gives_as_many_completions_in_order(runner: Runner) -> None:
-    result = runner.generate("def ", max_tokens=8, search="sample", seed=1, n=3)
+def test_n_gives_as_many_completions_in_order(float_runner: Runner) -> None:
+    result = float_runner.generate("def ", max_tokens=8, search="sample", seed=1, n=3)
     assert len(result.completions) == 3
     assert len({completion.text for completion in result.completions}) == 3
-    assert result.text == runner.generate("def ", max_tokens=8, search="sample", seed=1).text
+    assert result.text == float_runner.generate("def ", max_tokens=8, search="sample", seed=1).text
     pieces = [
-        str(piece) for piece in runner.stream("def ", max_tokens=8, search="sample", seed=1, n=3) if piece.sequence == 2
+        str(piece)
+        for piece in float_runner.stream("def ", max_tokens=8, search="sample", seed=1, n=3)
+        if piece.sequence == 2
     ]
     assert "".join(pieces) == result.completions[2].text
 
 
-def test_n_of_a_search_without_chance_is_n_times_the_same(runner: Runner) -> None:
-    result = runner.generate("def ", max_tokens=4, search=Greedy(), n=2)
+def test_n_of_a_search_without_chance_is_n_times_the_same(float_runner: Runner) -> None:
+    result = float_runner.generate("def ", max_tokens=4, search=Greedy(), n=2)
     assert result.completions[0] == result.completions[1]
 
 
@@ -135,6 +125,6 @@ def test_n_of_a_search_without_chance_is_n_times_the_same(runner: Runner) -> Non
         ({"n": 2, "search": "beam"}, "search 'beam' gives its sequences together; .* num_return"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(runner: Runner, options: Any, message: str) -> None:
+def test_what_cannot_be_sampled_is_refused(float_runner: Runner, options: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        runner.generate("def ", **options)
+        float_runner.generate("def ", **options)

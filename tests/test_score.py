@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from click.testing import CliRunner
 from edgewise.bundle.read import Bundle
 from edgewise.cli.score import score as command
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.score import Score, score
 from edgewise.search.logprobs import logprob, most_probable
@@ -26,24 +23,15 @@ from toy import CONTEXT, VOCABULARY, toy
 PROMPT, TEXT = "def read_json(path):\n    ", "with open(path) as f:\n        return json.load(f)"
 
 
-@pytest.fixture(scope="module")
-def runner(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo in float32: nothing between it and transformers but the lowering."""
-    path = tmp_path_factory.mktemp("float") / "float.edge"
-    build(pycoder, output=path, recipe=Recipe(), load_check=False)
-    with Runner.open(path, threads=1) as opened:
-        yield opened
-
-
-def test_scores_are_those_of_transformers(runner: Runner, pycoder: Path) -> None:
+def test_scores_are_those_of_transformers(float_runner: Runner, pycoder: Path) -> None:
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(pycoder, dtype=torch.float32)
-    before, after = runner.tokenizer.encode(PROMPT), runner.tokenizer.encode_within(TEXT)
+    before, after = float_runner.tokenizer.encode(PROMPT), float_runner.tokenizer.encode_within(TEXT)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for a model this small, seven times faster than two
     with torch.no_grad():
         logits = model(torch.tensor([[*before, *after]])).logits[0].double().log_softmax(-1)
     torch.set_num_threads(threads)
-    found = runner.score(PROMPT, TEXT, top=3)
+    found = float_runner.score(PROMPT, TEXT, top=3)
     assert found.tokens == after
     for place, each in enumerate(found.logprobs, len(before) - 1):
         expected = logits[place].topk(3)
@@ -52,26 +40,26 @@ def test_scores_are_those_of_transformers(runner: Runner, pycoder: Path) -> None
         np.testing.assert_allclose([value for _, value in each.top], expected.values, atol=1e-4)
 
 
-def test_a_text_is_as_probable_as_its_parts_one_after_the_other(runner: Runner) -> None:
+def test_a_text_is_as_probable_as_its_parts_one_after_the_other(float_runner: Runner) -> None:
     """log Pr(y | x) = log Pr(x, y) - log Pr(x)."""
-    before, after = runner.tokenizer.encode(PROMPT), runner.tokenizer.encode_within(TEXT)
-    whole, first = runner.score("", before + after), runner.score("", before)
-    assert runner.score(before, after).total == pytest.approx(whole.total - first.total, abs=1e-4)
+    before, after = float_runner.tokenizer.encode(PROMPT), float_runner.tokenizer.encode_within(TEXT)
+    whole, first = float_runner.score("", before + after), float_runner.score("", before)
+    assert float_runner.score(before, after).total == pytest.approx(whole.total - first.total, abs=1e-4)
     assert len(whole.logprobs) == len(before + after) - 1
 
 
-def test_several_texts_have_the_scores_that_each_has_alone(runner: Runner) -> None:
+def test_several_texts_have_the_scores_that_each_has_alone(float_runner: Runner) -> None:
     texts = (TEXT, "pass  # nothing", "return None\n", TEXT)
     for prompt in (PROMPT, ""):
-        for text, found in zip(texts, runner.scores(prompt, texts), strict=True):
-            alone = runner.score(prompt, text)
+        for text, found in zip(texts, float_runner.scores(prompt, texts), strict=True):
+            alone = float_runner.score(prompt, text)
             assert found.tokens == alone.tokens
             assert found.total == pytest.approx(alone.total, abs=1e-4)
 
 
-def test_a_greedy_text_is_the_most_probable_token_by_token(runner: Runner) -> None:
-    result = runner.generate(PROMPT, max_tokens=20, search="greedy", logprobs=1)
-    found = runner.score(PROMPT, result.tokens, top=1)
+def test_a_greedy_text_is_the_most_probable_token_by_token(float_runner: Runner) -> None:
+    result = float_runner.generate(PROMPT, max_tokens=20, search="greedy", logprobs=1)
+    found = float_runner.score(PROMPT, result.tokens, top=1)
     assert [each.top[0][0] for each in found.logprobs] == list(result.tokens)
     total = sum(each.logprob for each in result.logprobs)
     assert found.total == pytest.approx(total, abs=1e-3)
@@ -99,10 +87,10 @@ def test_long_texts_are_scored_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_cannot_be_scored_is_one_line(
-    runner: Runner, prompt: str, text: Any, top: int, error: type[Exception], message: str
+    float_runner: Runner, prompt: str, text: Any, top: int, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        runner.score(prompt, text, top=top)
+        float_runner.score(prompt, text, top=top)
 
 
 def test_log_probabilities_are_those_of_a_softmax_in_float64() -> None:

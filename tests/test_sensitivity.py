@@ -32,11 +32,7 @@ from edgewise_plugins.quantize.nearest import nearest
 TEXT = "def add(a, b):\n    return a + b\n\n\nclass Queue:\n    def __init__(self):\n        self.items = []\n" * 8
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test."""
-    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

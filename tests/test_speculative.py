@@ -1,7 +1,6 @@
 """tests: speculative decoding: what it gives is what the search gives, or is distributed as that is."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,6 @@ import pytest
 from drafting import chain, near
 from edgewise.bundle.read import Bundle
 from edgewise.errors import OptionError
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.runtime.runner import Runner
 from edgewise.search.beam import Beam
 from edgewise.search.greedy import Greedy
@@ -132,15 +129,6 @@ def test_a_draft_may_score_fewer_or_more_tokens() -> None:
 
 
 @pytest.fixture(scope="module")
-def floating(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """The demo in float32, whose scores do not depend on how many tokens are scored at once, but for 1e-5."""
-    path = tmp_path_factory.mktemp("float") / "float.edge"
-    build(pycoder, output=path, recipe=Recipe(), load_check=False)
-    with Runner.open(path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def small(pycoder_bundle: Bundle) -> Iterator[Runner]:
     with Runner.open(pycoder_bundle.path, threads=1) as opened:
         yield opened
@@ -150,15 +138,15 @@ PROMPT = "class Queue:\n    def __init__(self):\n        self.items = []\n\n    
 
 
 @pytest.mark.parametrize("how", ["greedy", {"name": "sample", "temperature": 0.7, "top_p": 0.9}])
-def test_a_bundle_says_the_same_with_speculation(floating: Runner, small: Runner, how: Any) -> None:
-    expected = floating.generate(PROMPT, max_tokens=80, search=how, seed=4)
+def test_a_bundle_says_the_same_with_speculation(float_runner: Runner, small: Runner, how: Any) -> None:
+    expected = float_runner.generate(PROMPT, max_tokens=80, search=how, seed=4)
     assert expected.drafts is None
     for assistants in ([], [small]):
         for width in (None, 3):
             if assistants and width and how != "greedy":
                 continue  # drafts are drawn
             speculative = {"name": "speculative", "search": how, "width": width}
-            found = floating.generate(PROMPT, max_tokens=80, search=speculative, seed=4, assistants=assistants)
+            found = float_runner.generate(PROMPT, max_tokens=80, search=speculative, seed=4, assistants=assistants)
             assert found.tokens == expected.tokens
             assert found.drafts is not None
             assert 0 < found.drafts.accepted <= found.drafts.drafted
@@ -175,10 +163,10 @@ def test_drafts_change_no_bit_of_a_score(small: Runner) -> None:
     assert len(found) == 1
 
 
-def test_drawn_drafts_repeat_with_a_seed_and_a_width(floating: Runner, small: Runner) -> None:
+def test_drawn_drafts_repeat_with_a_seed_and_a_width(float_runner: Runner, small: Runner) -> None:
     speculative = {"name": "speculative", "search": "sample", "width": 3}
     texts = {
-        floating.generate(PROMPT, max_tokens=20, search=speculative, seed=seed, assistants=[small]).text
+        float_runner.generate(PROMPT, max_tokens=20, search=speculative, seed=seed, assistants=[small]).text
         for seed in (4, 4, 5)
     }
     assert len(texts) == 2

@@ -40,11 +40,6 @@ NAMES = ["gemma3", "llama biased", "llama tied", "phi3"]
 Floats = NDArray[np.float32]
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 def canonical(name: str, home: Path) -> ir.Model:
     return W8A8(embedding=False)(parity.export(name, home)).model
 

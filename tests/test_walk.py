@@ -17,11 +17,6 @@ from edgewise.tensors import constant, map_rows
 from walks import FAMILIES, TOKENS, export, whole
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
 def walked(model: ir.Model, folder: Path, tokens: np.ndarray = TOKENS, **options: Any) -> np.ndarray:
     """The logits after a walk over all layers."""
     folder.mkdir(exist_ok=True)

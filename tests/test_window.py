@@ -112,11 +112,6 @@ def test_scores_are_those_of_keys_that_were_never_rotated_elsewhere(kind: str, t
 NAMES = ["qwen2", "gemma3", "qwen3", "phi3", "phi3 longrope", "smollm3", "olmo2"]
 
 
-@pytest.fixture
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp()
-
-
 def lowered(name: str, model: Any, folder: Path, context: int) -> Model:
     facts = get_facts(model)
     write_model(LowerOrt()(model).model, folder / "lowered.onnx")

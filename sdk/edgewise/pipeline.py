@@ -84,7 +84,7 @@ def build(
         if on_plan:
             on_plan(plan)
         plan.refuse_what_does_not_fit()
-        files = copy_companions(prepared.checkpoint, stage)
+        files = copy_companions(prepared, stage)
         _check_text(stage)
         heldout = _sequences(quality, stage, prepared.facts) if quality else None
         if calibration:

@@ -52,7 +52,7 @@ class Prepared:
     calibration: CalibrationPlan | None  # where the user gave a text
     gate: Gate | None
     graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
-    prompts: ir.Model | None = None  # the lowered graph of long prompts, where one was asked for
+    prompts: ir.Model | None = None  # the lowered graph of prompts, where one was asked for or lengths are fixed
     hidden_states: bool = False  # whether the graphs have that output
 
 
@@ -75,6 +75,7 @@ def prepare(
     they do not, and the result is good for a plan only.
     """
     device = registry().get_target(target) if isinstance(target, str) else target
+    _check_lengths(device, prefill, hidden_states)
     chosen = _recipe(recipe, device)
     passes = resolve(chosen.steps, where="recipe" if recipe else f"target '{device.name}'")
     if calibration:
@@ -106,8 +107,7 @@ def prepare(
     if hidden_states:
         for canonical in filter(None, (model, prompts)):
             add_hidden_states(canonical)
-    model = apply(model, lowering, build, error=LoweringError)
-    prompts = apply(prompts, lowering, build, error=LoweringError) if prompts else None
+    model, prompts = _lower(model, prompts, lowering, build)
     return Prepared(
         source,
         device,
@@ -123,6 +123,25 @@ def prepare(
         prompts,
         hidden_states,
     )
+
+
+def _check_lengths(target: Target, prefill: Prefill | None, hidden_states: bool) -> None:
+    """Raises OptionError for what graphs of fixed lengths do not have."""
+    asked = {"prefill 'int8'": prefill, "hidden states": hidden_states}
+    if target.needs.static and (names := [name for name, value in asked.items() if value]):
+        raise OptionError(f"target '{target.name}' has graphs of fixed lengths, which go without {' and '.join(names)}")
+
+
+def _lower(
+    model: ir.Model, prompts: ir.Model | None, lowering: Collection[Pass], build: BuildContext
+) -> tuple[ir.Model, ir.Model | None]:
+    """The graph that decodes and the one of prompts; where lengths are fixed, both are made of one."""
+    widths: tuple[int | None, int | None] = (None, None)
+    if build.target and (fixed := build.target.needs.static):
+        prompts, widths = model.clone(), (1, fixed.prefill)
+    steps, (one, many) = tuple(lowering), (dataclasses.replace(build, width=width) for width in widths)
+    model = apply(model, steps, one, error=LoweringError)
+    return model, apply(prompts, steps, many, error=LoweringError) if prompts else None
 
 
 def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collection[str] = ()) -> Checkpoint:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgewise.bundle.genai import is_uniform
+from edgewise.bundle.manifest import Cache
 from edgewise.facts import Facts
 from edgewise.plan import Plan
 
@@ -29,6 +30,7 @@ def readme(
     facts: Facts,
     target: str,
     context: int,
+    cache: Cache,
     recipe: tuple[Mapping[str, Any], ...],
     versions: Mapping[str, str],
 ) -> str:
@@ -42,7 +44,7 @@ def readme(
         "",
         f"# {facts.model_type}, {parameters} parameters, for {target}",
         "",
-        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it{_others(facts)}.",
+        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it{_others(facts, cache)}.",
         "",
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
         f"  with {_megabytes(data['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
@@ -55,7 +57,7 @@ def readme(
         "|---|---:|---:|---:|",
         *(_row(name, part["parameters"], part["before"], part["after"]) for name, part in data["parts"].items()),
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
-        *_prefill(data),
+        *_prefill(data, cache),
         "",
         *_activations(data),
         *_quality(data),
@@ -72,9 +74,9 @@ def readme(
     return "\n".join(lines)
 
 
-def _others(facts: Facts) -> str:
-    """Who else loads it: transformers.js allocates a cache of floats."""
-    if not is_uniform(facts):
+def _others(facts: Facts, cache: Cache) -> str:
+    """Who else loads it: they keep a shared cache, and transformers.js allocates one of floats."""
+    if not cache.shared or not is_uniform(facts):
         return ""
     if facts.attention[0].cache == "int8":
         return ", and onnxruntime-genai loads it as it is"
@@ -93,11 +95,14 @@ def _row(name: str, parameters: int, before: int, after: int) -> str:
     return f"| {name} | {parameters:,} | {_megabytes(before)} | {_megabytes(after)} |"
 
 
-def _prefill(data: Mapping[str, Any]) -> list[str]:
-    """The graph of long prompts; the table before it is of the one that decodes."""
+def _prefill(data: Mapping[str, Any], cache: Cache) -> list[str]:
+    """The graph of prompts; the table before it is of the one that decodes."""
     if "prefill_bytes" not in data:
         return []
-    return ["", f"And {_megabytes(data['prefill_bytes'])} of int8 weights, a second graph for long prompts."]
+    size = _megabytes(data["prefill_bytes"])
+    if cache.capacity:
+        return ["", f"And {size} more, a second graph for prompts, {cache.prefill} tokens at a time."]
+    return ["", f"And {size} of int8 weights, a second graph for long prompts."]
 
 
 def _activations(data: Mapping[str, Any]) -> list[str]:

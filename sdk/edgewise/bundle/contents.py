@@ -14,7 +14,6 @@ from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
 from edgewise.bundle.manifest import Cache, File, Manifest
-from edgewise.checkpoint import Checkpoint
 from edgewise.graph import activations, layer, role
 from edgewise.plan import Plan
 from edgewise.prefill import FROM_TOKENS
@@ -27,16 +26,20 @@ logger = logging.getLogger(__name__)
 GRAPH = "onnx/model.onnx"
 PREFILL = "onnx/prefill.onnx"
 
+# One run of a graph of 128 tokens takes as long as two or three of single ones: Llama 3.2 1B and 3B, Llama 3.1 8B on
+# Snapdragon X Elite and 8 Elite, by the time to first token and the tokens a second that AI Hub publishes.
+FIXED_FROM = 3
+
 # Where transformers.js finds the graph: "fp32" is what it calls a file name without a suffix.
 TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1}}
 
 
-def copy_companions(checkpoint: Checkpoint, folder: Path) -> dict[str, File]:
+def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
     """Tokenizer, templates and configurations, as the checkpoint has them; config.json says where the graph is."""
     files = {}
-    for name, path in checkpoint.companions.items():
+    for name, path in prepared.checkpoint.companions.items():
         content = path.read_bytes()
-        if name == "config.json":
+        if name == "config.json" and _cache(prepared).shared:
             content = _with_transformers_js(content)
         files[name] = _put(folder, name, content)
     return files
@@ -50,13 +53,23 @@ def finish(
     `measured` goes to the card: "speed", "quality", as far as they are known.
     """
     facts, files = prepared.facts, dict(files)
-    cache = Cache(dtype=facts.attention[0].cache)
+    cache = _cache(prepared)
     recipe = tuple(map(record, prepared.recipe))
     about = card(plan) | _activations(prepared.model) | dict(measured)
     versions = _versions(prepared)
-    text = readme(about, facts=facts, target=plan.target, context=plan.context, recipe=recipe, versions=versions)
+    text = readme(
+        about,
+        facts=facts,
+        target=plan.target,
+        context=plan.context,
+        cache=cache,
+        recipe=recipe,
+        versions=versions,
+    )
     files["README.md"] = _put(folder, "README.md", text.encode())
-    if genai.is_uniform(facts):
+    if not cache.shared:
+        logger.info("the graph leaves its cache to the runtime: only ours runs this, no genai_config.json")
+    elif genai.is_uniform(facts):
         settings = genai.genai_config(
             facts,
             graph=GRAPH,
@@ -78,7 +91,8 @@ def finish(
         context=plan.context,
         cache=cache,
         session=prepared.target.session,
-        prefill_from=FROM_TOKENS if prepared.prompts else 0,
+        threads=prepared.target.threads,
+        prefill_from=_prefill_from(prepared),
         hidden_states=prepared.hidden_states,
         recipe=recipe,
         versions=versions,
@@ -86,6 +100,19 @@ def finish(
     )
     _put(folder, manifest.FILE_NAME, said.write().encode())
     return said
+
+
+def _cache(prepared: Prepared) -> Cache:
+    """How the lowered graphs keep keys and values, by their inputs."""
+    shared = not any(str(value.name).startswith("attention_bias") for value in prepared.model.graph.inputs)
+    fixed, dtype = prepared.target.needs.static, prepared.facts.attention[0].cache
+    return Cache(dtype, shared, prepared.context if fixed else 0, fixed.prefill if fixed else 0)
+
+
+def _prefill_from(prepared: Prepared) -> int:
+    if not prepared.prompts:
+        return 0
+    return FIXED_FROM if prepared.target.needs.static else FROM_TOKENS
 
 
 def _activations(model: ir.Model) -> dict[str, Any]:

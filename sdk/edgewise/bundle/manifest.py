@@ -63,6 +63,7 @@ class Manifest:
     context: int  # tokens that a session gets unless it asks for more or fewer
     cache: Cache = Cache()
     session: Mapping[str, str] = field(default_factory=dict)  # ONNX Runtime session configuration entries
+    threads: int | None = None  # of a session, unless it is opened with another number; None: one for each core
     recipe: tuple[Mapping[str, Any], ...] = ()
     prefill_from: int = 0  # tokens: so many at once are computed by the graph "prefill", fewer by "decode"
     hidden_states: bool = False  # whether the graphs give them: what the lm_head scores, of every position

@@ -1,4 +1,4 @@
-"""tests: a session of a graph with the appended cache: the caller keeps what the graph gives, and says who sees what."""
+"""tests: a session of a graph with the appended cache: the caller keeps what the graph gives, and who sees what."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,13 @@ GARBAGE = 7.0  # in slots that nothing was written to
 
 
 class Appended:
-    """Each row has a cache of its own: a run is one sequence. `keep` is what goes into `logits_to_keep`; None: nothing."""
+    """Each row has a cache of its own, as a run is one sequence.
+
+    `keep` is what goes into `logits_to_keep`: so many last positions are scored; 0: all.
+    """
 
     def __init__(
-        self, graph: ort.InferenceSession, facts: Facts, context: int, *, capacity: int = 0, keep: int | None = None
+        self, graph: ort.InferenceSession, facts: Facts, context: int, *, capacity: int = 0, keep: int = 0
     ) -> None:
         self.graph, self.facts, self.capacity, self.keep = graph, facts, capacity or context, keep
         self.rows: list[SingleRow] = []
@@ -53,14 +56,14 @@ class SingleRow:
         for a in self.session.facts.attention:
             name = "attention_bias" if a.window is None else f"attention_bias.{a.window}"
             feeds[name] = bias(start, len(tokens), self.session.capacity, a.window)
-        if self.session.keep is not None:
-            feeds["logits_to_keep"] = np.array([self.session.keep])
+        feeds["logits_to_keep"] = np.array([self.session.keep])
         caches = {f"past_key_values.{name}": values for name, values in self.cache.items()}
-        known = {value.name for value in self.session.graph.get_inputs()}
+        graph = self.session.graph
+        known = {value.name for value in (*graph.get_inputs(), *graph.get_overridable_initializers())}
         everything = {**feeds, **caches, **self.session.tables}
-        results = self.session.graph.run(None, {name: value for name, value in everything.items() if name in known})
+        results = graph.run(None, {name: value for name, value in everything.items() if name in known})
         logits: Logits = results[0][0]
-        for output, values in zip(self.session.graph.get_outputs()[1:], results[1:], strict=True):
+        for output, values in zip(graph.get_outputs()[1:], results[1:], strict=True):
             self.cache[output.name.removeprefix("present.")][:, :, start:stop] = values
         self.length = stop
         return logits

@@ -154,8 +154,9 @@ def _outputs(graph: ir.Graph, new: Length) -> None:
         past = pasts.get(str(value.name).removeprefix("present."))
         if past is not None:
             value.shape = ir.Shape((1, past[1], new, past[3]))
-        elif value.shape is not None:  # logits, hidden states
-            value.shape = ir.Shape((1, new, value.shape[2]))
+        elif value.shape is not None:  # logits, of all positions or of those that are kept, and hidden states
+            tokens = value.shape[1]
+            value.shape = ir.Shape((1, new if tokens == "sequence_length" else tokens, value.shape[2]))
 
 
 def _integers(graph: ir.Graph, *values: int) -> ir.Value:

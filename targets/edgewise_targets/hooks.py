@@ -7,6 +7,7 @@ from edgewise.hookspecs import hookimpl
 def register_passes() -> dict[str, str]:
     return {
         "lower-ort": "edgewise_targets.ort.lower:LowerOrt",
+        "lower-primitive": "edgewise_targets.primitive.lower:LowerPrimitive",
         "lower-static": "edgewise_targets.static.lower:LowerStatic",
     }
 

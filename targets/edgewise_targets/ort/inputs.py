@@ -29,7 +29,7 @@ class KeepLogits(Step):
 
     def rewrite(self, model: ir.Model) -> bool:
         graph = model.graph
-        if KEEP in graph.initializers:
+        if any(value.name == KEEP for value in graph.inputs):
             return False
         whole = _last_whole(model)
         tail = _downstream(graph, [whole])

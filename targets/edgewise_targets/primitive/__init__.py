@@ -1,0 +1,1 @@
+"""targets, primitive: plain operators: products, softmax and arithmetic, for runtimes without fused attention."""

@@ -1,0 +1,50 @@
+"""targets, primitive: the graph says opset 17, which runtimes since 2022 know."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.errors import LoweringError
+from edgewise.graph import role
+from edgewise.tensors import constant
+from edgewise_targets.step import Step, initializer
+
+OPSET, IR_VERSION = 17, 8
+
+# What may remain. Each of them computes in opset 17 what it computes in opset 23, in the form that these steps give it.
+OPERATORS = (
+    "Add Cast Concat ConstantOfShape Div Erf Gather MatMul Mul Neg Pow ReduceMean ReduceSum Reshape ScatterElements "
+    "Shape Sigmoid Slice Softmax Split Sqrt Sub Sum Tanh TopK Transpose Unsqueeze"
+)
+
+
+@dataclass(frozen=True)
+class OlderOpset(Step):
+    """Opset 17, IR 8: what a Split cuts is sizes, no number of parts. Raises LoweringError for other operators."""
+
+    name: ClassVar[str] = "primitive-opset"
+
+    def rewrite(self, model: ir.Model) -> bool:
+        for node in model.graph:
+            if not node.domain and node.op_type not in OPERATORS.split():
+                raise LoweringError(
+                    f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in the dialect 'primitive'"
+                )
+        if model.graph.opset_imports[""] == OPSET:
+            return False
+        for node in list(model.graph):
+            if node.op_type == "Split" and "num_outputs" in node.attributes:
+                _cut_by_sizes(model.graph, node)
+        model.graph.opset_imports[""] = OPSET
+        model.ir_version = IR_VERSION
+        return True
+
+
+def _cut_by_sizes(graph: ir.Graph, node: ir.Node) -> None:
+    """The canonical graph splits the gates of experts, one for each."""
+    sizes = np.ones(len(node.outputs), np.int64)
+    node.attributes.pop("num_outputs")
+    node.resize_inputs(2)
+    node.replace_input_with(1, initializer(graph, constant(sizes), f"integers.ones.{len(sizes)}"))

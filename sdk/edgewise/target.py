@@ -19,7 +19,7 @@ DType = Literal[
     "float32", "float16", "bfloat16", "float8", "float4",
     "int64", "int32", "int16", "uint16", "int8", "uint8", "int4", "int2",
 ]  # fmt: skip
-Encoding = Literal["float", "matmulnbits", "matmulinteger", "qdq"]
+Encoding = Literal["matmulnbits", "matmulinteger", "qdq"]
 
 OPSETS = range(7, 27)  # ONNX Runtime 1.31 refuses what is newer
 BLOCKS = (0, *(1 << power for power in range(4, 11)))
@@ -114,7 +114,7 @@ class Numerics:
     io: tuple[DType, ...] = ()  # of the inputs and outputs of a graph
     encodings: tuple[Encoding, ...] = ()  # how quantized weights are written
     block_sizes: tuple[int, ...] = ()  # weights that share a scale: powers of two from 16 to 1024; 0: a whole row
-    symmetric: bool | None = None  # whether weights must do without zero points (true), or with them (false)
+    symmetric: bool = False  # whether weights must do without zero points
     arithmetic: Mapping[DType, DType] = field(default_factory=dict)  # format of weights: what they are multiplied in
     accumulation: DType | None = None  # what products are added up in
 

@@ -2,6 +2,13 @@
 
 from edgewise.hookspecs import hookimpl
 
+TARGETS = (
+    *("cpu-x64", "cpu-x64-vnni", "cpu-x64-avx2", "cpu-arm64", "raspberry-pi-5"),
+    *("qnn", "qnn-x-elite", "qnn-8-elite", "qnn-8-gen3"),
+    *("openvino-cpu", "openvino-gpu", "openvino-npu"),
+    *("coreml-m4", "ryzen-ai", "web-wasm"),
+)
+
 
 @hookimpl
 def register_passes() -> dict[str, str]:
@@ -14,4 +21,4 @@ def register_passes() -> dict[str, str]:
 
 @hookimpl
 def register_targets() -> dict[str, str]:
-    return {"cpu-x64": "edgewise_targets:profiles/cpu-x64.toml"}
+    return {name: f"edgewise_targets:profiles/{name}.toml" for name in TARGETS}

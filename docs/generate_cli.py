@@ -14,7 +14,10 @@ def page() -> str:
     """The whole reference, with the commands that come with edgewise."""
     group = command_line(Registry([]))
     texts = [_help(group, "edgewise")]
-    texts += [_help(command, f"edgewise {name}") for name, command in group.commands.items()]
+    for name, command in group.commands.items():
+        texts.append(_help(command, f"edgewise {name}"))
+        if isinstance(command, click.Group):
+            texts += [_help(below, f"edgewise {name} {word}") for word, below in command.commands.items()]
     head = "# Command line\n\nWritten by `python docs/generate_cli.py` from what `--help` says.\n\n"
     foot = (
         "Data goes to stdout, all else to stderr. The exit code is 0, or 1 for an error (one line on stderr), 2 for "

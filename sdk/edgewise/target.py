@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,6 +95,10 @@ class Hardware:
     runtime: Number | None = None  # bytes of memory that the runtime takes beside weights and cache
     power: Number | None = None  # watts, under load
     storage: Number | None = None  # bytes a second read from it
+
+    def numbers(self) -> Iterator[tuple[str, Number]]:
+        """All of them by their keys: `memory`, `compute.int8`, `efficiency.decode.any`."""
+        yield from _numbers(self)
 
     def __post_init__(self) -> None:
         if self.usable:
@@ -201,6 +205,14 @@ class Target:
         for provider in self.providers:
             check_provider(provider)
         check_session(self.session)
+
+
+def _numbers(table: Any, *above: str) -> Iterator[tuple[str, Number]]:
+    for key, value in (table if isinstance(table, Mapping) else vars(table)).items():
+        if isinstance(value, Number):
+            yield ".".join((*above, key)), value
+        elif value is not None:
+            yield from _numbers(value, *above, key)
 
 
 def _check_share(key: str, share: Number) -> None:

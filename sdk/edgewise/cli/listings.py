@@ -1,4 +1,4 @@
-"""sdk, cli: `targets`, `passes`, `searches` and more: what is installed of each kind, and the options of one of it."""
+"""sdk, cli: `passes`, `exporters`, `searches` and more: what is installed of each kind, and the options of one."""
 
 import inspect
 from dataclasses import asdict
@@ -54,7 +54,6 @@ def _show(kind: type[Any], *, as_json: bool) -> None:
     click.echo("\n".join([text, "", *(map(str, known) if known else ["It has no options."])]))
 
 
-targets = listing("targets", "List the devices that a bundle can be built for.")
 passes = detailed("passes", "List the passes: the steps of recipes, and lowerings.", "quantize")
 exporters = listing("exporters", "List what turns checkpoints into graphs.")
 searches = detailed("searches", "List the ways to choose tokens.", "sample")

@@ -16,11 +16,12 @@ from edgewise.cli.chat import chat
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
-from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules, targets
+from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
 from edgewise.cli.run import run
 from edgewise.cli.score import score
+from edgewise.cli.targets import targets
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
 from edgewise.extras import extras

@@ -23,8 +23,8 @@ class Prefixes(Protocol):
         """Bring as many of the first tokens as are known into an empty session, never the last one; how many."""
         ...
 
-    def store(self, session: "Session") -> None:
-        """Take what is of use later from a session that holds a prompt, and nothing yet but the prompt."""
+    def store(self, session: "Session", length: int) -> None:
+        """Take what is of use later from a session that holds a prompt, of its first tokens, `length`."""
         ...
 
 
@@ -64,7 +64,7 @@ class Append:
         end = min(begin + self.session.chunk, len(self.ids))
         first = len(self.ids) - self.scores  # the first position whose scores are wanted
         row = max(0, begin - first)
-        logits = self.logits[row : row + max(1, end - max(begin, first))]
+        logits = self.logits[row : row + max(self.session.model.least_scores, end - max(begin, first))]
         hidden = None if self.hidden is None else self.hidden[None, begin:end]
         try:
             self.session.pool.run([slot], self.ids[None, begin:end], logits[None], hidden)
@@ -76,7 +76,8 @@ class Append:
         if self.over and not all(math.isfinite(row.max()) for row in self.logits):
             self.fail(_not_finite(slot.length))
         elif self.over and self.prefixes:
-            self.prefixes.store(self.session)
+            single = self.scores if self.session.model.fixed else 0  # computed by another graph than prompts are
+            self.prefixes.store(self.session, slot.length - single)
         return end - begin
 
     def result(self) -> FloatArray:
@@ -84,7 +85,7 @@ class Append:
         if self.problem is not None:
             raise self.problem
         assert self.logits is not None
-        return self.logits
+        return self.logits[: self.scores]
 
     def fail(self, problem: EdgewiseError) -> None:
         """Give it up for a reason."""
@@ -102,7 +103,7 @@ class Append:
         if self.prefixes:
             tokens = self.ids[: len(self.ids) - self.scores + 1].tolist()
             self.done = self.restored = self.prefixes.restore(self.session, tokens)
-        return self.session.room(self.scores)
+        return self.session.room(max(self.scores, self.session.model.least_scores))
 
 
 def compute(appends: Sequence[Append]) -> None:

@@ -1,7 +1,6 @@
 """sdk, runtime: the decoder of a bundle, loaded: weights and threads, shared by all of its sessions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,11 @@ from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import tables
-from edgewise.runtime.bound import HIDDEN, KEEP
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.providers import CPU
+from edgewise.runtime.signature import HIDDEN, Signature, read_signature
 
 KINDS = ({"decoder"}, {"prefill", "decode"})
-
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(int8)": np.dtype(np.int8),
-}
-
-
-@dataclass(frozen=True)
-class CacheTensor:
-    """The keys, or the values, of one layer: the two names that a graph has for one buffer."""
-
-    past: str
-    present: str
-    heads: int
-    dim: int
-    dtype: np.dtype[Any]
 
 
 class Model:
@@ -45,6 +27,10 @@ class Model:
     `prompts` is a second graph with the same cache, which computes `prefill_from` tokens or more at once. `hidden` says
     whether the graphs give hidden states. `computation` is a hash of all that its scores depend on, but for the
     context; empty where that is not known.
+
+    A graph writes its cache in place, and then several rows can be computed side by side; or it `appends`: it gives
+    keys and values of new tokens, of one row at a time. Lengths of the latter may be `fixed`: its cache has `capacity`
+    positions, `width` tokens of a prompt are computed at a time, and scored ones one by one.
     """
 
     def __init__(
@@ -60,19 +46,24 @@ class Model:
         prefill_from: int = 0,
         computation: str = "",
     ) -> None:
+        _check_context(context or 1, facts)
         self.facts = facts
         self.computation = computation
-        self.context = facts.context_length if context is None else context
-        _check_context(self.context, facts)
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
-        self.cache = _cache(self.graph, facts, path)
-        self.hidden = HIDDEN in {value.name for value in self.graph.get_outputs()}
+        self.signature = read_signature(self.graph, facts, path)
+        self.cache = self.signature.cache
         self.prompts: Any = None
+        self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from
         if prompts:
             self.prompts = open_graph(prompts, providers=providers, threads=threads, entries=entries)
-            if _cache(self.prompts, facts, prompts) != self.cache:
+            self.prompt_signature = read_signature(self.prompts, facts, prompts)
+            if self.prompt_signature.fits != self.signature.fits:
                 raise BundleError(f"{prompts}: its cache is not that of {path}; build the bundle again")
+        if "logits" not in self.signature.outputs:
+            raise BundleError(f"{path}: the graph gives no scores: it is for prompts, beside one that decodes")
+        self.hidden = HIDDEN in self.signature.outputs
+        self.context = self._context(context)
         self.ones = np.ones((1, self.context), np.int64)  # the attention mask of every length, by its prefixes
         self.positions = np.arange(self.context)
 
@@ -101,12 +92,51 @@ class Model:
             manifest.facts,
             context=manifest.context if context is None else context,
             providers=manifest.providers,
-            threads=threads,
+            threads=manifest.threads if threads is None else threads,
             entries=manifest.session,
             prompts=folder / prompts if prompts else None,
             prefill_from=manifest.prefill_from,
             computation=f"{manifest.computation} {only or 'all'}",
         )
+
+    @property
+    def appends(self) -> bool:
+        """Whether the graphs give keys and values of new tokens, instead of writing them in place."""
+        return bool(self.signature.biases)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the graphs have lengths that they were compiled for."""
+        return bool(self.capacity)
+
+    @property
+    def capacity(self) -> int:
+        """Positions that a cache of the graphs has, always; 0: as many as a session wants."""
+        return self.signature.capacity
+
+    @property
+    def width(self) -> int:
+        """Tokens of a prompt that are computed at a time; 0: any number."""
+        return (self.prompt_signature or self.signature).width
+
+    @property
+    def least_scores(self) -> int:
+        """What a run has to score, wanted or not."""
+        return 0 if self.appends else 1
+
+    @property
+    def table_context(self) -> int:
+        """The context whose rotary tables the graphs compute with."""
+        return self.capacity or self.context
+
+    def _context(self, asked: int | None) -> int:
+        """The context of its sessions. Raises ContextOverflow for more than the graphs were compiled for."""
+        if self.fixed and (asked or 0) > self.capacity:
+            raise ContextOverflow(
+                f"a context of {asked} tokens was asked for; the graphs of this bundle were compiled for "
+                f"{self.capacity}: build it with --context {asked}"
+            )
+        return asked or self.capacity or self.facts.context_length
 
     @cached_property
     def rotary(self) -> dict[str, NDArray[np.float32]]:
@@ -114,7 +144,7 @@ class Model:
         found: dict[str, NDArray[np.float32]] = {}
         for name, rotary in self.facts.rotary.items():
             if rotary.follows_context:
-                cos, sin = tables(rotary, self.context)
+                cos, sin = tables(rotary, self.table_context)
                 found |= {f"rotary.{name}.cos": cos, f"rotary.{name}.sin": sin}
         return found
 
@@ -122,19 +152,3 @@ class Model:
 def _check_context(context: int, facts: Facts) -> None:
     if not 0 < context <= facts.context_length:
         raise ContextOverflow(f"a context of {context} tokens was asked for; the model has {facts.context_length}")
-
-
-def _cache(graph: Any, facts: Facts, path: Path) -> tuple[CacheTensor, ...]:
-    """What a session has to allocate, checked against the inputs that the graph really has."""
-    types = {value.name: value.type for value in graph.get_inputs()}
-    found = []
-    for layer, attention in enumerate(facts.attention):
-        for kind in ("key", "value"):
-            past = f"past_key_values.{layer}.{kind}"
-            dtype = _DTYPES.get(types.get(past, "missing"))
-            if dtype is None:
-                raise BundleError(f"{path}: input '{past}' is {types.get(past, 'missing')}; known: {known(_DTYPES)}")
-            found.append(CacheTensor(past, f"present.{layer}.{kind}", attention.kv_heads, attention.head_dim, dtype))
-    if KEEP not in {value.name for value in graph.get_overridable_initializers()}:
-        raise BundleError(f"{path}: the graph has no optional input '{KEEP}'; build the bundle with this edgewise")
-    return tuple(found)

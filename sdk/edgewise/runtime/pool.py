@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgewise.errors import ContextOverflow, GenerationError
 from edgewise.memory import available_memory
+from edgewise.runtime.appended import Appended
 from edgewise.runtime.bound import Bound
 from edgewise.runtime.model import Model
 
@@ -66,7 +67,7 @@ class Pool:
         self.copied = 0  # bytes of keys and values, from slot to slot so far
         self.buffers: list[NDArray[Any]] = []
         self.logits: NDArray[np.float32]  # [slots, 1, vocabulary]: after the last token of each
-        self._bounds: dict[tuple[int, int, bool, bool], Bound] = {}
+        self._bounds: dict[tuple[int, int, bool, bool], Bound | Appended] = {}
         self._allocate(capacity, slots)
 
     @property
@@ -95,7 +96,8 @@ class Pool:
     def reserve(self, tokens: int) -> None:
         """Make each slot hold so many; ContextOverflow where the model does not."""
         if tokens > self.model.context:
-            raise ContextOverflow(f"{tokens} tokens do not fit in the context of {self.model.context}")
+            fixed = ", which its graphs were compiled for; build it with more" if self.model.fixed else ""
+            raise ContextOverflow(f"{tokens} tokens do not fit in the context of {self.model.context}{fixed}")
         if tokens > self.capacity:
             self._allocate(min(self.model.context, max(tokens, 2 * self.capacity)), len(self.slots))
 
@@ -137,7 +139,9 @@ class Pool:
         slot.index, other.index = index, slot.index
 
     def pack(self, slots: Collection[Slot]) -> None:
-        """Bring slots nearer to each other, where free places between them allow it."""
+        """Bring slots nearer to each other, where free places between them allow it, and it is of use."""
+        if self.model.appends:
+            return
         taken = {slot.index for slot in slots}
         free = {slot.index for slot in self.free}
         while gaps := [index + 1 for index in taken if index + 1 in free and index + 1 < max(taken)]:
@@ -156,34 +160,36 @@ class Pool:
 
         Only one slot at a time can be given more than a token. Arrays as `Bound.run` has them.
         """
-        width = ids.shape[1]
-        prompt = self.model.prompts is not None and width >= self.model.prefill_from
-        bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
-        bound.run(ids, self._mask(slots, width), logits, hidden)
+        model = self.model
+        if model.appends:
+            for row, slot in enumerate(slots):
+                states = None if hidden is None else hidden[row : row + 1]
+                bound = self.bound(slot.index, slot.index + 1)
+                bound.run([slot.length], ids[row : row + 1], logits[row : row + 1], states)
+        else:
+            prompt = model.prompts is not None and ids.shape[1] >= model.prefill_from
+            bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
+            bound.run([slot.length for slot in slots], ids, logits, hidden)
 
-    def bound(self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False) -> Bound:
-        """The graph that decodes, or that of prompts, on a range of slots; it is valid until the pool grows."""
-        key = (start, stop, prompt, hidden)
+    def bound(self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False) -> Bound | Appended:
+        """A graph on a range of slots: the one that decodes, or that of prompts. It is valid until the pool grows.
+
+        Where graphs append, it is both of them, on one slot.
+        """
+        key, model = (start, stop, prompt, hidden), self.model
         if key not in self._bounds:
             if len(self._bounds) == BOUNDS:
                 self._bounds.clear()
-            bound = Bound(self.model.prompts if prompt else self.model.graph, self.model.rotary)
-            bound.bind_cache(self.model.cache, [buffer[start:stop] for buffer in self.buffers])
-            self._bounds[key] = bound
+            buffers = [buffer[start:stop] for buffer in self.buffers]
+            graph = model.prompts if prompt else model.graph
+            self._bounds[key] = Appended(model, buffers) if model.appends else Bound(model, graph, buffers)
         return self._bounds[key]
-
-    def _mask(self, slots: Sequence[Slot], width: int) -> NDArray[np.int64]:
-        """Ones for what each slot will hold, on the left."""
-        longest = max(slot.length for slot in slots) + width
-        if len(slots) == 1:
-            return self.model.ones[:, :longest]
-        lengths = np.array([[slot.length + width] for slot in slots])
-        return (self.model.positions[:longest] < lengths).astype(np.int64)
 
     def _allocate(self, capacity: int, slots: int) -> None:
         """Buffers of another size, with what is held."""
-        if not 0 < capacity <= self.model.context:
+        if not 0 < capacity <= max(self.model.context, self.model.capacity):
             raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
+        capacity = self.model.capacity or capacity
         held = [slot for slot in self.slots if slot not in self.free]
         buffers: list[NDArray[Any]] = []
         for i, tensor in enumerate(self.model.cache):

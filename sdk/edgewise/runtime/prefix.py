@@ -60,10 +60,10 @@ class PrefixCache:
         """How many of the first of these tokens are known."""
         return len(self._use(self._keys(tokens))) * self.block
 
-    def store(self, session: Session) -> None:
-        """Copy the whole blocks of a session whose tokens were all appended at once (after what was restored)."""
+    def store(self, session: Session, length: int | None = None) -> None:
+        """Copy the whole blocks of a session's first tokens, or all, appended at once (after what was restored)."""
         if self._serves(session):
-            self.add(session.tokens, session.export)
+            self.add(session.tokens[:length], session.export)
 
     def add(self, tokens: Sequence[int] | NDArray[np.int64], export: Export) -> int:
         """Keep the whole blocks of these tokens, or as many as fit from the first on; how many tokens those are."""
@@ -92,7 +92,7 @@ class PrefixCache:
         session = Session(self.model, capacity=count, chunk=self.block)
         known = self.restore(session, tokens)
         while session.length < count and not (stop and stop.is_set()):
-            session.prefill(tokens[session.length : session.length + self.block])
+            session.prefill(tokens[session.length : session.length + self.block], scores=0)
         if session.length > known:
             self.store(session)
         return session

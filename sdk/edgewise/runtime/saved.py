@@ -149,7 +149,9 @@ def _layout(model: Model, count: int) -> list[tuple[str, np.dtype[Any], tuple[in
 
 def _rotary(model: Model) -> str:
     """A hash of the tables that follow the context; empty where none does."""
-    tables = [frequencies(rotary, model.context) for rotary in model.facts.rotary.values() if rotary.follows_context]
+    tables = [
+        frequencies(rotary, model.table_context) for rotary in model.facts.rotary.values() if rotary.follows_context
+    ]
     return _hash(tables) if tables else ""
 
 

@@ -76,6 +76,8 @@ class Session:
     def prefill(self, tokens: Sequence[int], *, scores: int = 1, hidden: bool = False) -> FloatArray:
         """Append tokens, a chunk at a time; the scores after the last `scores` of them, `[scores, vocabulary]`.
 
+        With 0 scores they are only held, which takes less time where lengths are fixed.
+
         With `hidden`, `self.hidden` are the hidden states of all that is appended, `[tokens, hidden size]`.
         """
         append = self.append(tokens, scores=scores, hidden=hidden)
@@ -90,12 +92,11 @@ class Session:
     def append(self, tokens: Sequence[int], *, scores: int = 1, hidden: bool = False) -> Append:
         """What `prefill` does, checked and ready to be computed, alone or beside what other sessions append."""
         ids = self._checked(tokens)
-        if not 1 <= scores <= len(ids):
+        if not 0 <= scores <= len(ids):
             raise GenerationError(f"{scores} positions cannot be scored when {len(ids)} tokens are appended")
         if hidden and not self.model.hidden:
-            raise GenerationError(
-                "hidden states are asked for, and the bundle's graph gives none: build it with --hidden-states"
-            )
+            mend = "graphs of fixed lengths have none" if self.model.fixed else "build it with --hidden-states"
+            raise GenerationError(f"hidden states are asked for, and the bundle's graph gives none: {mend}")
         if self.window:
             self._forget(self.window.excess(self.length, len(ids), self.model.context), self.window.sinks)
         self.pool.reserve(self.length + len(ids))

@@ -91,7 +91,9 @@ def turn_back(model: Model, start: int, stop: int, length: int) -> Callable[[int
 
     The function takes the number of a tensor of `model.cache`, and its part, `[heads, positions, dim]`.
     """
-    turns = {name: _turn(rotary, model.context, start, stop, length) for name, rotary in model.facts.rotary.items()}
+    turns = {
+        name: _turn(rotary, model.table_context, start, stop, length) for name, rotary in model.facts.rotary.items()
+    }
 
     def moved(number: int, array: Array) -> Array:
         layer, is_value = divmod(number, 2)

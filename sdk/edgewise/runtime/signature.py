@@ -1,0 +1,97 @@
+"""sdk, runtime: what a graph takes and gives, by the inputs and outputs that it really has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewise.errors import BundleError
+from edgewise.facts import Facts
+from edgewise.options import known
+
+KEEP = "logits_to_keep"
+HIDDEN = "hidden_states"
+BIAS = "attention_bias"
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int8)": np.dtype(np.int8),
+}
+
+
+@dataclass(frozen=True)
+class CacheTensor:
+    """The keys, or the values, of one layer: the two names that a graph has for them."""
+
+    past: str
+    present: str
+    heads: int
+    dim: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a decoder.
+
+    Without `biases`, past and present are one buffer, which the graph writes in place. With them it reads the buffer,
+    gives keys and values of the new tokens, and is told by a bias for each window (None: all) what a token may see.
+    """
+
+    cache: tuple[CacheTensor, ...]
+    biases: Mapping[str, int | None]  # windows by the names of inputs
+    inputs: frozenset[str]  # those that can be left out among them
+    outputs: frozenset[str]
+    ids: np.dtype[Any]  # of tokens and positions
+    width: int  # tokens of a run; 0: any number
+    capacity: int  # positions of the buffer; 0: any number
+
+    @property
+    def fits(self) -> object:
+        """What graphs that share a cache have in common."""
+        return self.cache, bool(self.biases), self.capacity
+
+
+def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
+    """What a session has to allocate and to bind. Raises BundleError for a graph that is no decoder of these facts."""
+    inputs = {value.name: value for value in graph.get_inputs()}
+    optional = {value.name for value in graph.get_overridable_initializers()}
+    cache = _cache(inputs, facts, path)
+    biases = {name: _window(name) for name in inputs if name.partition(".")[0] == BIAS}
+    if not biases and KEEP not in optional:
+        raise BundleError(f"{path}: the graph has no optional input '{KEEP}'; build the bundle with this edgewise")
+    return Signature(
+        cache,
+        biases,
+        frozenset(inputs) | frozenset(optional),
+        frozenset(value.name for value in graph.get_outputs()),
+        np.dtype(np.int32 if inputs["input_ids"].type == "tensor(int32)" else np.int64),
+        width=_length(inputs["input_ids"].shape[1]),
+        capacity=_length(inputs[cache[0].past].shape[2]) if biases else 0,
+    )
+
+
+def _window(name: str) -> int | None:
+    window = name.partition(".")[2]
+    return int(window) if window else None
+
+
+def _length(dimension: object) -> int:
+    """What a graph says about one of its lengths; 0 where that is free."""
+    return dimension if isinstance(dimension, int) else 0
+
+
+def _cache(inputs: Mapping[str, Any], facts: Facts, path: Path) -> tuple[CacheTensor, ...]:
+    found = []
+    for layer, attention in enumerate(facts.attention):
+        for kind in ("key", "value"):
+            past = f"past_key_values.{layer}.{kind}"
+            stated = inputs[past].type if past in inputs else "missing"
+            if stated not in _DTYPES:
+                raise BundleError(f"{path}: input '{past}' is {stated}; known: {known(_DTYPES)}")
+            present, dtype = f"present.{layer}.{kind}", _DTYPES[stated]
+            found.append(CacheTensor(past, present, attention.kv_heads, attention.head_dim, dtype))
+    return tuple(found)

@@ -20,7 +20,6 @@ from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError, RecipeError
 from edgewise.extras import require
-from edgewise.facts import Facts
 from edgewise.plan import Plan, make_plan
 from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
@@ -86,7 +85,7 @@ def build(
         plan.refuse_what_does_not_fit()
         files = copy_companions(prepared, stage)
         _check_text(stage)
-        heldout = _sequences(quality, stage, prepared.facts) if quality else None
+        heldout = _sequences(quality, stage, prepared) if quality else None
         if calibration:
             prepared = preparing(prepared.checkpoint, progress=progress)
             plan = make_plan(prepared)  # as it was measured to be
@@ -149,9 +148,10 @@ def _check_load(folder: Path) -> None:
     logger.info("load check: %.2f s", time.perf_counter() - started)
 
 
-def _sequences(text: CalibrationText, folder: Path, facts: Facts) -> np.ndarray:
+def _sequences(text: CalibrationText, folder: Path, prepared: Prepared) -> np.ndarray:
     """What a bundle is to be judged on, read before anything that takes long."""
-    text = dataclasses.replace(text, length=min(text.length, facts.context_length))
+    longest = prepared.context if prepared.target.needs.static else prepared.facts.context_length
+    text = dataclasses.replace(text, length=min(text.length, longest))
     return text.sequences(Tokenizer.load(folder))
 
 

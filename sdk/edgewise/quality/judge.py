@@ -33,12 +33,12 @@ ARITHMETIC = 0.5  # share of the divergence that weights account for, below whic
 def judge(
     bundle: Bundle, prepared: Prepared, sequences: np.ndarray, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """The figures of a bundle against the float graph of its checkpoint, for the card; of a second graph too.
+    """The figures of a bundle against the float graph of its checkpoint, for the card; of a second graph that scores, too.
 
     Raises GateError where the recipe's gate does not let it pass, which names the layers that cost most.
     """
     figures = _judge_graph(bundle, None, prepared, sequences, progress)
-    if "prefill" in bundle.manifest.graphs:
+    if "prefill" in bundle.manifest.graphs and not bundle.manifest.cache.capacity:  # those have no scores
         figures["prefill"] = _judge_graph(bundle, "prefill", prepared, sequences, progress)
     return figures | ({"gate": record(prepared.gate)} if prepared.gate else {})
 

@@ -18,6 +18,7 @@ from edgewise.errors import CheckpointError, LoweringError, MissingExtra, Option
 from edgewise.facts import Facts
 from edgewise.graph import get_facts
 from edgewise.hidden import add_hidden_states
+from edgewise.lint import refuse
 from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
 from edgewise.prefill import Prefill, prefill_graph, remember
@@ -108,6 +109,8 @@ def prepare(
         for canonical in filter(None, (model, prompts)):
             add_hidden_states(canonical)
     model, prompts = _lower(model, prompts, lowering, build)
+    for graph in filter(None, (model, prompts)):
+        refuse(graph, device)
     return Prepared(
         source,
         device,

@@ -16,6 +16,7 @@ from edgewise.cli.chat import chat
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
+from edgewise.cli.lint import lint
 from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules
 from edgewise.cli.output import talk
 from edgewise.cli.plugins import plugins
@@ -31,7 +32,7 @@ from edgewise.registry import Registry, registry
 COMMANDS = {
     "Make a bundle": (build, export),
     "Run it": (run, chat, score, bench),
-    "Look at it": (inspect, verify, evaluate),
+    "Look at it": (inspect, verify, lint, evaluate),
     "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),
 }
 

@@ -1,0 +1,55 @@
+"""sdk, lint: what holds for a graph as a whole: versions, lengths, size."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from edgewise.lint.finding import Finding
+from edgewise.sizes import distinct, stored_bytes
+from edgewise.target import Target
+
+# What ONNX Runtime 1.31 reads, whatever the device.
+OPSET = 26
+IR_VERSION = 13
+
+GRAPH = ("the graph",)
+
+
+def opset(model: ir.Model, target: Target) -> Iterator[Finding]:
+    limit = min(target.needs.opset or OPSET, OPSET)
+    version = model.graph.opset_imports.get("", 0)
+    if version > limit:
+        yield Finding(
+            "opset", GRAPH, f"is of opset {version}, and {limit} is the highest", f"export it with opset {limit}"
+        )
+
+
+def ir_version(model: ir.Model, target: Target) -> Iterator[Finding]:
+    if model.ir_version > IR_VERSION:
+        problem = f"is of IR version {model.ir_version}, and {IR_VERSION} is the highest that ONNX Runtime reads"
+        yield Finding("ir-version", GRAPH, problem, "set `ir_version = 10` before it is saved")
+
+
+def lengths(model: ir.Model, target: Target) -> Iterator[Finding]:
+    """Where a device compiles graphs of fixed lengths, every dimension of an input is a number."""
+    fixed = target.needs.static
+    if fixed is None:
+        return
+    build = f"build it for the target: edgewise build CHECKPOINT --target {target.name}"
+    for value in model.graph.inputs:
+        free = [str(dim) for dim in value.shape or ("any",) if not isinstance(dim, int)]
+        if free and not value.is_initializer():
+            yield Finding("lengths", (f"'{value.name}'",), f"its dimension '{free[0]}' is free", build)
+        elif value.name == "input_ids" and value.shape and value.shape[-1] not in (fixed.prefill, 1):
+            problem = f"it holds {value.shape[-1]} tokens, and graphs of {fixed.prefill} and of 1 are compiled"
+            yield Finding("lengths", ("'input_ids'",), problem, build)
+
+
+def size(model: ir.Model, target: Target) -> Iterator[Finding]:
+    limit = target.needs.graph_bytes
+    if limit is None:
+        return
+    total = sum(map(stored_bytes, distinct(model)))
+    if total > limit.value:
+        problem = f"has {total:,} bytes of weights, and {limit.value:,.0f} are the most in one graph"
+        yield Finding("size", GRAPH, problem, "quantize to fewer bits, or choose a smaller model")

@@ -1,0 +1,275 @@
+"""tests: a graph is held against a profile: each rule finds the graph that breaks it, and lets a sound one pass."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import parity
+from edgewise.bundle.manifest import Provider
+from edgewise.cli.main import execute
+from edgewise.errors import TargetError
+from edgewise.lint import RULES, lint, refuse
+from edgewise.pipeline import build
+from edgewise.registry import registry
+from edgewise.target import Lengths, Needs, Number, Numerics, Target
+from edgewise_plugins.quantize import Quantize
+from edgewise_targets.ort.lower import LowerOrt
+
+PYCODER = Path(__file__).parents[1] / "examples" / "pycoder"
+CPU = "CPUExecutionProvider"
+CONTRIB = "com.microsoft"
+PROCESSORS = [name for name in registry().devices() if registry().get_target(name).providers[0].name == CPU]
+
+
+def device(provider: str = CPU, *, needs: Needs | None = None, numerics: Numerics | None = None) -> Target:
+    """A device that restricts nothing, but for what is given."""
+    return Target("board", "a board", (Provider(provider),), needs=needs or Needs(), numerics=numerics or Numerics())
+
+
+def value(name: str, dtype: ir.DataType = ir.DataType.FLOAT, shape: tuple[int | str, ...] = (1, 64)) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def weight(name: str, array: np.ndarray) -> ir.Value:
+    made = value(name, ir.DataType.from_numpy(array.dtype), array.shape)
+    made.const_value = ir.tensor(array, name=name)
+    return made
+
+
+def graph(
+    op_type: str,
+    inputs: list[ir.Value | None],
+    attributes: dict[str, Any] | None = None,
+    *,
+    domain: str = CONTRIB,
+    outputs: int = 1,
+    opset: int = 23,
+    ir_version: int = 10,
+) -> ir.Model:
+    """A graph of one operator called `gate`."""
+    node = ir.node(op_type, inputs, attributes=attributes or {}, domain=domain, name="gate", num_outputs=outputs)
+    for index, output in enumerate(node.outputs):
+        output.name = f"y{index}"
+    given = [each for each in inputs if each is not None]
+    made = ir.Graph(
+        [each for each in given if each.const_value is None],
+        node.outputs[:1],
+        nodes=[node],
+        initializers=[each for each in given if each.const_value is not None],
+        opset_imports={"": opset, CONTRIB: 1},
+    )
+    return ir.Model(made, ir_version=ir_version)
+
+
+def product(*, zero_points: np.ndarray | None = None, scales: type = np.float32, **attributes: int) -> ir.Model:
+    """One MatMulNBits, of 64 columns and 8 rows."""
+    attributes = {"K": 64, "N": 8, "bits": 4, "block_size": 32, "accuracy_level": 4, **attributes}
+    inputs = [value("x"), weight("packed", np.zeros((8, 2, 16), np.uint8)), weight("scales", np.ones((8, 2), scales))]
+    if zero_points is not None:
+        inputs.append(weight("zero_points", zero_points))
+    return graph("MatMulNBits", list(inputs), attributes)
+
+
+def attention(
+    *, scales: tuple[str, str] | None = None, inputs: int = 9, outputs: int = 3, **attributes: Any
+) -> ir.Model:
+    """One GroupQueryAttention, its queries, keys and values in one input unless `packed` is 0."""
+    packed = attributes.pop("packed", 1)
+    past = ir.DataType.INT8 if scales else ir.DataType.FLOAT16
+    half = ir.DataType.FLOAT16
+    given: list[ir.Value | None] = [None] * inputs
+    given[0] = value("query", half, (1, 1, 64))
+    if not packed:
+        given[1:3] = [value("key", half), value("value", half)]
+    given[3:5] = [value("past_key_values.0.key", past), value("past_key_values.0.value", past)]
+    if scales:
+        made = {name: weight(name, np.ones(1, np.float32)) for name in scales}
+        given[12:14] = [made[name] for name in scales]
+    if inputs > 14:
+        given[14:16] = [weight("q_norm", np.ones(16, np.float16)), weight("k_norm", np.ones(16, np.float16))]
+    return graph("GroupQueryAttention", given, {"num_heads": 4, "kv_num_heads": 2, **attributes}, outputs=outputs)
+
+
+def plain(matrix: np.ndarray, **options: Any) -> ir.Model:
+    return graph("MatMul", [value("x"), weight("w", matrix)], domain="", **options)
+
+
+def blocks(dtype: ir.DataType = ir.DataType.INT8) -> ir.Model:
+    codes = value("codes", dtype, (64, 8))
+    codes.const_value = ir.tensor(np.zeros((64, 8), np.int8), name="codes")
+    return graph("DequantizeLinear", [codes, weight("s", np.ones((2, 8), np.float32))], {"block_size": 32}, domain="")
+
+
+SMALL = Needs(graph_bytes=Number(1000, "its data sheet", "published"))
+FLOATS = np.zeros((64, 8), np.float32)
+PER_TENSOR: dict[str, Any] = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
+CUDA, DIRECTML, WEBGPU = "CUDAExecutionProvider", "DmlExecutionProvider", "WebGpuExecutionProvider"
+
+BROKEN: list[tuple[str, ir.Model, Target, str]] = [
+    ("opset", plain(FLOATS, opset=24), device(needs=Needs(opset=23)), "is of opset 24, and 23 .* with opset 23"),
+    ("opset", plain(FLOATS, opset=27), device(), "is of opset 27, and 26 is the highest"),
+    ("ir-version", plain(FLOATS, ir_version=14), device(), "is of IR version 14, and 13 .* `ir_version = 10`"),
+    ("size", plain(FLOATS), device(needs=SMALL), "has 2,048 bytes of weights, and 1,000 are the most .* fewer bits"),
+    ("operators", plain(FLOATS), device(needs=Needs(denied=("MatMul",))), "'gate': the device has no MatMul; lower"),
+    ("operators", product(), device(needs=Needs(only=("MatMul",))), "no com.microsoft:MatMulNBits"),
+    ("weights", product(), device(numerics=Numerics(weights=("int8",))), "no products with int4 weights; choose int8"),
+    ("weights", plain(FLOATS), device(numerics=Numerics(weights=("int4", "float16"))), "float32 weights; choose"),
+    ("weights", product(), device(numerics=Numerics(encodings=("qdq",))), "stored as matmulnbits, .* choose qdq"),
+    ("weights", blocks(), device(numerics=Numerics(encodings=("matmulnbits",))), "stored as qdq"),
+    ("weights", blocks(), device(numerics=Numerics(weights=("int4",))), "no products with int8 weights"),
+    ("weights", product(), device(numerics=Numerics(block_sizes=(64, 128))), "blocks of 32 .* block_size 64 or 128"),
+    ("weights", product(zero_points=np.zeros((8, 1), np.uint8)), device(numerics=Numerics(symmetric=True)), "zero"),
+    ("slow", product(bits=3), device(), "no product with 3-bit weights; choose bits 2, 4 or 8"),
+    ("slow", product(block_size=512), device(), "4-bit weights in blocks of 512 .* choose block_size 16, 32"),
+    ("slow", product(bits=8, accuracy_level=0), device(), "8-bit .* choose accuracy_level 4, or bits 4"),
+    ("slow", product(zero_points=np.ones((8, 2), np.float32)), device(), "float zero points .* choose whole ones"),
+    ("slow", graph("QMoE", [value("x")] * 4, {"k": 2}), device(), "one scale a row .* in blocks"),
+    ("slow", graph("MatMulBnb4", [value("x")]), device(), "NF4 and FP4 .* quantize to bits 4"),
+    ("slow", graph("MatMulInteger", [value("x", ir.DataType.INT8)], domain=""), device(), "signed .* uint8"),
+    ("attention", attention(outputs=1), device(CUDA), "a past and gives no present: .* make both"),
+    ("attention", attention(inputs=16), device(), "norms of queries and keys inside .* head_norms = \"reshaped\""),
+    ("attention", attention(inputs=16, packed=0), device(DIRECTML), "norms of queries and keys inside"),
+    ("attention", attention(), device(DIRECTML), "packed in one input are not read; lower with packed = false"),
+    ("attention", attention(packed=0, do_rotary=1), device(DIRECTML), "does not rotate .* rotary = \"before\""),
+    ("attention", attention(packed=0, local_window_size=8), device(DIRECTML), "no window and no softcap"),
+    ("attention", attention(scales=("a", "b"), inputs=14, **PER_TENSOR), device(CUDA), "one scale for keys and values"),
+    ("attention", attention(scales=("a", "a"), inputs=14), device(CUDA), "one scale for keys and values"),
+    ("attention", attention(scales=("a", "a"), inputs=14), device(WEBGPU), "leave quantize-cache out"),
+    ("dtypes", product(), device(numerics=Numerics(activations=("float16",))), "computes in float32; .* float16"),
+    ("dtypes", attention(), device(numerics=Numerics(cache=("float32", "int8"))), "are float16; .* float32 or int8"),
+    ("dtypes", plain(FLOATS), device(numerics=Numerics(io=("float16", "int64"))), "'x': it is float32; choose float16"),
+    ("dtypes", product(), device(needs=Needs(types={f"{CONTRIB}:MatMulNBits": ("float16",)})), "no kernel for float32"),
+]  # fmt: skip
+
+STATIC = device(needs=Needs(static=Lengths(prefill=128)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "target", "message"), BROKEN, ids=lambda case: case if isinstance(case, str) else ""
+)
+def test_a_graph_that_breaks_a_rule_is_found_with_a_fix(
+    rule: str, model: ir.Model, target: Target, message: str
+) -> None:
+    found = [finding for finding in lint(model, target) if finding.rule == rule]
+    assert found
+    assert any(re.search(message, str(finding)) for finding in found), list(map(str, found))
+    with pytest.raises(TargetError, match="target 'board': "):
+        refuse(model, target)
+
+
+@pytest.mark.parametrize(
+    ("rule", "model", "target", "_message"), BROKEN, ids=lambda case: case if isinstance(case, str) else ""
+)
+def test_without_the_restriction_there_is_nothing_to_find(
+    rule: str, model: ir.Model, target: Target, _message: str
+) -> None:
+    """For what a profile says: where it says nothing, the same graph has no such finding."""
+    if rule in ("operators", "weights", "dtypes", "size"):
+        assert rule not in {finding.rule for finding in lint(model, device(WEBGPU))}
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, "sequence"), "its dimension 'sequence' is free; build it for the target: edgewise build CHECKPOINT"),
+        ((1, 64), "it holds 64 tokens, and graphs of 128 and of 1 are compiled"),
+        ((1, 128), None),
+        ((1, 1), None),
+    ],
+)
+def test_lengths_are_those_that_are_compiled(shape: tuple[int | str, ...], message: str | None) -> None:
+    ids = value("input_ids", ir.DataType.INT64, shape)
+    model = graph("Gather", [weight("table", FLOATS), ids], domain="")
+    found = [finding for finding in lint(model, STATIC) if finding.rule == "lengths"]
+    assert [finding.places for finding in found] == ([("'input_ids'",)] if message else [])
+    assert message is None or message in str(found[0])
+
+
+def test_every_rule_has_a_graph_that_breaks_it() -> None:
+    assert {rule for rule, *_ in BROKEN} | {"lengths"} == RULES.keys()
+
+
+def test_what_is_wrong_in_one_way_is_one_finding_that_names_the_first_places() -> None:
+    model = product(bits=3)
+    first = model.graph[0]
+    for number in range(3):
+        again = ir.node(
+            "MatMulNBits", first.inputs, attributes=first.attributes.copy(), domain=CONTRIB, name=f"n{number}"
+        )
+        model.graph.append(again)
+    (found,) = lint(model, device())
+    assert found.places == ("'gate'", "'n0'", "'n1'", "'n2'")
+    assert str(found).startswith("'gate', 'n0' and 2 more: ONNX Runtime has no product")
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("block_size", [0, 32])
+def test_what_is_lowered_for_a_processor_is_fit_for_it(
+    name: str, block_size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = parity.export("qwen3", tmp_path_factory.getbasetemp())
+    if block_size:
+        Quantize(block_size=32, symmetric=True)(model)
+    LowerOrt()(model)
+    assert lint(model, registry().get_target(name)) == ()
+
+
+def test_a_build_refuses_what_its_target_does_not_take(tmp_path: Path) -> None:
+    target = dataclasses.replace(registry().get_target("cpu-x64"), numerics=Numerics(weights=("int8",)))
+    with pytest.raises(
+        TargetError, match=r"target 'cpu-x64': 'hidden.0', .* no products with int4 weights; choose int8"
+    ):
+        build(PYCODER, target=target, output=tmp_path / "a.edge")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lint") / "model.onnx"
+    ir.save(product(bits=3), path)
+    return path
+
+
+def test_the_command_prints_a_line_for_each_finding_and_exits_with_1(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["lint", str(saved), "--target", "cpu-x64"]) == 1
+    out, err = capsys.readouterr()
+    assert "model.onnx: 'gate': ONNX Runtime has no product with 3-bit weights; choose bits 2, 4 or 8 [slow]\n" in out
+    assert "findings: " in err
+
+
+def test_json_has_the_findings_as_data(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["lint", str(saved), "--target", "cpu-x64", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    slow = next(finding for finding in said["findings"] if finding["rule"] == "slow")
+    assert (said["target"], slow["file"], slow["places"]) == ("cpu-x64", "model.onnx", ["'gate'"])
+    assert slow["fix"] == "choose bits 2, 4 or 8"
+
+
+def test_a_bundle_is_held_against_its_own_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = build(PYCODER, output=tmp_path / "a.edge", load_check=False)
+    assert execute(["lint", str(bundle.path)]) == 0
+    assert "no findings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["GRAPH"], 2, "an ONNX file does not say what it is for: give --target"),
+        (["GRAPH", "--target", "abacus"], 1, "no target is named 'abacus'"),
+        (["nowhere.onnx", "--target", "cpu-x64"], 1, "there is no bundle at nowhere.onnx"),
+        ([__file__, "--target", "cpu-x64"], 1, "is not an ONNX graph"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], status: int, message: str, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["lint", *(str(saved) if argument == "GRAPH" else argument for argument in arguments)]) == status
+    assert message in capsys.readouterr().err

@@ -33,7 +33,7 @@ ARITHMETIC = 0.5  # share of the divergence that weights account for, below whic
 def judge(
     bundle: Bundle, prepared: Prepared, sequences: np.ndarray, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """The figures of a bundle against the float graph of its checkpoint, for the card; of a second graph that scores, too.
+    """The figures of a bundle against the float graph of its checkpoint, for the card; of a second one, if it scores.
 
     Raises GateError where the recipe's gate does not let it pass, which names the layers that cost most.
     """

@@ -14,6 +14,8 @@ from edgewise.rotary import table
 from edgewise.tensors import Streamed, slice_rows, streamed
 from edgewise_targets.step import Step
 
+KINDS: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
+
 
 @dataclass(frozen=True)
 class FixedTables(Step):
@@ -24,11 +26,10 @@ class FixedTables(Step):
     def rewrite(self, model: ir.Model) -> bool:
         context, modified = fixed_context(model), False
         for name, rotary in get_facts(model).rotary.items():
-            for kind in ("cos", "sin"):
+            for kind in KINDS:
                 value = model.graph.initializers.get(f"rotary.{name}.{kind}")
-                if value is not None and (value.is_graph_input() or streamed(value.const_value).dims[0] != context):
-                    _fix(model.graph, value, rotary, kind, context)
-                    modified = True
+                if value is not None:
+                    modified |= _fix(model.graph, value, rotary, kind, context)
         return modified
 
 
@@ -62,12 +63,14 @@ def fixed_context(model: ir.Model) -> int:
     return build.context
 
 
-def _fix(graph: ir.Graph, value: ir.Value, rotary: Rotary, kind: Literal["cos", "sin"], context: int) -> None:
-    if value.is_graph_input():
-        graph.inputs.remove(value)
+def _fix(graph: ir.Graph, value: ir.Value, rotary: Rotary, kind: Literal["cos", "sin"], context: int) -> bool:
     rows = streamed(value.const_value)
+    if not value.is_graph_input() and rows.dims[0] <= context:
+        return False
     if rotary.follows_context:
         rows = Streamed((context, rotary.dim // 2), ir.DataType.FLOAT, lambda a, b: table(kind, rotary, context, a, b))
-    elif rows.dims[0] > context:
+        graph.inputs.remove(value)
+    else:
         rows = slice_rows(rows, 0, context)
     value.const_value, value.shape = rows, ir.Shape(rows.dims)
+    return True

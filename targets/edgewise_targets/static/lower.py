@@ -7,6 +7,7 @@ from edgewise.passes import Pass
 from edgewise_targets.appended import AppendedCache
 from edgewise_targets.dialect import Dialect
 from edgewise_targets.static.lengths import FixedTables, OneOutput
+from edgewise_targets.static.operators import OnlyKnownOperators, RefuseExperts
 from edgewise_targets.static.products import QuantizedProducts
 
 
@@ -21,4 +22,11 @@ class LowerStatic(Dialect):
     name: ClassVar[str] = "lower-static"
 
     def steps(self) -> tuple[Pass, ...]:
-        return (FixedTables(), OneOutput(), AppendedCache(), QuantizedProducts())
+        return (
+            RefuseExperts(),
+            FixedTables(),
+            OneOutput(),
+            AppendedCache(),
+            QuantizedProducts(),
+            OnlyKnownOperators(),
+        )

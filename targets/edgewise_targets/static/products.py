@@ -12,7 +12,8 @@ from edgewise.tensors import map_rows
 from edgewise_targets.codes import product_constants
 from edgewise_targets.step import Step, become
 
-BITS, BLOCK_SIZES = (4, 8), (16, 32, 64, 128, 256)
+BITS, BLOCK_SIZES = (4, 8), (32, 64, 128)
+CHOICE = "bits 4, block_size 32"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ def _multiply(graph: ir.Graph, linear: Linear, matrix: BlockQuantized) -> None:
 
 
 def _refuse_unknown(linear: Linear, matrix: BlockQuantized) -> None:
-    form = matrix.form
+    """What QNN would leave to the processor, which does not take it either."""
+    form, columns = matrix.form, matrix.dims[1]
     if form.bits not in BITS or form.block_size not in BLOCK_SIZES:
-        raise LoweringError(f"'{linear.name}': {form} has no product on this accelerator; choose bits 4, block_size 32")
+        raise LoweringError(f"'{linear.name}': {form} is not multiplied on this accelerator; choose {CHOICE}")
+    if columns % form.block_size:
+        raise LoweringError(
+            f"'{linear.name}': {columns} columns are no whole blocks of {form.block_size}, which this accelerator "
+            f'needs; choose {CHOICE}, or leave it in floats by a rule: {{ role = "{linear.role}", keep = true }}'
+        )

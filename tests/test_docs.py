@@ -11,6 +11,7 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
+import click
 import pytest
 
 from edgewise import hookspecs
@@ -67,7 +68,11 @@ def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
 def test_each_example_in_the_help_works(checkout: Path) -> None:
     group = command_line(Registry([]))
     folder = shutil.copytree(checkout, checkout.parent / "help")
+    commands = dict(group.commands)
     for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            commands |= {f"{name} {word}": below for word, below in command.commands.items()}
+    for name, command in commands.items():
         examples = re.findall(r"^ +(edgewise .*)$", command.help or "", re.MULTILINE)
         assert examples, f"edgewise {name} --help has no example"
         for example in examples:

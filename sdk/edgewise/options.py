@@ -41,22 +41,17 @@ def parse(cls: type[T], data: Mapping[str, Any], *, what: str) -> T:
     if not isinstance(data, Mapping):
         of = f"with {known(required)}" if required else "of options"
         raise OptionError(f"{what}: expected a table {of}, got {data!r}")
-    values = parse_some(cls, data, what=what)
-    if missing := required - set(data):
-        raise OptionError(f"{what}: {known(missing)} must be given")
-    try:
-        return cls(**values)
-    except OptionError as error:
-        raise OptionError(f"{what}: {error}") from error
-
-
-def parse_some(cls: type[Any], data: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """Values for some of the fields of `cls`, where the rest comes from elsewhere. Raises OptionError as `parse`."""
     hints = _hints(cls)
     for key in data:
         if key not in hints:
             raise OptionError(f"{what}: {unknown('option', str(key), hints)}")
-    return {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
+    if missing := required - set(data):
+        raise OptionError(f"{what}: {known(missing)} must be given")
+    values = {key: convert(hints[key], value, what=f"{what}: {key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except OptionError as error:
+        raise OptionError(f"{what}: {error}") from error
 
 
 def check(instance: Any) -> None:
@@ -121,14 +116,13 @@ def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
     if value is None and type(None) in hints:
         return None
     problems = []
+    hints = tuple(hint for hint in hints if hint is not type(None))
     for hint in hints:
-        if hint is type(None):
-            continue
         try:
             return convert(hint, value, what=what)
         except OptionError as error:
             problems.append(error)
-    choices = [str(choice) for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
+    choices = [str(choice) for hint in hints[1:] if get_origin(hint) is Literal for choice in get_args(hint)]
     raise OptionError(f"{problems[0]}; or give {', '.join(choices)}") if choices else problems[0]
 
 

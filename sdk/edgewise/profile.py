@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.errors import OptionError, TargetError
-from edgewise.options import parse, parse_some
+from edgewise.options import parse
 from edgewise.recipe import read_steps
 from edgewise.target import Target
 
 OWN = ("name", "description", "aliases", "proof", "base")  # what a profile does not inherit
 STEPS = ("recipe", "calibrated", "lowering")
 DEPTH = 8  # profiles behind one another
+
+# What a profile may have from the one that it extends, for the time that each is held to the rules by itself.
+REQUIRED: Mapping[str, Any] = {"name": "any", "description": "any", "providers": [{"name": "CPUExecutionProvider"}]}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _checked(profile: Profile) -> dict[str, Any]:
     for key in STEPS:
         if key in table:
             table[key] = read_steps(table[key], where=f"{profile.where}: {key}")
-    parse_some(Target, table, what=profile.where)
+    parse(Target, {**REQUIRED, **table}, what=profile.where)
     return table
 
 

@@ -14,7 +14,7 @@ from edgewise.recipe import RecipeStep
 Kind = Literal["measured", "published", "estimated"]
 Proof = Literal["run", "emulated", "specified"]
 System = Literal["linux", "windows", "macos", "android", "ios", "web"]
-Form = Literal["", "server", "desktop", "laptop", "phone", "board", "browser"]
+Form = Literal["server", "desktop", "laptop", "phone", "board", "browser"]
 DType = Literal[
     "float32", "float16", "bfloat16", "float8", "float4",
     "int64", "int32", "int16", "uint16", "int8", "uint8", "int4", "int2",
@@ -52,7 +52,7 @@ class Device:
     chip: str = ""  # processor, accelerator or system on a chip
     arch: str = ""  # instruction set or generation: "avx512-vnni", "sm_90", "hexagon-v73"
     os: tuple[System, ...] = ()
-    form: Form = ""
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Needs:
     only: tuple[str, ...] = ()  # operators that may occur; empty: all
     denied: tuple[str, ...] = ()  # operators that may not
     types: Mapping[str, tuple[DType, ...]] = field(default_factory=dict)  # by operator: what its first input may be
-    layout: Literal["BNSH", ""] = ""  # of keys and values: batch, heads, positions, head size; empty: any
+    layout: Literal["BNSH"] | None = None  # of keys and values: batch, heads, positions, head size; None: any
     graph_bytes: Number | None = None  # the largest graph with its weights
 
     def __post_init__(self) -> None:
@@ -192,9 +192,7 @@ class Target:
     def __post_init__(self) -> None:
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
-                raise OptionError(
-                    f"name: {name!r} is not lower-case letters and digits with - or . between, as in pi-5"
-                )
+                raise OptionError(f"name: {name!r} is not lower-case letters, digits and hyphens, as in pi-5")
         if not self.description.strip() or "\n" in self.description:
             raise OptionError("description: it is to be one line, which lists show")
         for key, count in (("context", self.context), ("threads", self.threads)):

@@ -92,7 +92,8 @@ def test_only_operators_of_the_dialect_are_left_and_every_shape_is_fixed(lowerin
     for model in lowering.models.values():
         assert all(node.op_type in OPERATORS[node.domain] for node in model.graph)
         for value in (*model.graph.inputs, *model.graph.outputs):
-            assert value.shape is not None and value.shape.is_static()
+            assert value.shape is not None
+            assert value.shape.is_static()
 
 
 def test_lowering_twice_changes_nothing(lowering: Lowering) -> None:

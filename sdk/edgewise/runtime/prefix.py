@@ -28,7 +28,8 @@ class PrefixCache:
 
     A block is one chunk of a prefill, counted from the beginning of the prompt, and its key is a hash of all tokens up
     to its end. So what is restored is what the same computation gave before, the rest is computed in the chunks that
-    it would be computed in without, and the output is the same to the bit.
+    it would be computed in without, and the output is the same to the bit. (But for graphs of free lengths that
+    append to a cache: their sums depend on how long its buffers are, in the last digits.)
     It serves sessions of one model, in any number of threads.
     """
 

@@ -78,6 +78,23 @@ def test_what_is_replaced_in_a_layer_is_seen_by_those_after_it(home: Path, tmp_p
     assert_allclose(changed, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
 
 
+def test_a_walk_that_keeps_its_states_goes_again_without_computing_them(home: Path, tmp_path: Path) -> None:
+    model = export("llama", home)
+    walk = Walk(model, TOKENS, folder=tmp_path, keep=True)
+    for layer in walk.layers:
+        walk.advance(layer)
+    first = np.concatenate(list(walk.logits()))
+    again, written = walk.again(), {path: path.stat().st_mtime_ns for path in tmp_path.glob("hidden.*")}
+    seen: list[str] = []
+    for layer in again.layers:
+        again.observe(layer, lambda linears, x: seen.append(linears[0].role))
+        again.advance(layer)
+    assert len(written) == len(walk.layers) + 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("hidden.*")} == written
+    assert seen.count("mlp.down") == len(walk.layers)
+    np.testing.assert_array_equal(np.concatenate(list(again.logits())), first)
+
+
 def test_layers_come_in_order(home: Path, tmp_path: Path) -> None:
     walk = Walk(export("llama", home), TOKENS, folder=tmp_path)
     with pytest.raises(GraphError, match="at layer 0, not at layer 2"):

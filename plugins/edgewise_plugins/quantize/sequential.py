@@ -7,6 +7,7 @@ Results are spilled to disk as they come.
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from edgewise.calibration.cache import cache_folder
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.gram import add_gram, mirror
+from edgewise.calibration.walk import Walk
 from edgewise.graph import Linear, linears
 from edgewise.passes import calibration_of
 from edgewise.quantized import Block, BlockQuantized, Format
@@ -43,22 +45,35 @@ def quantize_by_layers(
     calibration = calibration_of(model, needed_by="GPTQ")
     spill, kept, floats = Spill(cache_folder()), {}, model.clone()
     rounding = _rounding(calibration, {name: forms[name] for name in learned}, spill, steps)
-    if tied := _tied_head(model, forms):
-        moments = _tied_moments(model, tied, calibration, damping=damping)
-        kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
-        forms = {name: form for name, form in forms.items() if name != tied.name}
-    with calibration.walk(model) as walk, calibration.walk(floats) as along:
+    tied = _tied_head(model, forms)
+    with ExitStack() as stack:
+        along = stack.enter_context(calibration.walk(floats, keep=tied is not None))
+        if tied:
+            moments = _tied_moments(along, tied, damping=damping)
+            kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
+            forms = {name: form for name, form in forms.items() if name != tied.name}
+            along = along.again()
         along.progress = None
+        walk = stack.enter_context(calibration.walk(model))
         for layer in (*walk.layers, walk.head):
             for group, moments in observed(walk, along, layer, forms, damping=damping):
                 for linear in group:
                     kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
             if layer != walk.head:
-                if along.position == layer:
-                    along.advance(layer)
-                if rounding:
-                    rounding.learn(walk, along, layer)
-                walk.advance(layer)
+                _leave(walk, along, layer, rounding)
+    _say_kept(kept)
+
+
+def _leave(walk: Walk, along: Walk, layer: int, rounding: "AutoRound | None") -> None:
+    """Go on from a layer that GPTQ has done, and that the float model may have left already."""
+    if along.position == layer:
+        along.advance(layer)
+    if rounding:
+        rounding.learn(walk, along, layer)
+    walk.advance(layer)
+
+
+def _say_kept(kept: Mapping[str, int]) -> None:
     if rows := sum(kept.values()):
         names = ", ".join(name for name in sorted(kept, key=lambda name: -kept[name])[:3] if kept[name])
         logger.info("gptq: %d rows keep round to nearest, which is closer on this text; most in %s", rows, names)
@@ -102,16 +117,15 @@ def _tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
     return next((linear for linear in tied if linear.name in forms), None)
 
 
-def _tied_moments(model: ir.Model, tied: Linear, calibration: Calibration, *, damping: float) -> Moments:
+def _tied_moments(walk: Walk, tied: Linear, *, damping: float) -> Moments:
     """Of what enters the lm_head of the float model, and what counts for the embedding that it is too."""
     columns = tied.matrix.dims[1]
     head = np.zeros((columns, columns), np.float32)
-    with calibration.walk(model) as walk:
-        for layer in walk.layers:
-            walk.advance(layer)
-        walk.observe(walk.head, lambda _, x: add_gram(head, x))
+    for layer in walk.layers:
+        walk.advance(layer)
+    walk.observe(walk.head, lambda _, x: add_gram(head, x))
     mirror(head)
-    gram = with_embedding(head / np.float32(calibration.sequences.size), tied.matrix, final_gains(model, columns))
+    gram = with_embedding(head / np.float32(walk.sequences.size), tied.matrix, final_gains(walk.model, columns))
     return Moments(gram, factorize(gram, damping * TIED_DAMPING))
 
 

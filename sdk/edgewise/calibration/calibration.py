@@ -44,10 +44,10 @@ class Calibration:
         return collect(model, self.sequences, gram=gram, context=self.context, progress=self.progress)
 
     @contextmanager
-    def walk(self, model: ir.Model) -> Iterator[Walk]:
+    def walk(self, model: ir.Model, *, keep: bool = False) -> Iterator[Walk]:
         """A walk over the model's layers, for a pass that changes weights on the way."""
         self.used = True
         plan = plan_statistics(model, self.sequences.shape, gram=True)
         with scratch() as folder:
             plan.refuse_what_does_not_fit(folder)
-            yield Walk(model, self.sequences, folder=folder, context=self.context, progress=self.progress)
+            yield Walk(model, self.sequences, folder=folder, context=self.context, keep=keep, progress=self.progress)

@@ -40,9 +40,10 @@ class Walk:
     >>> for logits in walk.logits(): ...       # float32 [tokens, vocabulary], chunk by chunk
 
     sequences: int64 `[n, length]`, no padding.
-    folder: holds the hidden states, of three layers at most.
+    folder: holds the hidden states, of three layers at most unless all are kept.
     context: of the session that is to run the model; it matters where rotary tables follow it.
     start: the layer to begin at, with the hidden states that an earlier walk left in the folder.
+    keep: whether the hidden states of all layers stay there, for `again`.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class Walk:
         folder: Path,
         context: int | None = None,
         start: int = 0,
+        keep: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.model, self.folder, self.context, self.progress = model, folder, context, progress
+        self.keep = keep
         self.facts, self.routing = get_facts(model), routing(model)
         self.sequences = sequences
         _check(sequences, self.facts.vocab_size, self.facts.context_length)
@@ -65,8 +68,13 @@ class Walk:
         shape = (*self.sequences.shape, self.facts.hidden_size)
         self.hidden = Hidden(folder / f"hidden.{start}", shape)
         self.before: Hidden | None = None  # kept until the next one is left behind: whoever is killed can go on from it
-        if not start:
+        if not (start or self._is_kept(self.hidden)):
             self.hidden.write(self._embedded())
+
+    def again(self) -> "Walk":
+        """The same walk from its beginning. Layers that it went through are not computed a second time."""
+        assert self.keep
+        return Walk(self.model, self.sequences, folder=self.folder, context=self.context, keep=True)
 
     def inputs(self, layer: int) -> dict[str, list[Linear]]:
         """What enters the linears of a layer, or of the head: the name of each value, and the linears that share it."""
@@ -124,8 +132,9 @@ class Walk:
             raise GraphError("the walk is at the final norm and the lm_head: nothing follows but logits()")
         name = f"hidden.{layer + 1}"
         after = Hidden(self.folder / name, self.hidden.shape)
-        after.write(self._run(layer, observer, name, watch=watch, watcher=watcher))
-        if self.before:
+        if observer or watcher or not self._is_kept(after):
+            after.write(self._run(layer, observer, name, watch=watch, watcher=watcher))
+        if self.before and not self.keep:
             self.before.remove()
         self.before, self.hidden = self.hidden, after
         self.position += 1
@@ -242,6 +251,9 @@ class Walk:
     def _batches(self) -> Iterator[tuple[int, int]]:
         for start in range(0, len(self.sequences), self._rows):
             yield start, min(start + self._rows, len(self.sequences))
+
+    def _is_kept(self, hidden: Hidden) -> bool:
+        return self.keep and hidden.path.exists()
 
     def _report(self, stop: int) -> None:
         if self.progress:

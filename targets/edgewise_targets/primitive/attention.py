@@ -44,8 +44,10 @@ def _spell_out(graph: ir.Graph, node: ir.Node, spec: Attention) -> None:
     if group > 1:
         query = step("Reshape", "grouped", query, _integers(graph, 0, spec.kv_heads, -1, spec.head_dim))
         bias = _repeated(graph, bias, group)
-    turned = step("Transpose", "keys_turned", key, perm=(0, 1, 3, 2))
-    scores = step("Mul", "scaled", step("MatMul", "scores", query, turned), _scalar(graph, spec.scale))
+    factor = node.attributes.get_float("scale", 1.0)
+    if factor != 1:
+        query = step("Mul", "scaled", query, _scalar(graph, factor))
+    scores = step("MatMul", "scores", query, step("Transpose", "keys_turned", key, perm=(0, 1, 3, 2)))
     if spec.softcap:
         cap = _scalar(graph, spec.softcap)
         scores = step("Mul", "capped", step("Tanh", "bent", step("Div", "relative", scores, cap)), cap)

@@ -21,7 +21,7 @@ from edgewise.registry import Registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
-NAMES = ("start", "calibration", "cache", "generation", "prefill", "quality", "speculation")
+NAMES = ("start", "calibration", "cache", "generation", "prefill", "quality", "speculation", "targets")
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
 
@@ -108,7 +108,7 @@ def test_the_readme_has_the_two_lines_that_ci_runs() -> None:
     assert "'^python3 -m venv '" in (ROOT / ".ci/run").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["cli", "generation"])
+@pytest.mark.parametrize("name", ["cli", "generation", "targets"])
 def test_a_reference_is_what_the_code_says(name: str) -> None:
     spec = importlib.util.spec_from_file_location(f"generate_{name}", DOCS / f"generate_{name}.py")
     assert spec

@@ -68,6 +68,16 @@ def bundle(environment: Environment, pycoder: Path, tmp_path_factory: pytest.Tem
     return folder / "demo.edge"
 
 
+def test_a_target_of_a_plugin_goes_on_from_one_of_ours(environment: Environment) -> None:
+    ours, theirs = (environment.json("targets", "show", name) for name in ("cpu-x64", "demo-board"))
+    assert isinstance(ours, dict)
+    assert isinstance(theirs, dict)
+    assert (theirs["extends"], theirs["context"]) == ("cpu-x64", 256)
+    assert theirs["hardware"]["memory"]["source"] == "made up"
+    assert [step["name"] for step in theirs["recipe"]] == ["threshold", "quantize"]
+    assert [theirs[key] for key in ("providers", "lowering")] == [ours[key] for key in ("providers", "lowering")]
+
+
 def test_what_a_plugin_adds_is_listed_with_its_package(environment: Environment) -> None:
     for command, name in {
         "exporters": "demo",

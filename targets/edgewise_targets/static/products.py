@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgewise.errors import LoweringError
 from edgewise.graph import Linear, linears
 from edgewise.quantized import BlockQuantized
-from edgewise.tensors import map_rows
+from edgewise.tensors import Streamed
 from edgewise_targets.codes import product_constants
 from edgewise_targets.step import Step, become
 
@@ -34,8 +34,13 @@ class QuantizedProducts(Step):
                 _multiply(model.graph, linear, matrix)
         for linear, matrix in quantized:
             if linear.node.op_type == "Gather":
-                linear.replace(map_rows(matrix, lambda rows: rows))
+                linear.replace(_floats(matrix))
         return bool(quantized)
+
+
+def _floats(matrix: BlockQuantized) -> Streamed:
+    """The dequantized values; equal in all graphs of a bundle, so that they are written once."""
+    return Streamed(matrix.dims, matrix.dtype, matrix.read, name=matrix.name, storage=("floats", matrix.storage))
 
 
 def _multiply(graph: ir.Graph, linear: Linear, matrix: BlockQuantized) -> None:

@@ -1,0 +1,149 @@
+"""sdk: graphs compiled ahead of time for an accelerator: EPContext models of ONNX Runtime, in the place of the graphs.
+
+Each is an ONNX file of one node, and a binary of the vendor's beside it, which graphs may share, with their weights.
+The compiler works in a process of its own, which `python -m edgewise.ahead` is.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edgewise.apart import answer, ask
+from edgewise.bundle.manifest import File, Provider
+from edgewise.bundle.read import file_hash
+from edgewise.errors import MissingExtra, TargetError
+from edgewise.options import parse, record
+from edgewise.target import Compile, Target
+
+SECONDS = 7200  # of compilation, at most
+ERRORS = 3  # what ONNX Runtime logs from this severity on says which nodes or settings are refused
+CONTEXT = "ep_cache_context"  # attribute: the file of the binary
+CHIP = ("soc_model", "htp_arch")  # options that name a chip of Qualcomm
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the child is to do: compile the graphs (path, and path of what it becomes) in this order."""
+
+    providers: tuple[Provider, ...]
+    graphs: Mapping[str, str]
+    share: bool
+    session: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_compiler(target: Target) -> None:
+    """Raises MissingExtra where the compiler that a target needs is not installed, before any work is done for it."""
+    if target.compile:
+        for provider in target.providers:
+            if provider.library and find_spec(provider.library) is None:
+                raise MissingExtra(provider.library, provider.extra)
+
+
+def compile_graphs(
+    folder: Path, names: Sequence[str], files: Mapping[str, File], target: Target, settings: Compile
+) -> tuple[dict[str, File], dict[str, Any]]:
+    """Put compiled models in the place of the graphs `names`; all files there are now, and what the card says of it.
+
+    Raises TargetError where the compiler refuses the graph or the chip, ends its process or does not end.
+    """
+    made = folder / "ahead"
+    made.mkdir()
+    compilers = tuple(replace(p, options={**p.options, **settings.options}) for p in target.providers)
+    paths = {str(folder / name): str(made / Path(name).name) for name in names}
+    job = Job(compilers, paths, settings.share_weights, target.session)
+    found = ask("edgewise.ahead", record(job), doing=_doing(compilers), seconds=SECONDS)
+    _check_chip(compilers, found["compatibility"])
+    binaries: dict[str, str] = {}
+    for name, compiled in zip(names, paths.values(), strict=True):
+        _name_binaries(Path(compiled), Path(name).name, binaries)
+    kept = {name: file for name, file in files.items() if not name.startswith(tuple(names))}
+    for name in files.keys() - kept.keys():
+        (folder / name).unlink()
+    place = (folder / names[0]).parent
+    new = {f"{place.name}/{binaries.get(path.name, path.name)}": path for path in sorted(made.iterdir())}
+    for name, path in new.items():
+        path.rename(folder / name)
+        kept[name] = _hashed(folder / name)
+    made.rmdir()
+    return kept, {"provider": compilers[0].name, "options": dict(compilers[0].options), **found}
+
+
+def runs_on(providers: Sequence[Provider], settings: Compile) -> tuple[Provider, ...]:
+    """The providers of a bundle of compiled graphs: emulators do not load a binary that graphs share, and end."""
+    if not settings.share_weights:
+        return tuple(providers)
+    return tuple(replace(provider, device="npu") for provider in providers)
+
+
+def _doing(compilers: Sequence[Provider]) -> str:
+    first = compilers[0]
+    options = ", ".join(f"{name} {value}" for name, value in first.options.items())
+    return f"the compiler of {first.name}{f' ({options})' if options else ''}"
+
+
+def _check_chip(compilers: Sequence[Provider], compatibility: str) -> None:
+    """The compiler ignores an architecture that it does not know: the string then names another."""
+    for provider in compilers:
+        chip = [provider.options[name] for name in reversed(CHIP) if name in provider.options]
+        if len(chip) == len(CHIP) and f":{':'.join(chip)}:" not in compatibility:
+            raise TargetError(
+                f"{_doing(compilers)} does not know htp_arch {chip[0]} of soc_model {chip[1]}; it made {compatibility}"
+            )
+
+
+def _name_binaries(path: Path, graph: str, binaries: dict[str, str]) -> None:
+    """Have a compiled model refer to binaries by names that begin with that of the graph they were first made for."""
+    model = ir.load(path)
+    for node in model.graph:
+        if node.op_type == "EPContext" and CONTEXT in node.attributes:
+            old = node.attributes.get_string(CONTEXT)
+            number = sum(new.startswith(graph) for new in binaries.values())
+            new = binaries.setdefault(old, f"{graph}_context{number or ''}")
+            node.attributes[CONTEXT] = ir.AttrString(CONTEXT, new)
+    ir.save(model, path)
+
+
+def _hashed(path: Path) -> File:
+    with path.open("rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        return File(path.stat().st_size, file_hash(file))
+
+
+def _compile(data: Any) -> dict[str, Any]:
+    """In the child: sessions that write what was compiled; all are kept until the last, which ends what they share."""
+    from edgewise.runtime.library import onnxruntime
+    from edgewise.runtime.providers import configure
+
+    job, sessions = parse(Job, data, what="job"), list[Any]()
+    for number, (graph, made) in enumerate(job.graphs.items(), start=1):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS
+        for key, value in {**job.session, **_entries(made, job.share, last=number == len(job.graphs))}.items():
+            options.add_session_config_entry(key, value)
+        built_in = configure(options, job.providers)
+        sessions.append(onnxruntime.InferenceSession(graph, options, built_in, enable_fallback=0))
+    return {"compatibility": _compatibility(made, job.providers[0].name)}
+
+
+def _entries(made: str, share: bool, *, last: bool) -> dict[str, str]:
+    entries = {"ep.context_enable": "1", "ep.context_embed_mode": "0", "ep.context_file_path": made}
+    if share:
+        entries |= {"ep.share_ep_contexts": "1", "ep.stop_share_ep_contexts": str(int(last))}
+    return entries
+
+
+def _compatibility(path: str, provider: str) -> str:
+    """What the provider says a compiled model runs on."""
+    from onnxruntime.capi import _pybind_state
+
+    return str(_pybind_state.get_compatibility_info_from_model(path, provider))
+
+
+if __name__ == "__main__":
+    sys.exit(answer(_compile))

@@ -37,6 +37,7 @@ class Shape:
 
 
 SHAPES = {
+    "smollm2-135m": Shape("llama", 576, 30, 9, 3, 64, 1536, 49_152, 1e5, max_position_embeddings=8192),
     "qwen2.5-0.5b": Shape("qwen2", 896, 24, 14, 2, 64, 4864, 151_936, 1e6, qkv_bias=True),
     "llama-3.2-1b": Shape("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 5e5, max_position_embeddings=131_072),
 }

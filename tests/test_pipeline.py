@@ -165,7 +165,7 @@ def test_a_model_too_large_for_its_target_is_refused_with_the_numbers(pycoder: P
     small = Hardware(memory=Number(64e6, "data sheet", "published"))
     target = replace(registry().get_target("cpu-x64"), name="watch", hardware=small)
     assert plan_build(pycoder, target=target).fits is False
-    with pytest.raises(TargetError, match=r"target 'watch' has 0.06 GB of memory.*0.1\d GB.*fewer bits"):
+    with pytest.raises(TargetError, match=r"target 'watch' has 0.06 GB of memory.*0.1\d GB.*a smaller model"):
         build(pycoder, target=target, output=tmp_path / "model.edge")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,17 +1,16 @@
 """sdk, cli: `build`: a checkpoint becomes a bundle for a device."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgewise.cli.calibration import calibration_options, describe, read_calibration, read_quality
-from edgewise.cli.output import json_option, print_json, size, table, talk
+from edgewise.cli.calibration import calibration_options, read_calibration, read_quality
+from edgewise.cli.output import json_option, print_json, size, talk
+from edgewise.cli.plan import plain, text
 from edgewise.cli.progress import bars
 
 if TYPE_CHECKING:
-    from edgewise.plan import Plan
     from edgewise.prefill import Prefill
 
 checkpoint_argument = click.argument("checkpoint")
@@ -92,7 +91,7 @@ def build(
             calibration=calibration,
             prefill=prefill,
         )
-        print_json(_plain(plan)) if as_json else click.echo(_text(plan))
+        print_json(plain(plan)) if as_json else click.echo(text(plan))
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output': the folder to write.")
@@ -109,7 +108,7 @@ def build(
             load_check=not no_load_check,
             measure=measure,
             progress=progress,
-            on_plan=lambda plan: talk(_text(plan)),
+            on_plan=lambda plan: talk(text(plan)),
             ignore_config=ignore_config,
             calibration=calibration,
             quality=quality,
@@ -122,41 +121,3 @@ def build(
         print_json({"bundle": output, "bytes": total, "files": len(files), "card": bundle.manifest.card})
     else:
         click.echo(f"{output}: {size(total)} in {len(files)} files")
-
-
-def _plain(plan: "Plan") -> dict[str, Any]:
-    plain = asdict(plan) | {"fits": plan.fits}
-    if (cost := plan.calibration) is not None:
-        names = ("sequences", "length", "memory", "disk", "seconds")
-        plain["calibration"] = {name: getattr(cost, name) for name in names}
-    return plain
-
-
-def _text(plan: "Plan") -> str:
-    """The plan, as people read it."""
-    parts = {**plan.parts, "in all": plan.total}
-    rows = [
-        {"part": name, "parameters": f"{part.parameters:,}", "before": size(part.before), "after": size(part.after)}
-        for name, part in parts.items()
-    ]
-    device = f"of {size(plan.memory.value)} ({plan.memory.source})" if plan.memory else "; the device's is not known"
-    return "\n".join(
-        [
-            f"plan for {plan.target}: {', then '.join(plan.recipe) or 'weights stay as they are'}",
-            *table(rows),
-            f"to build  {size(plan.build_memory)} of memory",
-            *([describe(plan.calibration)] if plan.calibration else []),
-            *([_prefill(plan)] if plan.prefill else []),
-            f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
-            f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
-        ]
-    )
-
-
-def _prefill(plan: "Plan") -> str:
-    """What the second graph takes."""
-    return f"prefill   {size(plan.prefill)} more on the disk, {size(plan.prefill_memory)} of memory: a second graph"
-
-
-def _verdict(plan: "Plan") -> str:
-    return {True: "it fits", False: "it does NOT fit", None: "whether it fits is not known"}[plan.fits]

@@ -19,6 +19,7 @@ from edgewise.cli.inspect import inspect
 from edgewise.cli.lint import lint
 from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules
 from edgewise.cli.output import talk
+from edgewise.cli.plan import plan
 from edgewise.cli.plugins import plugins
 from edgewise.cli.run import run
 from edgewise.cli.score import score
@@ -30,7 +31,7 @@ from edgewise.options import unknown
 from edgewise.registry import Registry, registry
 
 COMMANDS = {
-    "Make a bundle": (build, export),
+    "Make a bundle": (plan, build, export),
     "Run it": (run, chat, score, bench),
     "Look at it": (inspect, verify, lint, evaluate),
     "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),

@@ -1,0 +1,158 @@
+"""sdk, cli: `plan`: what a build would give: whether it fits, how fast it would be, what would help."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgewise.cli.calibration import describe
+from edgewise.cli.output import json_option, print_json, size, table
+
+if TYPE_CHECKING:
+    from edgewise.errors import EdgewiseError
+    from edgewise.plan import Plan
+    from edgewise.planner.advice import Speed
+
+LIMITS = {
+    "bandwidth": "memory bandwidth",
+    "compute": "arithmetic",
+    "attention": "attention over what is held",
+    "operators": "operators, whatever they compute",
+}
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.option("--target", default="cpu-x64", show_default=True, help="A device by its name, or a profile by its path.")
+@click.option("--all", "everywhere", is_flag=True, help="One line for each installed device.")
+@click.option("--context", type=int, help="Tokens that a session holds.  [default: the device's]")
+@click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
+@click.option("--ignore-config", multiple=True, metavar="KEY", help="A key of config.json to leave out.")
+@json_option
+def plan(
+    checkpoint: str,
+    target: str,
+    everywhere: bool,
+    context: int | None,
+    recipe: Path | None,
+    ignore_config: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say what CHECKPOINT would be on a device: does it fit, how fast is it, what limits it.
+
+    From shapes alone: no weight is read, nothing is built. A model that is too large for the device is an error, which
+    names what would fit. Speeds are predicted from the device's profile; `edgewise probe` writes one of this machine.
+
+    \b
+    Example:
+      edgewise plan examples/pycoder --target raspberry-pi-5
+      edgewise plan examples/pycoder --all --context 2048
+    """
+    from edgewise.plan import plan_build, plan_everywhere
+
+    if everywhere:
+        found = dict(plan_everywhere(checkpoint, recipe=recipe, context=context, ignore_config=ignore_config))
+        if as_json:
+            print_json([_plain_or_problem(name, each) for name, each in found.items()])
+        else:
+            click.echo("\n".join(_survey(found)))
+        return
+    made = plan_build(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+    print_json(plain(made)) if as_json else click.echo(text(made))
+    made.refuse_what_does_not_fit()
+
+
+def plain(plan: "Plan") -> dict[str, Any]:
+    """A plan as data."""
+    made = asdict(plan) | {"cache": plan.cache, "run_memory": plan.run_memory, "fits": plan.fits}
+    if (cost := plan.calibration) is not None:
+        names = ("sequences", "length", "memory", "disk", "seconds")
+        made["calibration"] = {name: getattr(cost, name) for name in names}
+    return made
+
+
+def text(plan: "Plan") -> str:
+    """A plan, as people read it."""
+    parts = {**plan.parts, "in all": plan.total}
+    rows = [
+        {"part": name, "parameters": f"{part.parameters:,}", "before": size(part.before), "after": size(part.after)}
+        for name, part in parts.items()
+    ]
+    device = f"of {size(plan.memory.value)} ({plan.memory.source})" if plan.memory else "; the device's is not known"
+    return "\n".join(
+        [
+            f"plan for {plan.target}: {', then '.join(plan.recipe) or 'weights stay as they are'}",
+            *table(rows),
+            f"bundle    {size(plan.download)} to download",
+            f"to build  {size(plan.build_memory)} of memory",
+            *([describe(plan.calibration)] if plan.calibration else []),
+            *([_prefill(plan)] if plan.prefill else []),
+            f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
+            f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
+            *_speed(plan),
+        ]
+    )
+
+
+def _prefill(plan: "Plan") -> str:
+    """What the second graph takes."""
+    return f"prefill   {size(plan.prefill)} more on the disk, {size(plan.prefill_memory)} of memory: a second graph"
+
+
+def _verdict(plan: "Plan") -> str:
+    return {True: "it fits", False: "it does NOT fit", None: "whether it fits is not known"}[plan.fits]
+
+
+def _speed(plan: "Plan") -> list[str]:
+    """How fast it will be, by what, and what would help."""
+    if (speed := plan.speed) is None:
+        return ["speed     not known: the profile has no figures of it; `edgewise probe` measures the machine it runs on"]
+    energy = f", {speed.joules_per_token:.2g} J a token" if speed.joules_per_token else ""
+    return [
+        f"speed     {speed.first_token_s:.2g} s to the first token after {speed.prompt:,}; then "
+        f"{_rate(speed.decode_tokens_per_s)} tokens/s, {_rate(speed.full_tokens_per_s)} with a full context{energy}",
+        f"limited   decoding by {LIMITS[speed.decode_limit]}, a prompt by {LIMITS[speed.prefill_limit]}",
+        *(f"helps     {sentence}" for sentence in plan.helps),
+    ]
+
+
+def _survey(found: "dict[str, Plan | EdgewiseError]") -> list[str]:
+    """One table; under it, why some devices have no line."""
+    from edgewise.errors import EdgewiseError
+
+    rows = [_row(each) for each in found.values() if not isinstance(each, EdgewiseError)]
+    return [
+        *table(rows),
+        *(f"{name}: {each}" for name, each in found.items() if isinstance(each, EdgewiseError)),
+    ]
+
+
+def _row(plan: "Plan") -> dict[str, str]:
+    speed = plan.speed
+    return {
+        "target": plan.target,
+        "bundle": size(plan.download),
+        "memory": size(plan.run_memory),
+        "of": size(plan.memory.value * plan.usable) if plan.memory else "?",
+        "fits": {True: "yes", False: "NO", None: "?"}[plan.fits],
+        "first token": f"{speed.first_token_s:.2g} s" if speed else "?",
+        "tokens/s": _rate(speed.decode_tokens_per_s) if speed else "?",
+        "J/token": f"{speed.joules_per_token:.2g}" if speed and speed.joules_per_token else "?",
+        "limited by": _limits(speed) if plan.fits is not False else "memory",
+        "helps": next(iter([plan.fitting] if plan.fitting else plan.helps), ""),
+    }
+
+
+def _limits(speed: "Speed | None") -> str:
+    return "?" if speed is None else f"{speed.decode_limit}, prompt: {speed.prefill_limit}"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def _plain_or_problem(name: str, found: "Plan | EdgewiseError") -> dict[str, Any]:
+    from edgewise.errors import EdgewiseError
+
+    return {"target": name, "problem": str(found)} if isinstance(found, EdgewiseError) else plain(found)

@@ -1,0 +1,86 @@
+"""sdk, planner: what limits a model on a device, and what would help."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edgewise.planner.smaller import smaller
+from edgewise.planner.speed import Rates, prompt
+from edgewise.planner.weights import Weights
+from edgewise.planner.work import Product, Work
+
+Limit = Literal["bandwidth", "compute", "attention", "operators"]
+
+MEMORY_BOUND = 0.6  # share of the bandwidth from which on more of it would help
+WORTH = 1.15  # times faster, to be worth saying
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a bundle is expected to be."""
+
+    prompt: int  # tokens
+    first_token_s: float
+    decode_tokens_per_s: float  # after the prompt
+    full_tokens_per_s: float  # when the context is full
+    joules_per_token: float | None  # of decoding, where the device's power is known
+    decode_limit: Limit
+    prefill_limit: Limit
+
+
+def decode_limit(rates: Rates, work: Work, held: int) -> Limit:
+    """What decoding waits for."""
+    step = rates.step(work, tokens=1, held=held)
+    if step.attention > max(step.products, step.between):
+        return "attention"
+    if step.between > step.products:
+        return "operators"
+    assert rates.hardware.bandwidth is not None
+    read = sum(product.read(1) for product in work.products) / rates.hardware.bandwidth.value
+    measured = any(rates.kernel(product.weights) for product in work.products)
+    if measured:
+        return "bandwidth" if read >= MEMORY_BOUND * step.products else "compute"
+    return "bandwidth" if _reads_longer(rates, work, 1) else "compute"
+
+
+def prefill_limit(rates: Rates, work: Work, tokens: int) -> Limit:
+    """What a prompt waits for."""
+    step = prompt(rates, work, tokens)
+    if step.attention > max(step.products, step.between):
+        return "attention"
+    if step.between > step.products:
+        return "operators"
+    return "bandwidth" if _reads_longer(rates, work, min(tokens, 128)) else "compute"
+
+
+def _reads_longer(rates: Rates, work: Work, tokens: int) -> bool:
+    """Whether reading the weights takes longer than multiplying so many tokens with them."""
+    read = sum(p.read(tokens) / rates.bandwidth(p.weights.dtype) for p in work.products)
+    return read > sum(tokens * p.operations / rates.compute(p.weights.dtype) for p in work.products)
+
+
+def advice(rates: Rates, work: Work, speed: Speed, *, context: int, integers: bool) -> Iterator[str]:
+    """Sentences on what would make it faster. `integers`: whether a second graph of int8 products could be had."""
+    now = rates.step(work, tokens=1, held=speed.prompt).total
+    if speed.decode_limit in ("bandwidth", "compute"):
+        for weights, changed in smaller(work, rates.numerics):
+            gain = now / rates.step(changed, tokens=1, held=speed.prompt).total
+            if gain >= WORTH:
+                yield f"{weights.dtype} would decode {gain:.1f} times faster"
+    full = rates.step(work, tokens=1, held=context - 1)
+    if full.attention > max(full.products, full.between):
+        share = full.attention / full.total
+        yield f"a shorter context: with {context:,} tokens, {share:.0%} of a step is attention"
+    if speed.decode_limit == "operators":
+        yield "fewer layers: most of a step is what operators take whatever they compute"
+    if integers and speed.prefill_limit == "compute" and rates.kernel(Weights("int8", 0)):
+        layers = replace(work, products=tuple(_in_integers(work)))
+        gain = prompt(rates, work, speed.prompt).total / prompt(rates, layers, speed.prompt).total
+        if gain >= WORTH:
+            yield f"--prefill int8 would take prompts in {gain:.1f} times faster"
+
+
+def _in_integers(work: Work) -> Iterator[Product]:
+    """Products of the layers as W8A8; the lm_head stays."""
+    for product in work.products:
+        yield product if product.role == "lm_head" else replace(product, weights=Weights("int8", 0))

@@ -1,0 +1,212 @@
+"""sdk, planner: a lowered graph, counted: which matrices it multiplies with, in which formats, and what lies between.
+
+Operators that are not known here cost what their results take to be written; the attention of a layer is what the
+facts say, whatever operators it is made of.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgewise.facts import Attention, Facts
+from edgewise.graph import get_facts, layer, role
+from edgewise.planner.weights import Weights
+from edgewise.planner.work import Heads, Product, Table, Work
+from edgewise.sizes import distinct, stored_bytes
+from edgewise.tensors import storage, streamed
+
+KEEP = "logits_to_keep"  # the input whose value says how many tokens get scores
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv")
+INTEGER = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul")
+THROUGH = ("DequantizeLinear", "Transpose", "Cast", "Reshape")  # between a constant and what reads it
+
+_DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
+    ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.INT8: "int8",
+    ir.DataType.UINT8: "int8",
+    ir.DataType.INT4: "int4",
+    ir.DataType.UINT4: "int4",
+}
+
+
+def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
+    """What a lowered graph takes. `capacity` and `width` are those of graphs of fixed lengths."""
+    facts = get_facts(model)
+    products = tuple(_products(model, facts))
+    tables = tuple(_tables(model, products))
+    elements, live = _between(model, facts)
+    matrices = sum(product.stored for product in products) + sum(table.stored for table in tables)
+    whole = sum(map(stored_bytes, distinct(model)))
+    return Work(
+        products=products,
+        attention=tuple(map(_heads, facts.attention, _caches(model, facts))),
+        tables=tables,
+        operators=sum(1 for _ in model.graph),
+        elements=elements,
+        live=live,
+        constants=max(0, whole - matrices),
+        positions=facts.context_length,
+        capacity=capacity,
+        width=width,
+    )
+
+
+def _products(model: ir.Model, facts: Facts) -> Iterator[Product]:
+    scored = _scored(model.graph)
+    for node in model.graph:
+        name, late = role(node) or "", node in scored
+        if node.op_type == "MatMulNBits":
+            rows, columns = node.attributes.get_int("N", 0), node.attributes.get_int("K", 0)
+            yield Product(name, rows, columns, _blocks(node, node.inputs[2:4]), scored=late)
+        elif node.op_type in (*PRODUCTS, *INTEGER):
+            for weights in map(_matrix, node.inputs[1:2]):
+                if weights is not None:
+                    yield Product(name, *_sizes(node, weights), _format(node, weights), scored=late)
+        elif node.op_type in ("MoE", "QMoE"):
+            yield from _experts(node, facts, scored=late)
+
+
+def _matrix(value: ir.Value | None) -> ir.Value | None:
+    """The constant matrix behind an input, through what unpacks or turns it; None for an activation."""
+    while value is not None and (node := value.producer()) and node.op_type in THROUGH:
+        value = node.inputs[0]
+    if value is None or value.const_value is None or len(value.const_value.shape) < 2:
+        return None
+    return value
+
+
+def _sizes(node: ir.Node, value: ir.Value) -> tuple[int, int]:
+    """Rows (outputs) and columns of a matrix `[columns, rows]`, or of one that the operator turns."""
+    turned = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0)) or _is_turned(node.inputs[1])
+    columns, *rest = streamed(value.const_value).dims
+    return (columns, math.prod(rest)) if turned else (math.prod(rest), columns)
+
+
+def _is_turned(value: ir.Value | None) -> bool:
+    """Whether an operator turns a constant on its way to the product."""
+    turned = False
+    while value is not None and (node := value.producer()) and node.op_type in THROUGH:
+        turned ^= node.op_type == "Transpose"
+        value = node.inputs[0]
+    return turned
+
+
+def _format(node: ir.Node, value: ir.Value) -> Weights:
+    assert value.const_value is not None
+    dtype = _DTYPES.get(value.const_value.dtype, "float32")
+    if node.op_type in INTEGER:
+        return Weights(dtype, block=0)
+    readers = [reader for reader in value.consumers() if reader.op_type == "DequantizeLinear"]
+    if not readers:
+        return Weights(dtype)
+    block = readers[0].attributes.get_int("block_size", 0)
+    return Weights(dtype, block=block, zero_points=len(readers[0].inputs) > 2, scale=_width(readers[0].inputs[1]))
+
+
+def _blocks(node: ir.Node, sides: Sequence[ir.Value | None]) -> Weights:
+    """Of an operator with attributes `bits` and `block_size`; its scales, then its zero points."""
+    bits, block = node.attributes.get_int("bits", 4), node.attributes.get_int("block_size", 32)
+    return Weights(f"int{bits}", block, zero_points=len(sides) > 1 and sides[1] is not None, scale=_width(sides[0]))
+
+
+def _width(value: ir.Value | None) -> int:
+    """Bytes of one number of a constant."""
+    return 4 if value is None or value.dtype is None else value.dtype.bitwidth // 8
+
+
+def _experts(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
+    """The stacked matrices of a layer's experts, `[experts, rows, bytes]`."""
+    number = layer(node)
+    mixture = facts.experts[number] if number is not None and facts.experts else None
+    bits = node.attributes.get_int("expert_weight_bits", 4) if node.op_type == "QMoE" else 0
+    for index, value in enumerate(node.inputs):
+        tensor = value.const_value if value is not None else None
+        if mixture is None or tensor is None or len(tensor.shape) != 3 or (bits and tensor.dtype != ir.DataType.UINT8):
+            continue
+        if bits and index not in (2, 5, 8):  # the matrices: scales and zero points lie beside them
+            continue
+        experts, rows, width = streamed(tensor).dims
+        block = node.attributes.get_int("block_size", 0)
+        weights = Weights(f"int{bits}", block) if bits else Weights(_DTYPES.get(tensor.dtype, "float32"))
+        columns = width * 8 // bits if bits else width
+        yield Product("expert", rows, columns, weights, experts, mixture.active, scored)
+
+
+def _tables(model: ir.Model, products: tuple[Product, ...]) -> Iterator[Table]:
+    """Embeddings: what tokens are looked up in."""
+    heads = {id(value.const_value): value for value in model.graph.initializers.values()}
+    kept = {storage(value.const_value) for value in heads.values() if value.const_value and _multiplied(value)}
+    for node in model.graph:
+        value = node.inputs[0] if node.inputs else None
+        if role(node) != "embedding" or value is None or value.const_value is None or len(value.const_value.shape) != 2:
+            continue
+        rows, width = streamed(value.const_value).dims
+        tied = storage(value.const_value) in kept
+        if node.op_type == "GatherBlockQuantized":
+            weights = _blocks(node, node.inputs[2:4])
+            yield Table(rows, width * 8 // weights.bits, weights, tied)
+        elif node.op_type == "Gather":
+            yield Table(rows, width, Weights(_DTYPES.get(value.const_value.dtype, "float32")), tied)
+
+
+def _multiplied(value: ir.Value) -> bool:
+    return any(node.op_type in ("MatMulNBits", *PRODUCTS, *INTEGER) for node in value.consumers())
+
+
+def _heads(spec: Attention, width: tuple[str, int]) -> Heads:
+    return Heads(spec.heads, spec.kv_heads, spec.head_dim, spec.window, *width)
+
+
+def _caches(model: ir.Model, facts: Facts) -> Iterator[tuple[str, int]]:
+    """The format of each layer's keys, and its bytes."""
+    inputs: Mapping[str | None, ir.Value] = {value.name: value for value in model.graph.inputs}
+    for index in range(facts.layers):
+        past = inputs.get(f"past_key_values.{index}.key")
+        dtype = ir.DataType.FLOAT if past is None or past.dtype is None else past.dtype
+        yield _DTYPES.get(dtype, "float32"), dtype.bitwidth // 8
+
+
+def _scored(graph: ir.Graph) -> set[ir.Node]:
+    """Operators behind the cut that leaves only the tokens whose scores are asked for."""
+    reached: set[ir.Value | None] = {value for value in graph.inputs if value.name == KEEP}
+    nodes = set()
+    for node in graph:
+        if not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs)
+            nodes.add(node)
+    return nodes
+
+
+def _between(model: ir.Model, facts: Facts) -> tuple[int, int]:
+    """Numbers that operators give for a token, but for products and attention; and those alive at once, at most."""
+    widths: dict[ir.Value, int] = {}
+    last = {value: index for index, node in enumerate(model.graph) for value in node.inputs if value is not None}
+    elements = now = live = 0
+    for index, node in enumerate(model.graph):
+        width = _gives(node, widths, facts)
+        fused = node.op_type in ("MatMulNBits", *PRODUCTS, *INTEGER) or role(node) == "attention"
+        elements += 0 if fused else width
+        for value in node.outputs:
+            if value in last and not value.is_graph_output():
+                widths[value] = width
+                now += width
+        live = max(live, now)
+        now -= sum(widths[value] for value in {*node.inputs} if value in widths and last[value] == index)
+    return elements, live
+
+
+def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:
+    """Numbers of a result for each token."""
+    if node.op_type == "MatMulNBits":
+        return node.attributes.get_int("N", 0)
+    if node.op_type in (*PRODUCTS, *INTEGER) and len(node.inputs) > 1 and (matrix := _matrix(node.inputs[1])):
+        return _sizes(node, matrix)[0]
+    if role(node) == "embedding":
+        return facts.hidden_size
+    number = layer(node)
+    if role(node) == "attention" and number is not None:
+        return facts.attention[number].heads * facts.attention[number].head_dim
+    return max((widths.get(value, 0) for value in node.inputs if value is not None), default=0)

@@ -1,0 +1,117 @@
+"""sdk, planner: what a graph computes for a token, counted: products, attention, all else. Plain numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edgewise.planner.weights import Weights
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with a constant matrix `[rows, columns]`, or with some of several such, as experts are."""
+
+    role: str
+    rows: int
+    columns: int
+    weights: Weights
+    count: int = 1  # matrices
+    active: int = 1  # of them, that a token is multiplied with
+    scored: bool = False  # computed only for tokens whose scores are asked for
+
+    @property
+    def operations(self) -> int:
+        """For each token; a multiply-add is two."""
+        return 2 * self.rows * self.columns * self.active
+
+    @property
+    def stored(self) -> int:
+        return self.count * self.weights.stored(self.rows, self.columns)
+
+    @property
+    def packed(self) -> int:
+        return self.count * self.weights.packed(self.rows, self.columns)
+
+    def read(self, tokens: int) -> int:
+        """Bytes of weights that a run over so many tokens reads: of few tokens, those of the active experts."""
+        return self.packed * min(self.count, tokens * self.active) // self.count
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding: of its rows each token reads one. `tied`: the lm_head is the same matrix."""
+
+    rows: int
+    columns: int
+    weights: Weights
+    tied: bool = False
+
+    @property
+    def stored(self) -> int:
+        """Bytes on the disk, beside those of the lm_head."""
+        return 0 if self.tied else self.weights.stored(self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The attention of a layer, whose operations grow with the tokens that it looks back on."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+    cache: str = "float32"  # how keys and values are kept
+    width: int = 4  # bytes of one number there
+
+    def operations(self, tokens: int, held: int) -> int:
+        """Of a run over `tokens` tokens that follow `held`: every token is held against all, as kernels do."""
+        return 4 * self.heads * self.head_dim * tokens * self.seen(held + tokens)
+
+    def bytes(self, tokens: int) -> int:
+        """Keys and values of so many tokens."""
+        return 2 * self.kv_heads * self.head_dim * self.width * tokens
+
+    def seen(self, tokens: int) -> int:
+        return tokens if self.window is None else min(tokens, self.window)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A graph, as far as its memory and its speed go."""
+
+    products: tuple[Product, ...]
+    attention: tuple[Heads, ...]
+    tables: tuple[Table, ...]
+    operators: int
+    elements: int  # numbers that all other operators give for each token
+    live: int  # numbers that are alive at once for each token, at most
+    constants: int  # bytes of all other constants: rotary tables and norms
+    positions: int  # that the rotary tables have
+    capacity: int = 0  # positions that attention always computes, in graphs of fixed lengths
+    width: int = 0  # tokens that a run always computes, in graphs of fixed lengths
+
+    @property
+    def parameters(self) -> int:
+        matrices = sum(p.count * p.rows * p.columns for p in self.products)
+        return matrices + sum(t.rows * t.columns for t in self.tables if not t.tied)
+
+    @property
+    def operations(self) -> int:
+        """Of all products, for a token whose scores are asked for."""
+        return sum(product.operations for product in self.products)
+
+    @property
+    def stored(self) -> int:
+        """Bytes on the disk."""
+        return sum(p.stored for p in self.products) + sum(t.stored for t in self.tables) + self.constants
+
+    def cache(self, tokens: int) -> int:
+        """Bytes of keys and values of so many tokens."""
+        return sum(heads.bytes(tokens) for heads in self.attention)
+
+    def with_weights(self, weights: Callable[[Weights], Weights]) -> "Work":
+        """The same model with all of its matrices in other formats."""
+        return replace(
+            self,
+            products=tuple(replace(p, weights=weights(p.weights)) for p in self.products),
+            tables=tuple(replace(t, weights=weights(t.weights)) for t in self.tables),
+        )

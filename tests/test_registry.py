@@ -20,6 +20,15 @@ def register_passes():
 """
 
 
+TARGETS = """
+from edgewise import hookimpl
+
+@hookimpl
+def register_targets():
+    return {names}
+"""
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Write":
     monkeypatch.syspath_prepend(tmp_path)
@@ -162,3 +171,64 @@ def test_a_name_that_leads_nowhere_is_an_error_when_it_is_used(plugin: Write, bo
     ) as caught:
         found.passes.get("thing")
     assert reason in str(caught.value)
+
+
+def board(folder: Path, name: str, *lines: str) -> dict[str, str]:
+    """A profile in an import package, and what registers it."""
+    package = folder / f"boards_{folder.name}"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    text = [f'name = "{name}"', 'description = "a board"', *lines, '[[providers]]\nname = "CPUExecutionProvider"']
+    (package / f"{name}.toml").write_text("\n".join(text), "utf-8")
+    return {name: f"{package.name}:{name}.toml"}
+
+
+def test_an_alias_that_two_targets_have_names_both_when_it_is_used(plugin: Write, tmp_path: Path) -> None:
+    points = [
+        plugin(name, TARGETS.format(names=board(tmp_path, f"{name}-board", 'aliases = ["pi"]')))
+        for name in ("first", "second")
+    ]
+    found = Registry(points)
+    assert found.get_target("first-board").aliases == ("pi",)
+    with pytest.raises(
+        PluginError, match=r"'pi' is an alias of .*'first-board' of edgewise-first and 'second-board' of"
+    ):
+        found.get_target("pi")
+
+
+def test_a_target_goes_on_from_one_of_another_package_and_a_base_is_not_built_for(
+    plugin: Write, tmp_path: Path
+) -> None:
+    below = board(tmp_path, "below", "base = true", "context = 7")
+    above = board(tmp_path, "above", 'extends = "below"')
+    found = Registry(
+        [plugin("below_hooks", TARGETS.format(names=below)), plugin("above_hooks", TARGETS.format(names=above))]
+    )
+    assert found.devices() == ["above"]
+    assert (found.get_target("above").context, found.find_target("below").base) == (7, True)
+    with pytest.raises(OptionError, match="target 'below' is there for others to extend; build for one of them: above"):
+        found.get_target("below")
+
+
+def test_a_target_that_calls_itself_something_else_is_refused(plugin: Write, tmp_path: Path) -> None:
+    (reference,) = board(tmp_path, "honest").values()
+    found = Registry([plugin("sly", TARGETS.format(names={"other": reference}))])
+    with pytest.raises(PluginError, match="target 'other' of edgewise-sly calls itself 'honest'"):
+        found.get_target("other")
+
+
+def test_a_profile_of_another_package_that_is_wrong_stands_in_no_other_s_way(plugin: Write, tmp_path: Path) -> None:
+    names = (
+        board(tmp_path, "good")
+        | board(tmp_path, "bad", "contxt = 3")
+        | {"absent": f"boards_{tmp_path.name}:absent.toml"}
+    )
+    found = Registry([plugin("mixed", TARGETS.format(names=names))])
+    assert found.get_target("good").name == "good"
+    with pytest.raises(TargetError, match=r"target profile boards_\w+:bad.toml: no option is named 'contxt'"):
+        found.get_target("bad")
+    with pytest.raises(
+        PluginError, match=r"target 'absent' of edgewise-mixed did not load from boards_\w+:absent.toml"
+    ):
+        found.get_target("absent")
+    assert found.devices() == ["good"]

@@ -85,8 +85,8 @@ class Registry:
         return target
 
     def devices(self) -> list[str]:
-        """The names of all targets that can be built for."""
-        return [name for name in self.targets.names() if not self._profile(name).table.get("base")]
+        """The names of all targets that can be built for: those that load, and are no base."""
+        return [name for name in self.targets.names() if self._is_device(name)]
 
     def command_hooks(self) -> Iterator[tuple[str, Callable[..., object]]]:
         """For each plugin that adds commands: its package, and the hook that adds them to a group."""
@@ -150,6 +150,12 @@ class Registry:
             owners = " and ".join(f"'{other}' of {self.targets.owner(other)}" for other in found)
             raise PluginError(f"'{name}' is an alias of the targets {owners}; give one of their names")
         return found[0] if found else name
+
+    def _is_device(self, name: str) -> bool:
+        try:
+            return not self.find_target(name).base
+        except EdgewiseError:
+            return False
 
     def _aliases(self, name: str) -> list[str]:
         """Other names of a target, as its profile says; none where it does not load."""

@@ -55,7 +55,7 @@ def umask(mask: int) -> Iterator[None]:
 def test_the_same_build_gives_the_same_bytes(pycoder: Path, pycoder_bundle: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(pycoder, tmp_path / "another name")
     output = tmp_path / "deeper.edge"
-    program = "import sys; from edgewise import build; build(sys.argv[1], output=sys.argv[2], load_check=False)"
+    program = "import sys; from edgewise import build; build(sys.argv[1], output=sys.argv[2])"
     other_order = os.environ | {"PYTHONHASHSEED": "1234"}
     subprocess.run([sys.executable, "-c", program, str(copy), str(output)], check=True, env=other_order)
     assert contents(output) == contents(pycoder_bundle.path)

@@ -13,13 +13,14 @@ import onnx_ir as ir
 
 from edgewise.bundle.contents import GRAPH, PREFILL, copy_companions, finish
 from edgewise.bundle.manifest import File, Manifest
-from edgewise.bundle.probe import probe
+from edgewise.bundle.probe import ask, probe
 from edgewise.bundle.read import Bundle
 from edgewise.bundle.write import staged
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
-from edgewise.errors import BundleError, CheckpointError, RecipeError
+from edgewise.errors import BundleError, CheckpointError, OptionError, RecipeError
 from edgewise.extras import require
+from edgewise.placement import Placement
 from edgewise.plan import Plan, make_plan
 from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
@@ -48,6 +49,7 @@ def build(
     quality: CalibrationText | None = None,
     prefill: Prefill | None = None,
     hidden_states: bool = False,
+    allow_fallback: bool = False,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
@@ -57,13 +59,16 @@ def build(
     config.json that change nothing; `calibration` is the text that passes measure the model on; on `quality` the
     result is held against the checkpoint, for its card and for the recipe's gate; `prefill="int8"` adds a second
     graph, faster for long prompts, which takes the memory that the plan states; `hidden_states` adds the output
-    `hidden_states`, which contrastive search reads.
+    `hidden_states`, which contrastive search reads; `allow_fallback` lets the CPU compute nodes that the target's
+    provider does not take, which otherwise end a build on a machine that has the provider.
 
     Raises an EdgewiseError (`edgewise.errors`: CheckpointError, RecipeError, TargetError, BundleError ...), which says
     what to do; the output is then what it was.
     """
     if load_check or measure or quality:
         require("onnxruntime")
+    if allow_fallback and not load_check:
+        raise OptionError("allow_fallback is of no use without the load check, which finds what falls back")
     output = Path(output)
     with staged(output, force=force) as stage:
         preparing = partial(
@@ -95,14 +100,15 @@ def build(
             beside = prepared.model, stage / GRAPH
             files |= _write_graph(prepared.prompts, stage, PREFILL, progress, beside=beside)
         manifest = finish(stage, files, prepared, plan, {})
-        if load_check:
-            _check_load(stage)
         measured: dict[str, Any] = {}
+        if load_check:
+            measured["placement"] = _check_load(stage, prepared.target, allow_fallback)
+            manifest = finish(stage, files, prepared, plan, measured)
         if quality and heldout is not None:
             measured["quality"] = {"text": quality.path.name, **_judge(stage, manifest, prepared, heldout, progress)}
         if measure:
             measured["speed"] = _measure(stage, progress)
-        if measured:
+        if quality or measure:
             manifest = finish(stage, files, prepared, plan, measured)
     return Bundle(output, manifest)
 
@@ -141,11 +147,22 @@ def _check_text(folder: Path) -> None:
         raise CheckpointError(problem.replace(f"{folder}/", ""))  # the copy is what the checkpoint holds
 
 
-def _check_load(folder: Path) -> None:
+def _check_load(folder: Path, target: Target, allow_fallback: bool) -> dict[str, Any]:
+    """Run a token through the bundle; for its card, who computes what.
+
+    Raises BundleError where it does not run, TargetError where nodes fall back and may not.
+    """
     started = time.perf_counter()
-    if problem := probe("graph", folder):
-        raise BundleError(f"the bundle was built, and does not run: {problem}")
+    answer = ask("graph", folder)
+    if answer.problem:
+        raise BundleError(f"the bundle was built, and does not run: {answer.problem}")
+    placement = Placement.read(answer.said)
+    if placement.not_run:
+        logger.warning("not run here: %s", placement.not_run)
+    if not allow_fallback:
+        placement.refuse_fallen(target.providers)
     logger.info("load check: %.2f s", time.perf_counter() - started)
+    return placement.card(target.providers)
 
 
 def _sequences(text: CalibrationText, folder: Path, prepared: Prepared) -> np.ndarray:

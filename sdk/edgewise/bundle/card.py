@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from edgewise import placement
 from edgewise.bundle.genai import is_uniform
 from edgewise.bundle.manifest import Cache
 from edgewise.facts import Facts
@@ -59,6 +60,7 @@ def readme(
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
         *_prefill(data, cache),
         "",
+        *_placement(data),
         *_activations(data),
         *_quality(data),
         *_speed(data),
@@ -103,6 +105,13 @@ def _prefill(data: Mapping[str, Any], cache: Cache) -> list[str]:
     if cache.capacity:
         return ["", f"And {size} more, a second graph for prompts, {cache.prefill} tokens at a time."]
     return ["", f"And {size} of int8 weights, a second graph for long prompts."]
+
+
+def _placement(data: Mapping[str, Any]) -> list[str]:
+    """Who computes it; nothing where no load check was made."""
+    if "placement" not in data:
+        return []
+    return ["## Placement", "", *(f"- {line}" for line in placement.describe(data["placement"])), ""]
 
 
 def _activations(data: Mapping[str, Any]) -> list[str]:

@@ -13,8 +13,9 @@ import onnx_ir as ir
 from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
-from edgewise.bundle.manifest import Cache, File, Manifest
+from edgewise.bundle.manifest import Cache, File, Manifest, Provider
 from edgewise.graph import activations, layer, role
+from edgewise.placement import CPU
 from edgewise.plan import Plan
 from edgewise.prefill import FROM_TOKENS
 from edgewise.prepare import Prepared
@@ -36,6 +37,10 @@ TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1
 
 def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
     """Tokenizer, templates and configurations, as the checkpoint has them; config.json says where the graph is."""
+    if not _cache(prepared).shared:
+        logger.info("the graphs leave their cache to the runtime: no genai_config.json, only edgewise runs them")
+    elif not genai.is_uniform(prepared.facts):
+        logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     files = {}
     for name, path in prepared.checkpoint.companions.items():
         content = path.read_bytes()
@@ -50,7 +55,7 @@ def finish(
 ) -> Manifest:
     """Write genai_config.json, the card and the manifest into a folder that holds all the rest.
 
-    `measured` goes to the card: "speed", "quality", as far as they are known.
+    `measured` goes to the card: "placement", "speed", "quality", as far as they are known.
     """
     facts, files = prepared.facts, dict(files)
     cache = _cache(prepared)
@@ -67,9 +72,7 @@ def finish(
         versions=versions,
     )
     files["README.md"] = _put(folder, "README.md", text.encode())
-    if not cache.shared:
-        logger.info("the graph leaves its cache to the runtime: only ours runs this, no genai_config.json")
-    elif genai.is_uniform(facts):
+    if cache.shared and genai.is_uniform(facts):
         settings = genai.genai_config(
             facts,
             graph=GRAPH,
@@ -78,8 +81,6 @@ def finish(
             generation=prepared.checkpoint.generation,
         )
         files[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(settings))
-    else:
-        logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     said = Manifest(
         format=manifest.FORMAT,
         edgewise=__version__,
@@ -87,7 +88,7 @@ def finish(
         facts=facts,
         graphs={"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH},
         files=files,
-        providers=prepared.target.providers,
+        providers=_providers(prepared, about),
         context=plan.context,
         cache=cache,
         session=prepared.target.session,
@@ -107,6 +108,12 @@ def _cache(prepared: Prepared) -> Cache:
     shared = not any(str(value.name).startswith("attention_bias") for value in prepared.model.graph.inputs)
     fixed, dtype = prepared.target.needs.static, prepared.facts.attention[0].cache
     return Cache(dtype, shared, prepared.context if fixed else 0, fixed.prefill if fixed else 0)
+
+
+def _providers(prepared: Prepared, card: Mapping[str, Any]) -> tuple[Provider, ...]:
+    """Those of the target; and the CPU, where it was found to compute what they do not take."""
+    fallen = "fallen" in card.get("placement", {})
+    return (*prepared.target.providers, *([CPU] if fallen else []))
 
 
 def _prefill_from(prepared: Prepared) -> int:

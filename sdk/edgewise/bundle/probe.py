@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgewise.catalog import one_line
-from edgewise.errors import EdgewiseError, GenerationError
+from edgewise.errors import EdgewiseError, GenerationError, MissingExtra, TargetError
 
 TIMEOUT_S = 600
 TEXT_CPU_S = 30  # the largest tokenizers in use take 2 s
@@ -24,21 +25,34 @@ Kind = Literal["text", "graph"]
 reading: Path | None = None  # in the child
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a child has found: a problem, or what it said last."""
+
+    problem: str | None
+    said: str = ""
+
+
 def probe(kind: Kind, folder: Path) -> str | None:
-    """What is wrong with a folder's tokenizer and templates ("text") or its graph ("graph"), on one line."""
+    """What is wrong with a folder's tokenizer and templates ("text") or its graphs ("graph"), on one line."""
+    return ask(kind, folder).problem
+
+
+def ask(kind: Kind, folder: Path) -> Answer:
+    """Have a folder read, or its graphs run, by a child. Of graphs it says which provider computes what, in JSON."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, str(folder)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
     except subprocess.TimeoutExpired:
-        return f"{folder}: could not be read within {TIMEOUT_S} s"
+        return Answer(f"{folder}: could not be read within {TIMEOUT_S} s")
+    said = (child.stdout.splitlines() or [str(folder)])[-1]
     if child.returncode == 0:
-        return None
+        return Answer(None, said)
     if child.returncode > 0:
-        return (child.stderr.splitlines() or [f"{folder}: cannot be read"])[-1]
-    file = (child.stdout.splitlines() or [str(folder)])[-1]
+        return Answer((child.stderr.splitlines() or [f"{folder}: cannot be read"])[-1])
     name = signal.Signals(-child.returncode).name
-    return f"{file} ends the process that reads it ({name}); it is damaged or hostile"
+    return Answer(f"{said} ends the process that reads it ({name}); it is damaged or hostile")
 
 
 def read_text(folder: Path) -> None:
@@ -63,17 +77,24 @@ def read_text(folder: Path) -> None:
                 raise
 
 
-def run_graph(folder: Path) -> None:
-    """Run a token through each graph of a bundle, as a runner would. (The bundle's hashes are not verified.)"""
+def run_graphs(folder: Path) -> None:
+    """Run a token through each graph of a bundle, as a runner would, and say which provider computed which node.
+
+    (The bundle's hashes are not verified.)
+    """
     from edgewise.bundle.read import Bundle
-    from edgewise.runtime.model import Model
-    from edgewise.runtime.session import Session
+    from edgewise.placement import Placement, run
 
     bundle = Bundle.open(folder, verify=False)
-    for name in bundle.manifest.graphs:
-        _at(bundle.graph(name))
-        model = Model.load(folder, bundle.manifest, only=name)
-        Session(model, capacity=1).prefill([bundle.manifest.facts.bos or 0])
+    found = {}
+    try:
+        for name in sorted(bundle.manifest.graphs):
+            _at(bundle.graph(name))
+            found[name] = run(folder, bundle.manifest, name)
+        placement = Placement(found)
+    except (TargetError, MissingExtra) as error:
+        placement = Placement(not_run=" ".join(str(error).split()))
+    print(placement.write(), flush=True)
 
 
 def _at(file: Path) -> None:
@@ -100,7 +121,7 @@ def main(kind: str, folder: str) -> int:
             _limit()
             read_text(Path(folder))
         else:
-            run_graph(Path(folder))
+            run_graphs(Path(folder))
     except BaseException as error:  # tokenizers panics with an exception that is no Exception
         text = " ".join(str(error).split()) if isinstance(error, EdgewiseError) else one_line(error)
         print(text if folder in text else f"{reading}: {text}", file=sys.stderr)

@@ -34,6 +34,7 @@ ignore_option = click.option(
 @click.option("--hidden-states", is_flag=True, help="An output of hidden states too, which contrastive search needs.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
+@click.option("--allow-fallback", is_flag=True, help="Let the CPU compute what the target's provider does not take.")
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
 @calibration_options
 @click.option(
@@ -56,6 +57,7 @@ def build(
     hidden_states: bool,
     dry_run: bool,
     no_load_check: bool,
+    allow_fallback: bool,
     measure: bool,
     calibration_text: Path | None,
     calibration_tokens: int | None,
@@ -114,6 +116,7 @@ def build(
             quality=quality,
             prefill=prefill,
             hidden_states=hidden_states,
+            allow_fallback=allow_fallback,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())

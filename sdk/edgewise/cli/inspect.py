@@ -51,6 +51,8 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
 
 
 def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from edgewise import placement
+
     if "parameters" in card:
         before, after = size(card["bytes"]["before"]), size(card["bytes"]["after"])
         yield "size", f"{card['parameters']:,} parameters: {before} in the checkpoint, {after} here"
@@ -58,6 +60,8 @@ def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "prefill", f"{size(card['prefill_bytes'])} more: a second graph, for long prompts"
     for name, kind in card.get("activations", {}).items():
         yield "activations", f"{name}: {kind}"
+    if "placement" in card:
+        yield from (("placement", line) for line in placement.describe(card["placement"]))
     if "quality" in card:
         found = card["quality"]
         distance = f"mean KL divergence {found['mean_kld']:.4g}, p99 {found['p99_kld']:.4g}, top-1 {found['top1']:.1%}"

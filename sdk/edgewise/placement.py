@@ -1,0 +1,148 @@
+"""sdk: proof of placement: which execution provider computes each node of a bundle, as ONNX Runtime has decided it.
+
+A session opens, and runs, where a provider takes none of the nodes: the CPU does then, and nobody is told. So the nodes
+are asked for by name, in a session that lets the CPU take what it gets, and counted.
+"""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from edgewise.bundle.manifest import Manifest, Provider
+from edgewise.errors import TargetError
+from edgewise.options import known, parse
+
+CPU = Provider("CPUExecutionProvider")
+RECORD = {"session.record_ep_graph_assignment_info": "1"}
+NAMED = 5  # nodes of an error message
+
+# Arithmetic of shapes, which ONNX Runtime computes on the CPU beside any provider of its own, to spare the way there.
+SHAPES = frozenset(
+    {
+        "Add",
+        "Cast",
+        "Concat",
+        "ConstantOfShape",
+        "Div",
+        "Equal",
+        "Expand",
+        "Gather",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "Range",
+    }
+    | {"ReduceSum", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph, and who computes it."""
+
+    name: str
+    operator: str
+    provider: str
+
+    def __str__(self) -> str:
+        return f"{self.operator} '{self.name}'"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What running a bundle's graphs has shown: the nodes of each, or why there was nothing to see here."""
+
+    graphs: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
+    not_run: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> "Placement":
+        return parse(cls, json.loads(text), what="placement")
+
+    def write(self) -> str:
+        """JSON, on one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def fallen(self, providers: Sequence[Provider]) -> dict[str, list[Node]]:
+        """The nodes of each graph that another provider computes than those that were asked for."""
+        asked = {provider.name for provider in providers}
+        strict = any(provider.library for provider in providers)
+        found = {
+            graph: [node for node in nodes if node.provider not in asked and (strict or not _is_shape(node))]
+            for graph, nodes in self.graphs.items()
+        }
+        return {graph: nodes for graph, nodes in found.items() if nodes}
+
+    def refuse_fallen(self, providers: Sequence[Provider]) -> None:
+        """Raises TargetError for nodes that fell back, which names them, and says what to do."""
+        for graph, nodes in self.fallen(providers).items():
+            others = known({node.provider for node in nodes})
+            named = [*map(str, nodes[:NAMED]), *([f"{len(nodes) - NAMED:,} more"] if len(nodes) > NAMED else [])]
+            raise TargetError(
+                f"{len(nodes):,} of {len(self.graphs[graph]):,} nodes of the graph '{graph}' fall back from "
+                f"{known(provider.name for provider in providers)} to {others}: {', '.join(named)}; "
+                "take another recipe, or let them: --allow-fallback"
+            )
+
+    def card(self, providers: Sequence[Provider]) -> dict[str, Any]:
+        """What the card of a bundle says: nodes by graph and provider, which of them fell back, and who decided."""
+        if self.not_run:
+            return {"not_run": self.not_run}
+        counts = {graph: dict(Counter(node.provider for node in nodes)) for graph, nodes in self.graphs.items()}
+        fallen = {graph: [f"{node}" for node in nodes] for graph, nodes in self.fallen(providers).items()}
+        return {"nodes": counts, "by": _versions(providers), **({"fallen": fallen} if fallen else {})}
+
+
+def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
+    """Compute a token with a graph of a bundle, and see its nodes. The CPU may take some; the library may crash.
+
+    Raises TargetError or MissingExtra where a provider is not here.
+    """
+    from edgewise.runtime.model import Model
+    from edgewise.runtime.session import Session
+
+    open_to_all = dataclasses.replace(
+        manifest, providers=(*manifest.providers, CPU), session={**manifest.session, **RECORD}
+    )
+    of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
+    model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
+    count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
+    Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
+    return tuple(_nodes(model.prompts if of_prompts else model.graph))
+
+
+def describe(found: Mapping[str, Any]) -> list[str]:
+    """Which provider computes how much of each graph, what fell back to another one, or why nobody knows."""
+    if "not_run" in found:
+        return [f"not run where it was built: {found['not_run']}"]
+    lines = []
+    for graph, counts in sorted(found["nodes"].items()):
+        nodes = ", ".join(f"{count:,} nodes on {provider}" for provider, count in sorted(counts.items()))
+        fallen = found.get("fallen", {}).get(graph, [])
+        lines.append(f"{graph}: {nodes} ({found['by']})" + (f"; fell back: {', '.join(fallen)}" if fallen else ""))
+    return lines
+
+
+def _nodes(session: Any) -> Iterator[Node]:
+    for part in session.get_provider_graph_assignment_info():
+        for node in part.get_nodes():
+            operator = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+            yield Node(node.name, operator, part.ep_name)
+
+
+def _is_shape(node: Node) -> bool:
+    return node.provider == CPU.name and node.operator in SHAPES
+
+
+def _versions(providers: Sequence[Provider]) -> str:
+    """Who has decided: "onnxruntime 1.31.1, onnxruntime-qnn 2.7.0"."""
+    modules = ["onnxruntime", *(provider.library for provider in providers if provider.library)]
+    installed = packages_distributions()
+    packages = dict.fromkeys(name for module in modules for name in installed.get(module, ()))
+    return ", ".join(f"{name} {version(name)}" for name in packages)

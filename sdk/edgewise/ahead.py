@@ -21,6 +21,7 @@ from edgewise.errors import MissingExtra, TargetError
 from edgewise.options import parse, record
 from edgewise.target import Compile, Target
 
+MADE = "ahead"  # folder, in that of the bundle, until its content is installed
 SECONDS = 7200  # of compilation, at most
 ERRORS = 3  # what ONNX Runtime logs from this severity on says which nodes or settings are refused
 CONTEXT = "ep_cache_context"  # attribute: the file of the binary
@@ -29,8 +30,9 @@ CHIP = ("soc_model", "htp_arch")  # options that name a chip of Qualcomm
 
 @dataclass(frozen=True)
 class Job:
-    """What the child is to do: compile the graphs (path, and path of what it becomes) in this order."""
+    """What the child is to do: compile the graphs (path, and path of what it becomes, in the folder) in this order."""
 
+    folder: str
     providers: tuple[Provider, ...]
     graphs: Mapping[str, str]
     share: bool
@@ -45,40 +47,59 @@ def check_compiler(target: Target) -> None:
                 raise MissingExtra(provider.library, provider.extra)
 
 
-def compile_graphs(
-    folder: Path, names: Sequence[str], files: Mapping[str, File], target: Target, settings: Compile
-) -> tuple[dict[str, File], dict[str, Any]]:
-    """Put compiled models in the place of the graphs `names`; all files there are now, and what the card says of it.
+@dataclass(frozen=True)
+class Compiled:
+    """Compiled models beside the graphs that they are to replace, and what the card says of them."""
 
-    Raises TargetError where the compiler refuses the graph or the chip, ends its process or does not end.
+    folder: Path
+    made: Path
+    graphs: tuple[str, ...]
+    binaries: Mapping[str, str]  # what the compiler called them, and what they are called after
+    card: Mapping[str, Any]
+
+    def install(self, files: Mapping[str, File]) -> dict[str, File]:
+        """Put them in the place of the graphs; the files that there are then."""
+        kept = {name: file for name, file in files.items() if not name.startswith(self.graphs)}
+        for name in files.keys() - kept.keys():
+            (self.folder / name).unlink()
+        place = (self.folder / self.graphs[0]).parent
+        for path in sorted(self.made.iterdir()):
+            new = path.rename(place / self.binaries.get(path.name, path.name))
+            kept[new.relative_to(self.folder).as_posix()] = _hashed(new)
+        self.made.rmdir()
+        return kept
+
+
+def compile_graphs(folder: Path, graphs: Sequence[str], target: Target, settings: Compile) -> Compiled:
+    """Compile some graphs of a folder, in this order. The folder has them as before, until the result is installed.
+
+    Raises TargetError where the compiler refuses a graph or the chip, ends its process or does not end.
     """
-    made = folder / "ahead"
+    made = folder / MADE
     made.mkdir()
     compilers = tuple(replace(p, options={**p.options, **settings.options}) for p in target.providers)
-    paths = {str(folder / name): str(made / Path(name).name) for name in names}
-    job = Job(compilers, paths, settings.share_weights, target.session)
+    paths = {name: f"{MADE}/{Path(name).name}" for name in graphs}
+    job = Job(str(folder), compilers, paths, settings.share_weights, target.session)
     found = ask("edgewise.ahead", record(job), doing=_doing(compilers), seconds=SECONDS)
     _check_chip(compilers, found["compatibility"])
     binaries: dict[str, str] = {}
-    for name, compiled in zip(names, paths.values(), strict=True):
-        _name_binaries(Path(compiled), Path(name).name, binaries)
-    kept = {name: file for name, file in files.items() if not name.startswith(tuple(names))}
-    for name in files.keys() - kept.keys():
-        (folder / name).unlink()
-    place = (folder / names[0]).parent
-    new = {f"{place.name}/{binaries.get(path.name, path.name)}": path for path in sorted(made.iterdir())}
-    for name, path in new.items():
-        path.rename(folder / name)
-        kept[name] = _hashed(folder / name)
-    made.rmdir()
-    return kept, {"provider": compilers[0].name, "options": dict(compilers[0].options), **found}
+    for name, path in paths.items():
+        _name_binaries(folder / path, Path(name).name, binaries)
+    card = {"provider": compilers[0].name, "options": dict(compilers[0].options), **found}
+    return Compiled(folder, made, tuple(graphs), binaries, card)
 
 
-def runs_on(providers: Sequence[Provider], settings: Compile) -> tuple[Provider, ...]:
-    """The providers of a bundle of compiled graphs: emulators do not load a binary that graphs share, and end."""
-    if not settings.share_weights:
-        return tuple(providers)
-    return tuple(replace(provider, device="npu") for provider in providers)
+def runs_on(target: Target) -> Target:
+    """The target of a bundle of compiled graphs: emulators do not load a binary that graphs share, and end."""
+    if not (target.compile and target.compile.share_weights):
+        return target
+    return replace(target, providers=tuple(replace(provider, device="npu") for provider in target.providers))
+
+
+def describe(found: Mapping[str, Any]) -> list[str]:
+    """The chip and the compiler, for the card."""
+    options = ", ".join(f"{name} {value}" for name, value in found["options"].items())
+    return [f"by {found['provider']} ({options}), compatible with `{found['compatibility']}`"]
 
 
 def _doing(compilers: Sequence[Provider]) -> str:
@@ -121,6 +142,7 @@ def _compile(data: Any) -> dict[str, Any]:
     from edgewise.runtime.providers import configure
 
     job, sessions = parse(Job, data, what="job"), list[Any]()
+    os.chdir(job.folder)  # ONNX Runtime makes names from paths: from relative ones, always the same
     for number, (graph, made) in enumerate(job.graphs.items(), start=1):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS

@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,16 @@ def figures(scores: np.ndarray) -> dict[str, float | int]:
         "difference": round(float(np.abs(cpu - other).max() / np.abs(cpu).max()), DIGITS),
         "mean_kld": round(float(kld.mean()), DIGITS),
     }
+
+
+def describe(found: Mapping[str, Any]) -> list[str]:
+    """The figures in a sentence, for the card."""
+    same, tokens = found["same"], found["tokens"]
+    text = f"the same {tokens} tokens" if same == tokens else f"other text from token {same + 1} of {tokens} on"
+    return [
+        f"against the same graphs on a processor: {text}; scores differ by {found['difference']:.2%} of the largest "
+        f"at most, KL divergence {found['mean_kld']:.2g} in the mean"
+    ]
 
 
 def _log_sum(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.ahead import Compiled, check_compiler, compile_graphs, runs_on
 from edgewise.bundle.contents import GRAPH, PREFILL, copy_companions, finish
 from edgewise.bundle.manifest import File, Manifest
 from edgewise.bundle.probe import ask, probe
@@ -20,7 +21,8 @@ from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError, OptionError, RecipeError
 from edgewise.extras import require
-from edgewise.placement import Placement
+from edgewise.parity import compare
+from edgewise.placement import CPU, Placement
 from edgewise.plan import Plan, make_plan
 from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
@@ -50,6 +52,7 @@ def build(
     prefill: Prefill | None = None,
     hidden_states: bool = False,
     allow_fallback: bool = False,
+    parity: int = 0,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
@@ -60,7 +63,8 @@ def build(
     result is held against the checkpoint, for its card and for the recipe's gate; `prefill="int8"` adds a second
     graph, faster for long prompts, which takes the memory that the plan states; `hidden_states` adds the output
     `hidden_states`, which contrastive search reads; `allow_fallback` lets the CPU compute nodes that the target's
-    provider does not take, which otherwise end a build on a machine that has the provider.
+    provider does not take, which otherwise end a build on a machine that has the provider; `parity` is how many tokens
+    are computed on the target's provider, or its emulator, and on the processor too, for the card to compare.
 
     Raises an EdgewiseError (`edgewise.errors`: CheckpointError, RecipeError, TargetError, BundleError ...), which says
     what to do; the output is then what it was.
@@ -84,6 +88,7 @@ def build(
         prepared = preparing(checkpoint, dry=calibration is not None)
         if prepared.gate and not quality:
             raise RecipeError("the recipe has a gate, which needs a text to measure the bundle on: --quality-text FILE")
+        _check_accelerator(prepared.target, parity)
         plan = make_plan(prepared)
         if on_plan:
             on_plan(plan)
@@ -99,6 +104,7 @@ def build(
         if prepared.prompts:
             beside = prepared.model, stage / GRAPH
             files |= _write_graph(prepared.prompts, stage, PREFILL, progress, beside=beside)
+        compiled = _compile(stage, prepared)
         manifest = finish(stage, files, prepared, plan, {})
         measured: dict[str, Any] = {}
         if load_check:
@@ -108,7 +114,12 @@ def build(
             measured["quality"] = {"text": quality.path.name, **_judge(stage, manifest, prepared, heldout, progress)}
         if measure:
             measured["speed"] = _measure(stage, progress)
-        if quality or measure:
+        if parity:
+            measured["parity"] = compare(stage, tokens=parity)
+        if compiled:
+            files, measured["compiled"] = compiled.install(files), compiled.card
+            prepared = dataclasses.replace(prepared, target=runs_on(prepared.target))
+        if quality or measure or parity or compiled:
             manifest = finish(stage, files, prepared, plan, measured)
     return Bundle(output, manifest)
 
@@ -140,6 +151,22 @@ def _write_graph(
     path.parent.mkdir(exist_ok=True)
     written = write_model(model, path, beside=beside, progress=progress)
     return {file.path.relative_to(folder).as_posix(): File(file.bytes, file.blake3) for file in written}
+
+
+def _check_accelerator(target: Target, parity: int) -> None:
+    """Refuse what cannot be done for a target, before the weights are read."""
+    check_compiler(target)
+    if parity < 0 or (parity and all(provider.name == CPU.name for provider in target.providers)):
+        raise OptionError(f"parity: {parity} tokens cannot be compared; target '{target.name}' runs on the processor")
+
+
+def _compile(folder: Path, prepared: Prepared) -> Compiled | None:
+    """The graphs, compiled for a target that wants it; those that were written stay until all checks are made."""
+    settings = prepared.target.compile
+    if not settings:
+        return None
+    graphs = [GRAPH, PREFILL] if prepared.prompts else [GRAPH]
+    return compile_graphs(folder, graphs, prepared.target, settings)
 
 
 def _check_text(folder: Path) -> None:

@@ -1,10 +1,10 @@
 """sdk, bundle: the model card: what was built, from what, how large and how fast; data for programs, and README.md."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgewise import placement
+from edgewise import ahead, parity, placement
 from edgewise.bundle.genai import is_uniform
 from edgewise.bundle.manifest import Cache
 from edgewise.facts import Facts
@@ -61,6 +61,8 @@ def readme(
         *_prefill(data, cache),
         "",
         *_placement(data),
+        *_section("Compiled", ahead.describe(data["compiled"]) if "compiled" in data else []),
+        *_section("Parity", parity.describe(data["parity"]) if "parity" in data else []),
         *_activations(data),
         *_quality(data),
         *_speed(data),
@@ -112,6 +114,10 @@ def _placement(data: Mapping[str, Any]) -> list[str]:
     if "placement" not in data:
         return []
     return ["## Placement", "", *(f"- {line}" for line in placement.describe(data["placement"])), ""]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 def _activations(data: Mapping[str, Any]) -> list[str]:

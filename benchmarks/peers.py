@@ -2,9 +2,10 @@
 
     python benchmarks/peers.py --work /tmp/edgewise-benchmarks --docs docs/benchmarks.md
 
-Each has the model in its own usual 4 bits: edgewise as `edgewise build` makes it (blocks of 128), onnxruntime-genai as
-its builder does (blocks of 32), llama.cpp as Q4_0, openvino-genai as optimum-intel exports it (int4, group 128). All
-run on 2 threads, each in a process and an environment of its own, with fresh random prompts. The first round is not
+Each has the model in its own usual 4 bits: edgewise as `edgewise build` makes it (blocks of 128), without and with a
+second graph for prompts (`--prefill int8`), onnxruntime-genai as its builder does (blocks of 32), llama.cpp as Q4_0,
+openvino-genai as optimum-intel exports it (int4, group 128). All run on 2 threads, each in a process and an environment
+of its own, with fresh random prompts. The first round is not
 counted. Quotes medians, and medians of the ratios within a round with their least and most.
 --python NAME=PATH uses a Python that has a peer already; otherwise an environment is made.
 """
@@ -26,6 +27,7 @@ from shapes import SHAPES, shaped, write_checkpoint
 from speed import Worker
 
 import edgewise
+from edgewise.prefill import Prefill
 
 OPENVINO_PACKAGES = ["torch==2.13.0", "openvino-genai", "optimum-intel[openvino]"]
 PACKAGES = {
@@ -33,21 +35,22 @@ PACKAGES = {
     "llama.cpp": LLAMA_PACKAGES,
     "openvino-genai": OPENVINO_PACKAGES,
 }
-US = "edgewise"
+US = ("edgewise", "edgewise, --prefill int8")
+PREFILLS: tuple[Prefill | None, ...] = (None, "int8")
 MARK = "peers"
 HEADING = """\
-| model | runner | MB | prefill | decode | edgewise by it: prefill | decode |
-|---|---|---:|---:|---:|---:|---:|"""
+| model | runner | MB | prefill | decode | edgewise by it: prefill | decode | with `--prefill int8`: prefill | decode |
+|---|---|---:|---:|---:|---:|---:|---:|---:|"""
 
 Speeds = tuple[float, float]  # tokens a second: prefill, decode
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A runner with its model: the file whose bytes it reads, and how its worker is started."""
+    """A runner with its model: the files whose bytes it reads, and how its worker is started."""
 
     name: str
-    weights: Path
+    weights: tuple[Path, ...]
     python: Path
     script: str
     arguments: tuple[object, ...]
@@ -57,24 +60,27 @@ def contenders(shape: str, work: Path, pythons: Mapping[str, Path]) -> list[Cont
     """The same random checkpoint for each of them; what an earlier run built is used again."""
     checkpoint = write_checkpoint(shaped(shape), work / shape)
     vocabulary = SHAPES[shape].vocab_size
-    bundle = work / f"{shape}.edge"
-    if not bundle.exists():
-        edgewise.build(checkpoint, target="cpu-x64", output=bundle)
-    found = [Contender(US, bundle / "onnx" / "model.onnx_data", peer.here(), "bundle.py", (bundle,))]
+    found = [ours(name, checkpoint, work / shape, prefill) for name, prefill in zip(US, PREFILLS, strict=True)]
     if python := pythons.get("onnxruntime-genai"):
         folder = peer.build(checkpoint, work / f"{shape}-genai", python)
         data = folder / "model.onnx.data"
-        found.append(Contender("onnxruntime-genai", data, python, "genai.py", (folder, vocabulary)))
+        found.append(Contender("onnxruntime-genai", (data,), python, "genai.py", (folder, vocabulary)))
     if python := pythons.get("llama.cpp"):
         file = q4_0(checkpoint, work / f"{shape}.gguf", python)
-        found.append(Contender("llama.cpp", file, python, "llama.py", ("time", file)))
+        found.append(Contender("llama.cpp", (file,), python, "llama.py", ("time", file)))
     if python := pythons.get("openvino-genai"):
         folder = exported_by_optimum(checkpoint, work / f"{shape}-openvino", python)
+        data = folder / "openvino_model.bin"
         arguments = (folder, vocabulary, peer.THREADS)
-        found.append(
-            Contender("openvino-genai", folder / "openvino_model.bin", python, "openvino_worker.py", arguments)
-        )
+        found.append(Contender("openvino-genai", (data,), python, "openvino_worker.py", arguments))
     return found
+
+
+def ours(name: str, checkpoint: Path, output: Path, prefill: Prefill | None) -> Contender:
+    bundle = output.with_name(f"{output.name}{'-' + prefill if prefill else ''}.edge")
+    if not bundle.exists():
+        edgewise.build(checkpoint, target="cpu-x64", output=bundle, prefill=prefill)
+    return Contender(name, tuple(bundle.glob("onnx/*_data")), peer.here(), "bundle.py", (bundle,))
 
 
 def q4_0(checkpoint: Path, output: Path, python: Path) -> Path:
@@ -111,11 +117,12 @@ def race(found: Sequence[Contender], *, prefill: int, decode: int, rounds: int) 
 def rows(shape: str, found: Sequence[Contender], laps: Sequence[Mapping[str, Speeds]]) -> list[str]:
     lines = []
     for contender in found:
-        speeds = [median(lap[contender.name][i] for lap in laps) for i in (0, 1)]
-        ratios = [_spread([lap[US][i] / lap[contender.name][i] for lap in laps]) for i in (0, 1)]
-        if contender.name == US:
-            ratios = ["", ""]
-        size = f"{contender.weights.stat().st_size / 1e6:,.0f}"
+        theirs = contender.name
+        speeds = [median(lap[theirs][i] for lap in laps) for i in (0, 1)]
+        ratios = [_spread([lap[us][i] / lap[theirs][i] for lap in laps]) for us in US for i in (0, 1)]
+        if theirs in US:
+            ratios = [""] * len(ratios)
+        size = f"{sum(file.stat().st_size for file in contender.weights) / 1e6:,.0f}"
         cells = [shape, contender.name, size, f"{speeds[0]:,.0f}", f"{speeds[1]:,.1f}", *ratios]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

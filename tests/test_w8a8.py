@@ -14,7 +14,7 @@ import parity
 from cases import CASES
 from edgewise.bundle.manifest import Provider
 from edgewise.errors import LoweringError
-from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark
+from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark, role
 from edgewise.integer import Int8Rows
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
@@ -29,7 +29,7 @@ from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
 from edgewise_plugins.w8a8 import W8A8
-from edgewise_targets.ort.integer import IntegerProducts
+from edgewise_targets.ort.integer import IntegerProducts, is_scaled_product
 from edgewise_targets.ort.lower import LowerOrt
 from edgewise_targets.step import initializer, insert_before
 from lowered import Lowered
@@ -102,7 +102,7 @@ def test_a_product_is_what_numpy_computes_with_integers(scale: float, tmp_path: 
     matrix = next(linears(W8A8()(product(weights)).model)).matrix
     assert isinstance(matrix, BlockQuantized)
     stored = matrix.quantized(0, 24)
-    steps = np.maximum(np.abs(x).max(axis=-1, keepdims=True) * (1 / np.float32(127)), np.float32(1e-30))
+    steps = np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-28)) * (1 / np.float32(127))
     codes = np.rint(x / steps).astype(np.int64)
     sums = codes @ (stored.packed.reshape(24, 40).astype(np.int64) - 128).T
     np.testing.assert_array_equal(found, sums.astype(np.float32) * stored.scales[:, 0] * steps)
@@ -148,6 +148,14 @@ def test_projections_that_share_an_input_share_its_codes(home: Path) -> None:
     assert count["MatMulIntegerToFloat"] == 5 * layers
 
 
+def test_scales_of_tokens_are_joined_with_what_follows(home: Path) -> None:
+    model = LowerOrt()(canonical("llama", home)).model
+    scaled = {role(node) for node in model.graph if node.op_type == "Mul" and is_scaled_product(node)}
+    assert scaled == {"attention.qkv", "mlp.gate"}  # that of up goes to down, by way of the codes between them
+    added = [role(node) for node in model.graph if node.op_type == "GatedAdd"]
+    assert added == ["attention.residual", "mlp.residual"] * get_facts(model).layers
+
+
 def test_what_was_quantized_before_stays_as_it_is(home: Path) -> None:
     model = parity.export("llama tied", home)
     rules = (Rule(role="mlp.down", layers="1", bits=8, block_size=32), Rule(keep=True))
@@ -170,4 +178,4 @@ def test_a_target_that_has_no_integer_products_refuses_them(pycoder: Path) -> No
 def test_lowering_twice_changes_nothing(home: Path) -> None:
     model = LowerOrt()(canonical("llama", home)).model
     assert not LowerOrt()(model).modified
-    assert Roles.of(model).one("mlp.down", 0).op_type == "Mul"
+    assert Roles.of(model).one("mlp.down", 0).op_type == "MatMulIntegerToFloat"

@@ -3,7 +3,8 @@
     scale = max |x| / 127 of each token;  q = round(x / scale) + 128;  y = (q - 128) @ W * scale_of_row * scale
 
 Activations are unsigned because ONNX Runtime multiplies signed ones 25 times slower (1.31.1, x86-64). A token's scale
-depends on nothing but the token, so it does not matter which others are computed with it.
+depends on nothing but the token, so it does not matter which others are computed with it. What does not multiply
+takes a quarter of the time, so each pass over the activations counts: `docs/prefill.md` has the figures.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from edgewise_targets.step import CONTRIB, Step, become, initializer, insert_bef
 
 CPU = "CPUExecutionProvider"
 STEPS = np.float32(127)
-TINY = np.float32(1e-30)  # the scale of a token that is all zeros
+TINY = np.float32(1e-28)  # as large as a token's largest is taken to be, where all are zeros
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class IntegerProducts(Step):
                 assert x is not None
                 _refuse_other_providers(context_of(model).target)
                 if x not in quantized:
-                    quantized[x] = _quantize(model.graph, linear.node, x)
+                    quantized[x] = _quantize(model.graph, linear.node, x, columns=matrix.dims[1])
                 _multiply(model.graph, linear, matrix, *quantized[x])
         return bool(quantized)
 
@@ -55,16 +56,46 @@ def _refuse_other_providers(target: Target | None) -> None:
         )
 
 
-def _quantize(graph: ir.Graph, before: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The activations as uint8, and the scale of each token: `[batch, sequence, in]` and `[batch, sequence, 1]`."""
-    axis, step, tiny, one, zero = _constants(graph)
-    (size,) = insert_before(before, "Abs", [x], [f"{x.name}.size"])
-    (largest,) = insert_before(before, "ReduceMax", [size, axis], [f"{x.name}.largest"], {"keepdims": 1})
-    (exact,) = insert_before(before, "Mul", [largest, step], [f"{x.name}.step"])
-    (scale,) = insert_before(before, "Max", [exact, tiny], [f"{x.name}.scale"])
-    (steps,) = insert_before(before, "Div", [x, scale], [f"{x.name}.steps"])
-    (codes,) = insert_before(before, "QuantizeLinear", [steps, one, zero], [f"{x.name}.codes"])
+def _quantize(graph: ir.Graph, before: ir.Node, x: ir.Value, *, columns: int) -> tuple[ir.Value, ir.Value]:
+    """The activations as uint8, and the scale of each token: `[batch, sequence, in]` and `[batch, sequence, 1]`.
+
+    The size of the largest is found from both ends, which spares a pass that writes; and codes stay the same without
+    a factor of the whole token.
+    """
+    axis, step, tiny, _, zero = _constants(graph)
+    factor = _take_out_factor(x)
+    (highest,) = insert_before(before, "ReduceMax", [x, axis], [f"{x.name}.highest"], {"keepdims": 1})
+    (lowest,) = insert_before(before, "ReduceMin", [x, axis], [f"{x.name}.lowest"], {"keepdims": 1})
+    (below,) = insert_before(before, "Neg", [lowest], [f"{x.name}.below"])
+    (largest,) = insert_before(before, "Max", [highest, below, tiny], [f"{x.name}.largest"])
+    (scale,) = insert_before(before, "Mul", [largest, step], [f"{x.name}.scale"])
+    (shape,) = insert_before(before, "Shape", [scale], [f"{x.name}.tokens"])
+    (zeros,) = insert_before(before, "Expand", [zero, shape], [f"{x.name}.zeros"])
+    blocks = {"axis": -1, "block_size": columns}
+    (codes,) = insert_before(before, "QuantizeLinear", [x, scale, zeros], [f"{x.name}.codes"], blocks)
+    if factor is not None:
+        (scale,) = insert_before(before, "Mul", [scale, factor], [f"{x.name}.factored"])
     return codes, scale
+
+
+def _take_out_factor(x: ir.Value) -> ir.Value | None:
+    """The scale of tokens by which one side of an elementwise product was multiplied, and is no longer."""
+    product = x.producer()
+    if product is None or product.op_type != "Mul":
+        return None
+    for place, side in enumerate(product.inputs):
+        scaled = side.producer() if side else None
+        if side and scaled and is_scaled_product(scaled) and len(side.uses()) == 1:
+            rows, factor = scaled.inputs
+            product.replace_input_with(place, rows)
+            return factor
+    return None
+
+
+def is_scaled_product(node: ir.Node) -> bool:
+    """Whether it multiplies the rows of an integer product by the scale of each token."""
+    rows = node.inputs[0].producer() if node.op_type == "Mul" and node.inputs[0] else None
+    return rows is not None and rows.op_type == "MatMulIntegerToFloat"
 
 
 def _multiply(graph: ir.Graph, linear: Linear, matrix: BlockQuantized, codes: ir.Value, scale: ir.Value) -> None:
@@ -82,7 +113,7 @@ def _multiply(graph: ir.Graph, linear: Linear, matrix: BlockQuantized, codes: ir
 
 
 def _constants(graph: ir.Graph) -> list[ir.Value]:
-    """The last axis; a step of the codes; the least scale; scale and zero point of what is in steps already."""
+    """The last axis; a step of the codes; the least size; scale and zero point of what is in steps already."""
     values = {
         "axis": np.array([-1], np.int64),
         "step": 1 / STEPS,

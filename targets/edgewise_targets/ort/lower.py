@@ -3,52 +3,76 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from edgewise.errors import OptionError
 from edgewise.passes import Pass
 from edgewise_targets.dialect import Dialect
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
 from edgewise_targets.ort.experts import FuseExperts
+from edgewise_targets.ort.floats import Floats, NarrowFloats
 from edgewise_targets.ort.formats import RefuseSlowFormats
 from edgewise_targets.ort.head import TiedHead
+from edgewise_targets.ort.head_norms import NormInside
 from edgewise_targets.ort.inputs import DropPositions, KeepLogits
 from edgewise_targets.ort.integer import IntegerProducts
 from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
+from edgewise_targets.ort.opset import StateOpset
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
+from edgewise_targets.ort.rotary import PlainRotary
 from edgewise_targets.ort.scale import ScaleQueries
 from edgewise_targets.tables import ContextTables
 
 
 @dataclass(frozen=True)
 class LowerOrt(Dialect):
-    """Rewrites the canonical graph into ONNX Runtime's own operators, for the CPU.
+    """Rewrites the canonical graph into ONNX Runtime's own operators.
 
     Attention keeps its cache in place, products with quantized weights stay quantized, and an optional input
-    `logits_to_keep` spares the logits that nobody reads. `accuracy_level` is how products treat activations: 4
-    quantizes them to int8, which is fast; 0 leaves them in float32.
+    `logits_to_keep` spares the logits that nobody reads. `accuracy_level` is how products treat activations on a
+    processor: 4 quantizes them to int8, which is fast; 0 leaves them in float32.
+
+    `floats` is what everything else is computed and kept in, but for the logits, which are float32. `head_norms`: the
+    norm of each head of queries and keys as one operator (branchwise), of three that all providers have (reshaped), or
+    as inputs of attention (inside: CUDA, WebGPU). `rotary`: inside of attention, or operators before it, which read the
+    input `position_ids` (DirectML). `packed`: queries, keys and values of one product, which attention reads whole.
     """
 
     name: ClassVar[str] = "lower-ort"
 
     accuracy_level: Literal[0, 4] = 4
+    floats: Floats = "float32"
+    head_norms: Literal["branchwise", "reshaped", "inside"] = "branchwise"
+    rotary: Literal["inside", "before"] = "inside"
+    packed: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.head_norms, self.rotary) == ("inside", "before"):
+            raise OptionError("head_norms: they cannot be inside of attention where rotary is before it")
 
     def steps(self) -> tuple[Pass, ...]:
+        apart = self.rotary == "before"
+        head_norms = {"branchwise": (FuseHeadNorms(),), "reshaped": (), "inside": (NormInside(),)}[self.head_norms]
         return (
             KeepLogits(),
-            FuseAttention(),
+            *((PlainRotary(),) if apart else ()),
+            FuseAttention(self.rotary),
             ContextTables(),
-            DropPositions(),
-            FuseHeadNorms(),
-            FuseSkipNorms(),
-            PlainNorms(),
+            *(() if apart else (DropPositions(),)),
+            *head_norms,
             FuseExperts(self.accuracy_level),
             FuseActivations(),
             ScaleQueries(),
-            PackProjections(),
+            *((PackProjections(),) if self.packed else ()),
             QuantizedEmbedding(),
             IntegerProducts(),
             QuantizedProducts(self.accuracy_level),
+            FuseSkipNorms(),
+            PlainNorms(),
             TiedHead(),
+            NarrowFloats(self.floats),
+            StateOpset(),
             RefuseSlowFormats(),
         )

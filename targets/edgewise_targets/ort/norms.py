@@ -7,6 +7,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.graph import Roles, get_facts
+from edgewise_targets.ort.integer import is_scaled_product
 from edgewise_targets.step import Step, become
 
 
@@ -76,6 +77,8 @@ def _fuse(add: ir.Node | None, norm: ir.Node | None) -> bool:
     """Join an addition and the norm that reads its sum; the sum is the fourth output, under its name."""
     if add is None or norm is None or add.op_type != "Add" or norm.inputs[0] is not add.outputs[0]:
         return False
+    if _scale_while_adding(add):
+        return True
     total = add.outputs[0]
     become(norm, "SkipSimplifiedLayerNormalization", [*add.inputs, norm.inputs[1]], {"epsilon": epsilon(norm)})
     norm.resize_outputs(4)
@@ -84,3 +87,13 @@ def _fuse(add: ir.Node | None, norm: ir.Node | None) -> bool:
     total.replace_all_uses_with(fused)
     fused.name = total.name
     return True
+
+
+def _scale_while_adding(add: ir.Node) -> bool:
+    """Join an addition and the scale of each token of what is added: with a norm of its own that takes less time."""
+    for value, other in (add.inputs, reversed(add.inputs)):
+        product = value.producer() if value else None
+        if product is not None and is_scaled_product(product):
+            become(add, "GatedAdd", [other, *product.inputs])
+            return True
+    return False

@@ -17,6 +17,7 @@ from edgewise.bundle.manifest import File, Manifest
 from edgewise.bundle.probe import ask, probe
 from edgewise.bundle.read import Bundle
 from edgewise.bundle.write import staged
+from edgewise.calibration.cache import cache_folder
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError, OptionError, RecipeError
@@ -93,6 +94,8 @@ def build(
         if on_plan:
             on_plan(plan)
         plan.refuse_what_does_not_fit()
+        if plan.calibration:
+            plan.calibration.refuse_what_does_not_fit(cache_folder())
         files = copy_companions(prepared, stage)
         _check_text(stage)
         heldout = _sequences(quality, stage, prepared) if quality else None

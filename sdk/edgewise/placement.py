@@ -19,6 +19,7 @@ from edgewise.options import known, parse
 
 CPU = Provider("CPUExecutionProvider")
 RECORD = {"session.record_ep_graph_assignment_info": "1"}
+EMULATED = frozenset({"QNNExecutionProvider"})  # whose library computes on a processor what accelerators would
 NAMED = 5  # nodes of an error message
 
 # Arithmetic of shapes, which ONNX Runtime computes on the CPU beside any provider of its own, to spare the way there.
@@ -102,9 +103,11 @@ class Placement:
 def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     """Compute a token with a graph of a bundle, and see its nodes. The CPU may take some; the library may crash.
 
-    Raises TargetError or MissingExtra where a provider is not here.
+    In an emulator nothing is computed, as a token of a large model would take minutes there. Raises TargetError or
+    MissingExtra where a provider is not here.
     """
     from edgewise.runtime.model import Model
+    from edgewise.runtime.providers import is_processor
     from edgewise.runtime.session import Session
 
     open_to_all = dataclasses.replace(
@@ -113,7 +116,8 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
-    Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
+    if not any(provider.name in EMULATED and is_processor(provider) for provider in manifest.providers):
+        Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
     return tuple(_nodes(model.prompts if of_prompts else model.graph))
 
 

@@ -35,6 +35,9 @@ ignore_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Print the plan, and stop there.")
 @click.option("--no-load-check", is_flag=True, help="Do not run a token through the finished bundle.")
 @click.option("--allow-fallback", is_flag=True, help="Let the CPU compute what the target's provider does not take.")
+@click.option(
+    "--parity", type=int, default=0, metavar="TOKENS", help="Compute so many on accelerator and CPU, for the card."
+)
 @click.option("--measure", is_flag=True, help="Measure the bundle's speed on this machine, for its card.")
 @calibration_options
 @click.option(
@@ -58,6 +61,7 @@ def build(
     dry_run: bool,
     no_load_check: bool,
     allow_fallback: bool,
+    parity: int,
     measure: bool,
     calibration_text: Path | None,
     calibration_tokens: int | None,
@@ -117,6 +121,7 @@ def build(
             prefill=prefill,
             hidden_states=hidden_states,
             allow_fallback=allow_fallback,
+            parity=parity,
         )
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())

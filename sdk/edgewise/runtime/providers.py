@@ -66,6 +66,11 @@ def find_device(provider: Provider) -> Any:
     raise TargetError(f"{provider.name} finds no {wanted} here that it can use; it finds: {there}")
 
 
+def is_processor(provider: Provider) -> bool:
+    """Whether the device of a provider, which is there, is a processor."""
+    return not provider.library or find_device(provider).device.type.name == "CPU"
+
+
 def _register(provider: Provider) -> None:
     with _lock:
         if provider.library in _registered:

@@ -1,101 +1,13 @@
-"""tests: profiles: what is wrong in one is one line that names the file and the key, whatever the file holds."""
+"""tests: profiles: what one says, what it inherits, and that what is wrong is a line with the file and the key."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edgewise.errors import OptionError, TargetError
-from edgewise.options import unknown
-from edgewise.profile import Profile, Profiles, load_target, read_profile, read_target
-from edgewise.registry import registry
-from edgewise.target import Hardware, Needs, Number, Numerics, Target
-
-PROVIDER = """[[providers]]
-name = "CPUExecutionProvider"
-options = { arena = "off" }"""
-
-BOARD = f"""
-name = "board"
-description = "a board with one gigabyte"
-context = 1024
-
-{PROVIDER}
-
-[device]
-vendor = "Nobody"
-os = ["linux"]
-
-[hardware]
-memory = {{ value = 1e9, source = "its data sheet", kind = "published" }}
-
-[hardware.efficiency.decode]
-any = {{ value = 0.5, source = "a guess", kind = "estimated" }}
-int4 = {{ value = 0.6, source = "a run", kind = "measured" }}
-
-[hardware.kernels."int4 block 32"]
-decode = {{ value = 1e9, source = "a run", kind = "measured" }}
-prefill = {{ value = 9e9, source = "a run", kind = "measured" }}
-
-[numerics]
-block_sizes = [32, 128]
-arithmetic = {{ int4 = "int8" }}
-
-[needs]
-opset = 21
-static = {{ prefill = 64 }}
-denied = ["com.microsoft:GroupQueryAttention"]
-
-[needs.types]
-MatMul = ["float16"]
-
-[[recipe]]
-pass = "quantize"
-bits = 8
-
-[[calibrated]]
-pass = "accuracy-level"
-
-[[lowering]]
-pass = "lower-ort"
-
-[session]
-"session.intra_op.allow_spinning" = "0"
-"""
-
-CHILD = """
-name = "child"
-description = "the same board with a fan"
-extends = "board"
-"""
-
-
-def profiles(**texts: str) -> Profiles:
-    """Installed profiles, by their names."""
-
-    def find(name: str) -> Profile:
-        if name not in texts:
-            raise OptionError(unknown("target", name, texts))
-        return read_profile(texts[name], where=f"{name}.toml")
-
-    return find
-
-
-def read(text: str, **others: str) -> Target:
-    return read_target(text, where="mine.toml", profiles=profiles(**others))
-
-
-def refused(text: str, **others: str) -> str:
-    """The line that says what is wrong."""
-    with pytest.raises(TargetError) as caught:
-        read(text, **others)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from boards import BOARD, CHILD, PROVIDER, profiles, read, refused
+from edgewise.errors import TargetError
+from edgewise.profile import load_target
+from edgewise.target import Number
 
 
 def test_a_profile_says_everything_that_a_target_is() -> None:
@@ -265,62 +177,3 @@ def test_what_is_extended_must_be_there_and_come_to_an_end() -> None:
     circle = 'extends = "child"\n' + BOARD
     assert "board extends child extends board, without an end" in refused(CHILD, board=circle, child=CHILD)
     assert "mine.toml: extends: expected text, got 3" in refused(CHILD.replace('"board"', "3"))
-
-
-KEYS = sorted({field.name for kind in (Target, Hardware, Needs, Numerics, Number) for field in fields(kind)})
-LEAVES = st.one_of(
-    st.none().map(lambda _: {"value": 1.5, "source": "s", "kind": "measured"}),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    st.sampled_from(["int4", "MatMul", "linux", "published", "cpu-x64", "qnn", "CPUExecutionProvider"]),
-)
-TABLES: st.SearchStrategy[Any] = st.recursive(
-    LEAVES,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(KEYS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner)
-    ),
-    max_leaves=12,
-)
-
-
-def toml(value: Any) -> str:
-    """A value as TOML writes it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan").replace("\x7f", "\\u007f")
-
-
-def held_to(text: str) -> None:
-    """It reads, or is one line that names a file."""
-    try:
-        said = read_target(text, where="mine.toml", profiles=registry()._profile).name
-    except TargetError as error:
-        said = str(error)
-    assert "\n" not in said
-    assert said.startswith(("board", "mine.toml: ", "target profile edgewise_targets:"))
-
-
-@given(st.dictionaries(st.sampled_from(KEYS), TABLES, max_size=6))
-def test_whatever_a_profile_holds_it_reads_or_is_one_line(tables: dict[str, Any]) -> None:
-    lines = {"name": "board", "description": "a board", "providers": [{"name": "CPUExecutionProvider"}]} | tables
-    held_to("\n".join(f"{key} = {toml(value)}" for key, value in lines.items()))
-
-
-@given(st.integers(0, len(BOARD)), st.integers(0, 40), st.text(max_size=6))
-def test_a_damaged_profile_reads_or_is_one_line(start: int, length: int, instead: str) -> None:
-    held_to(BOARD[:start] + instead + BOARD[start + length :])
-
-
-@given(st.text(max_size=60))
-def test_a_text_that_is_no_profile_is_one_line(text: str) -> None:
-    assert refused(text)
-
-
-@pytest.mark.parametrize("text", ["a = 1" + "0" * 5000, "a = " + "[" * 5000, "a = 1\n" * 2, "\ufeffname = 1"])
-def test_what_the_reader_of_toml_cannot_take_is_one_line(text: str) -> None:
-    assert refused(text).startswith("mine.toml: ")

@@ -61,11 +61,12 @@ class SingleRow:
         graph = self.session.graph
         known = {value.name for value in (*graph.get_inputs(), *graph.get_overridable_initializers())}
         everything = {**feeds, **caches, **self.session.tables}
-        results = graph.run(None, {name: value for name, value in everything.items() if name in known})
-        logits: Logits = results[0][0]
-        for output, values in zip(graph.get_outputs()[1:], results[1:], strict=True):
-            self.cache[output.name.removeprefix("present.")][:, :, start:stop] = values
+        given = {name: value for name, value in everything.items() if name in known}
+        results = dict(zip((output.name for output in graph.get_outputs()), graph.run(None, given), strict=True))
+        for name, values in self.cache.items():
+            values[:, :, start:stop] = results[f"present.{name}"]
         self.length = stop
+        logits: Logits = results["logits"][0] if "logits" in results else np.zeros((0, 0), np.float32)
         return logits
 
 

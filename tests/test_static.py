@@ -122,6 +122,18 @@ def test_rotary_tables_have_a_row_for_each_position_and_no_session_binds_others(
             assert not table.is_graph_input()
 
 
+def test_a_context_may_be_shorter_than_a_piece_of_a_prompt(
+    tmp_path: Path, llama: ir.Model, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    graphs = {}
+    for width, model in ((1, llama.clone()), (32, llama)):
+        write_model(lowered(model, width, context=12), tmp_path / f"{width}.onnx")
+        graphs[width] = parity.load(tmp_path / f"{width}.onnx")
+    expected = parity.oracle("llama", tmp_path_factory.getbasetemp())
+    logits = Static(graphs[32], graphs[1], get_facts(llama))([expected.tokens[0, :12]])[0][-1]
+    assert np.abs(logits - expected.logits[0, 11]).max() <= parity.TOLERANCE * np.abs(expected.logits).max()
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_products_compute_what_their_dequantized_weights_compute(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
@@ -11,7 +12,7 @@ from edgewise.graph import get_facts
 from edgewise.hidden import HIDDEN
 from edgewise.passes import context_of
 from edgewise.rotary import table
-from edgewise.tensors import Streamed, slice_rows, streamed
+from edgewise.tensors import Streamed, streamed
 from edgewise_targets.step import Step
 
 KINDS: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
@@ -19,17 +20,22 @@ KINDS: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
 
 @dataclass(frozen=True)
 class FixedTables(Step):
-    """Rotary tables with a row for each position of the context, and no other; none is an input any more."""
+    """Rotary tables with a row for each position of the context, and no other; none is an input any more.
+
+    (A graph that computes more tokens at once than the context has gets a row for each of these.)
+    """
 
     name: ClassVar[str] = "static-tables"
 
     def rewrite(self, model: ir.Model) -> bool:
         context, modified = fixed_context(model), False
+        rows = max(context, context_of(model).width or 0)
         for name, rotary in get_facts(model).rotary.items():
             for kind in KINDS:
                 value = model.graph.initializers.get(f"rotary.{name}.{kind}")
-                if value is not None:
-                    modified |= _fix(model.graph, value, rotary, kind, context)
+                if value is not None and (value.is_graph_input() or streamed(value.const_value).dims[0] != rows):
+                    _fix(model.graph, value, _table(rotary, kind, context, rows))
+                    modified = True
         return modified
 
 
@@ -63,14 +69,16 @@ def fixed_context(model: ir.Model) -> int:
     return build.context
 
 
-def _fix(graph: ir.Graph, value: ir.Value, rotary: Rotary, kind: Literal["cos", "sin"], context: int) -> bool:
-    rows = streamed(value.const_value)
-    if not value.is_graph_input() and rows.dims[0] <= context:
-        return False
-    if rotary.follows_context:
-        rows = Streamed((context, rotary.dim // 2), ir.DataType.FLOAT, lambda a, b: table(kind, rotary, context, a, b))
+def _table(rotary: Rotary, kind: Literal["cos", "sin"], context: int, rows: int) -> Streamed:
+    def read(start: int, stop: int) -> np.ndarray:
+        return table(kind, rotary, context, start, stop)
+
+    # Rotary holds a mapping: its text stands for it, so that equal tables of two graphs are written once.
+    return Streamed((rows, rotary.dim // 2), ir.DataType.FLOAT, read, storage=(str(rotary), kind, context, rows))
+
+
+def _fix(graph: ir.Graph, value: ir.Value, rows: Streamed) -> None:
+    if value.is_graph_input():
         graph.inputs.remove(value)
-    else:
-        rows = slice_rows(rows, 0, context)
+    rows.name = value.name
     value.const_value, value.shape = rows, ir.Shape(rows.dims)
-    return True

@@ -7,6 +7,8 @@ import onnxruntime as ort
 import pytest
 from onnxruntime.capi import _pybind_state
 
+import edgewise
+from edgewise.bundle.read import verify
 from edgewise.errors import OptionError, TargetError
 from edgewise.names import names
 from edgewise.plan import plan_build
@@ -16,6 +18,12 @@ from edgewise.target import Target
 
 EVERY = registry().targets.names()
 DEVICES = registry().devices()
+
+
+def target(name: str) -> Target:
+    return registry().find_target(name)
+
+
 ASKED_FOR = {
     *("cpu-x64", "cpu-x64-vnni", "cpu-x64-avx2", "cpu-arm64", "raspberry-pi-5"),
     *("cuda", "h200", "l4", "rtx-4090", "jetson-orin-nano", "jetson-agx-orin", "tensorrt-rtx", "directml"),
@@ -34,10 +42,6 @@ memory = { value = 4e9, source = "its label", kind = "published" }
 """
 
 
-def target(name: str) -> Target:
-    return registry().find_target(name)
-
-
 def test_all_devices_that_were_asked_for_are_there() -> None:
     assert set(DEVICES) >= ASKED_FOR
 
@@ -54,6 +58,16 @@ def test_the_demo_model_is_planned_and_lowered_for_every_device(name: str, pycod
     plan = plan_build(pycoder, target=name, context=128)
     assert plan.target == name
     assert plan.fits is not False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DEVICES if not target(name).compile])
+def test_the_demo_model_is_packed_for_every_device(name: str, pycoder: Path, tmp_path: Path) -> None:
+    """Those whose graphs are compiled ahead have tests of their own."""
+    bundle = edgewise.build(pycoder, target=name, output=tmp_path / "model.edge", load_check=False)
+    assert bundle.manifest.target == name
+    assert bundle.manifest.providers == target(name).providers
+    verify(bundle.path)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -14,6 +14,7 @@ The sums over columns of earlier batches are matrix products ("lazy batch update
 `refine`. A row that would be worse off, by the error that the second moments give it, keeps round to nearest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,16 +64,22 @@ def gptq(matrix: Streamed, start: int, stop: int, moments: Moments, form: Format
     if moments.drift:
         weights = moments.drift.made_up_for(weights, start)
     blocks, damped = in_blocks(weights, form.block_size), moments.factor.damped(moments.gram)
-    candidates = []
-    for importance in (moments.gram.diagonal(), None):
-        grids = quantize_all(grid_for(importance, form), blocks, form, matrix, start)
-        candidates.append(refine(compensated(weights, grids, moments.factor, form), weights, damped, form))
-    candidates.append(simple)
-    errors = np.stack([_error(coded, weights, moments.gram) for coded in candidates])
-    best, rows = errors.argmin(axis=0), np.arange(len(weights))
-    found = Coded(*(np.stack(arrays)[best, rows] for arrays in zip(*candidates, strict=True)))
+    grids = [
+        quantize_all(grid_for(importance, form), blocks, form, matrix, start)
+        for importance in (moments.gram.diagonal(), None)
+    ]
+    found, _ = _closest([compensated(weights, grid, moments.factor, form) for grid in grids], weights, damped)
+    found, errors = _closest([refine(found, weights, damped, form), simple], weights, moments.gram)
+    best = errors.argmin(axis=0)
     total, nearest_error = (float(sums.sum(dtype=np.float64)) for sums in (errors.min(axis=0), errors[-1]))
-    return Compensated(found, total, nearest_error, int((best == len(candidates) - 1).sum()))
+    return Compensated(found, total, nearest_error, int(best.sum()))
+
+
+def _closest(candidates: Sequence[Coded], weights: np.ndarray, gram: np.ndarray) -> tuple[Coded, np.ndarray]:
+    """Each row by the candidate that comes closest to the float product; and all errors, `[candidates, rows]`."""
+    errors = np.stack([_error(coded, weights, gram) for coded in candidates])
+    best, rows = errors.argmin(axis=0), np.arange(len(weights))
+    return Coded(*(np.stack(arrays)[best, rows] for arrays in zip(*candidates, strict=True))), errors
 
 
 def compensated(weights: np.ndarray, start: Coded, factor: Factor, form: Format) -> Coded:

@@ -1,6 +1,7 @@
 """tests: a session of a lowered graph: compact rows, a cache of fixed capacity that is written in place."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -11,10 +12,11 @@ from edgewise.rotary import tables
 from parity import Logits, Row
 
 INT64 = np.int64
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8, "tensor(int64)": INT64}
 
 
 class Lowered:
-    """Past and present are one buffer, which begins as NaN: a slot that is read before it was written shows.
+    """Past and present are one buffer, of the graph's own type; floats begin as NaN, so that reading too early shows.
 
     `keep` is what goes into `logits_to_keep`; None leaves that input alone.
     """
@@ -22,9 +24,11 @@ class Lowered:
     def __init__(self, graph: ort.InferenceSession, facts: Facts, context: int, *, keep: int | None = None) -> None:
         self.graph, self.facts, self.context, self.keep = graph, facts, context, keep
         self.lengths = np.zeros(0, INT64)
+        inputs = (*graph.get_inputs(), *graph.get_overridable_initializers())
+        self.types = {value.name: DTYPES[value.type] for value in inputs}
         self.cache: dict[str, ort.OrtValue] = {}
         self.tables = {
-            f"rotary.{name}.{part}": _value(values)
+            f"rotary.{name}.{part}": _value(values.astype(self.types[f"rotary.{name}.{part}"], copy=False))
             for name, rotary in facts.rotary.items()
             if rotary.follows_context
             for part, values in zip(("cos", "sin"), tables(rotary, context), strict=True)
@@ -37,9 +41,11 @@ class Lowered:
         tokens = np.zeros((len(rows), max(lengths)), INT64)
         for row, new in enumerate(rows):
             tokens[row, : len(new)] = new
+        positions = np.minimum(self.lengths[:, None] + np.arange(max(lengths)), self.context - 1)
         self.lengths += lengths
         valid = (np.arange(max(self.lengths)) < self.lengths[:, None]).astype(INT64)
-        logits = self._run({"input_ids": tokens, "attention_mask": valid})
+        feeds = {"input_ids": tokens, "attention_mask": valid, "position_ids": positions}
+        logits = self._run({name: array for name, array in feeds.items() if name in self.types})
         return [logits[row, :length] for row, length in enumerate(lengths)]
 
     def _run(self, feeds: dict[str, NDArray[np.int64]]) -> Logits:
@@ -63,9 +69,11 @@ class Lowered:
         for layer, a in enumerate(self.facts.attention):
             for part in ("key", "value"):
                 shape = (rows, a.kv_heads, self.context, a.head_dim)
-                self.cache[f"{layer}.{part}"] = _value(np.full(shape, np.nan, np.float32))
+                dtype = self.types[f"past_key_values.{layer}.{part}"]
+                empty = 0 if dtype == np.int8 else np.nan
+                self.cache[f"{layer}.{part}"] = _value(np.full(shape, empty, dtype))
 
 
-def _value(array: NDArray[np.float32] | NDArray[np.int64]) -> ort.OrtValue:
+def _value(array: NDArray[Any]) -> ort.OrtValue:
     """The array itself, not a copy."""
     return ort.OrtValue.ortvalue_from_numpy(array)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-CACHE_BYTES = {"float32": 4, "int8": 1}  # of one element
+CACHE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}  # of one element
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Attention:
     softcap: float = 0.0  # 0: none; otherwise scores become softcap * tanh(scores / softcap)
     rotary: str | None = "global"  # which of Facts.rotary; None: no position embedding
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
-    cache: Literal["float32", "int8"] = "float32"  # how keys, after their rotation, and values are kept
+    cache: Literal["float32", "float16", "bfloat16", "int8"] = "float32"  # how keys, once rotated, and values are kept
 
 
 @dataclass(frozen=True)

@@ -103,12 +103,12 @@ def prepare(
     keep(model)
     if measured and not measured.used and not dry:
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
-    facts = get_facts(model)  # as the recipe left them
     prompts = prefill_graph(model, floats, build) if prefill else None
     if hidden_states:
         for canonical in filter(None, (model, prompts)):
             add_hidden_states(canonical)
     model, prompts = _lower(model, prompts, lowering, build)
+    facts = get_facts(model)  # as recipe and lowering left them
     for graph in filter(None, (model, prompts)):
         refuse(graph, device)
     return Prepared(

@@ -96,7 +96,9 @@ class Cast(Streamed):
     """A tensor in another dtype; rows are converted as they are read."""
 
     def __init__(self, base: Streamed, dtype: ir.DataType, *, name: str | None = None) -> None:
-        super().__init__(base.dims, dtype, self._convert, name=name or base.name, storage=(dtype, base.storage))
+        super().__init__(
+            base.dims, dtype, self._read_converted, name=name or base.name, storage=(dtype, base.storage)
+        )
         self.base = base
 
     def walk(self) -> Iterator[np.ndarray]:
@@ -104,14 +106,18 @@ class Cast(Streamed):
             row_bytes = rows.size // max(1, len(rows)) * self.dtype.bitwidth // 8
             step = max(1, BLOCK_BYTES // max(1, row_bytes))
             for i in range(0, len(rows), step):
-                yield convert(rows[i : i + step], self.dtype)
+                yield self.convert(rows[i : i + step])
             del rows  # or it is held while the next ones are read
 
     def blocks(self, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
         return self.base.blocks(budget * self.base.dtype.bitwidth // self.dtype.bitwidth)
 
-    def _convert(self, start: int, stop: int) -> np.ndarray:
-        return convert(self.base.read(start, stop), self.dtype)
+    def convert(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the base in this dtype."""
+        return convert(rows, self.dtype)
+
+    def _read_converted(self, start: int, stop: int) -> np.ndarray:
+        return self.convert(self.base.read(start, stop))
 
 
 class Stacked(Streamed):

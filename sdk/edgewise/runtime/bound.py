@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.ort import in_place
-from edgewise.runtime.signature import HIDDEN, KEEP
+from edgewise.runtime.signature import HIDDEN, KEEP, POSITIONS, dtype_of
 
 if TYPE_CHECKING:
     from edgewise.runtime.model import Model
@@ -24,8 +24,10 @@ class Bound:
         self.binding = graph.io_binding()
         self._model = model
         self._keep = np.ones(1, np.int64)
-        optional: dict[str, NDArray[Any]] = {KEEP: self._keep, **model.rotary}
-        for name, array in optional.items():
+        self._has_positions = POSITIONS in {value.name for value in graph.get_inputs()}
+        types = {value.name: value.type for value in graph.get_overridable_initializers()}
+        tables = {name: table.astype(dtype_of(types[name]), copy=False) for name, table in model.rotary.items()}
+        for name, array in {KEEP: self._keep, **tables}.items():
             self.binding.bind_ortvalue_input(name, in_place(array))
         for tensor, buffer in zip(model.cache, buffers, strict=True):
             place = ("cpu", 0, tensor.dtype.type, buffer.shape, buffer.ctypes.data)
@@ -44,6 +46,9 @@ class Bound:
         mask = self._mask(lengths, ids.shape[1])
         binding.bind_input("input_ids", "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_input("attention_mask", "cpu", 0, np.int64, mask.shape, mask.ctypes.data)
+        if self._has_positions:
+            positions = np.array(lengths)[:, None] + np.arange(ids.shape[1])
+            binding.bind_input(POSITIONS, "cpu", 0, np.int64, positions.shape, positions.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         if hidden is not None:
             binding.bind_output(HIDDEN, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)

@@ -14,6 +14,7 @@ from edgewise.options import known
 KEEP = "logits_to_keep"
 HIDDEN = "hidden_states"
 BIAS = "attention_bias"
+POSITIONS = "position_ids"
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -72,6 +73,11 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
         width=_length(inputs["input_ids"].shape[1]),
         capacity=_length(inputs[cache[0].past].shape[2]) if biases else 0,
     )
+
+
+def dtype_of(stated: str) -> np.dtype[Any]:
+    """The dtype of an input that ONNX Runtime calls `tensor(float16)`."""
+    return _DTYPES[stated]
 
 
 def _window(name: str) -> int | None:

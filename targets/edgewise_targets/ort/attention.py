@@ -4,8 +4,9 @@ It keeps the cache compact: the keys of a row are its first `seqlens_k + 1` slot
 past and present may be one buffer. So the attention mask is only counted, and padding must be on the right.
 """
 
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -13,21 +14,23 @@ import onnx_ir as ir
 from edgewise.errors import GraphError, LoweringError
 from edgewise.facts import Attention, Facts
 from edgewise.graph import Roles, get_facts
+from edgewise.lint.finding import CPU, CUDA
 from edgewise.passes import context_of
 from edgewise.target import Target
-from edgewise.tensors import constant
-from edgewise_targets.step import Attributes, Step, become, initializer, insert_before
+from edgewise.tensors import constant, streamed
+from edgewise_targets.step import Step, become, initializer, insert_before
 
 TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache"})
-CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
 class FuseAttention(Step):
-    """Attention as GroupQueryAttention: rotary embedding inside, window and softcap as attributes."""
+    """Attention as GroupQueryAttention: rotary embedding inside or before, window and softcap as attributes."""
 
     name: ClassVar[str] = "ort-attention"
     removes: ClassVar[frozenset[str]] = frozenset({"Attention", "RotaryEmbedding"})
+
+    rotary: Literal["inside", "before"] = "inside"
 
     def rewrite(self, model: ir.Model) -> bool:
         facts, roles = get_facts(model), Roles.of(model)
@@ -38,11 +41,13 @@ class FuseAttention(Step):
         lengths = _lengths(model.graph)
         for index, node in nodes:
             spec = facts.attention[index]
+            query, key, cos, sin = _rotary(node, spec, roles, layer=index)
+            if self.rotary == "before":
+                query, key, cos, sin, spec = node.inputs[0], node.inputs[1], None, None, replace(spec, rotary=None)
             refuse_untranslatable(spec, layer=index)
             scales = _int8_cache(model, node, roles, layer=index) if spec.cache == "int8" else []
-            query, key, cos, sin = _rotary(node, spec, roles, layer=index)
             value, past = node.inputs[2], node.inputs[4:6]
-            attributes = _attributes(spec, facts)
+            attributes = _attributes(spec, facts) | _cache_attributes(scales)
             become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin, *scales], attributes)
         return True
 
@@ -61,7 +66,7 @@ def refuse_untranslatable(spec: Attention, *, layer: int) -> None:
         )
 
 
-def _attributes(spec: Attention, facts: Facts) -> Attributes:
+def _attributes(spec: Attention, facts: Facts) -> dict[str, int | float | str]:
     attributes: dict[str, int | float | str] = {
         "num_heads": spec.heads,
         "kv_num_heads": spec.kv_heads,
@@ -74,9 +79,15 @@ def _attributes(spec: Attention, facts: Facts) -> Attributes:
     if spec.rotary is not None:
         interleaved = facts.rotary[spec.rotary].interleaved
         attributes |= {"do_rotary": 1, "rotary_interleaved": int(interleaved)}
-    if spec.cache == "int8":
-        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
     return attributes
+
+
+def _cache_attributes(scales: Sequence[ir.Value | None]) -> dict[str, int | float | str]:
+    """How a cache in int8 is scaled; nothing for one of floats."""
+    if not scales:
+        return {}
+    kind = "PER_TENSOR" if _is_one(scales[-1]) else "PER_CHANNEL"
+    return {"k_quant_type": kind, "v_quant_type": kind, "kv_cache_bit_width": 8}
 
 
 def _rotary(node: ir.Node, spec: Attention, roles: Roles, *, layer: int) -> list[ir.Value | None]:
@@ -92,7 +103,6 @@ def _rotary(node: ir.Node, spec: Attention, roles: Roles, *, layer: int) -> list
 
 def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> list[ir.Value | None]:
     """What follows the rotary tables among the inputs: the scales. Keys and values come unrounded, and stay int8."""
-    _refuse_other_providers(context_of(model).target)
     scales = []
     for index, part in ((1, "k"), (2, "v")):
         quantize, dequantize = roles.all(f"attention.{part}.cache", layer) or (None, None)
@@ -100,19 +110,29 @@ def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> 
             raise GraphError(f"layer {layer}: the facts say cache = 'int8', and the graph does not round '{part}'")
         node.replace_input_with(index, quantize.inputs[0])
         scales.append(dequantize.inputs[1])
+    _refuse_other_providers(context_of(model).target, scales)
     for value in (*node.inputs[4:6], *node.outputs[1:3]):
         if value is not None:
             value.dtype = ir.DataType.INT8
     return [None, None, None, *scales]
 
 
-def _refuse_other_providers(target: Target | None) -> None:
-    """Scales for each channel are for processors: elsewhere the kernel is another, or there is none."""
-    if target and target.providers[0].name != CPU:
-        raise LoweringError(
-            f"target '{target.name}' runs on {target.providers[0].name}; the dialect 'ort' keeps keys and values in "
-            f"int8 on {CPU} only: leave 'quantize-cache' out"
-        )
+def _refuse_other_providers(target: Target | None, scales: Sequence[ir.Value | None]) -> None:
+    """Scales for each channel are for processors, one for keys and values for CUDA; others have no such kernel."""
+    if target is None:
+        return
+    name = target.providers[0].name
+    if name == CPU or (name == CUDA and _is_one(scales[0]) and scales[0] is scales[1]):
+        return
+    what = f"on {CPU}, and with one scale for keys and values on {CUDA}"
+    fix = "set scales = 'tensor' of 'quantize-cache'" if name == CUDA else "leave 'quantize-cache' out"
+    raise LoweringError(
+        f"target '{target.name}' runs on {name}; the dialect 'ort' keeps keys and values in int8 {what}: {fix}"
+    )
+
+
+def _is_one(scale: ir.Value | None) -> bool:
+    return scale is not None and streamed(scale.const_value).size == 1
 
 
 def _lengths(graph: ir.Graph) -> tuple[ir.Value, ir.Value]:

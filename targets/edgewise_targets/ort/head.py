@@ -6,17 +6,23 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.graph import Roles
-from edgewise_targets.step import Step, become
+from edgewise.passes import context_of
+from edgewise_targets.step import CONTRIB, Step, become
 
 
 @dataclass(frozen=True)
 class TiedHead(Step):
-    """FusedMatMul with the embedding, transposed inside: ONNX Runtime would fold a Transpose into a second table."""
+    """FusedMatMul with the embedding, transposed inside: ONNX Runtime would fold a Transpose into a second table.
+
+    Where the target has no such operator (WebGPU), it does.
+    """
 
     name: ClassVar[str] = "ort-tied-head"
 
     def rewrite(self, model: ir.Model) -> bool:
-        roles = Roles.of(model)
+        roles, target = Roles.of(model), context_of(model).target
+        if target and f"{CONTRIB}:FusedMatMul" in target.needs.denied:
+            return False
         turned, head = roles.maybe("lm_head.weight"), roles.maybe("lm_head")
         if turned is None or head is None or turned.op_type != "Transpose" or head.inputs[1] is not turned.outputs[0]:
             return False

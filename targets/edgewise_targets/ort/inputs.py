@@ -84,11 +84,19 @@ def _downstream(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Value | N
 
 
 def _bounds(graph: ir.Graph) -> list[ir.Value]:
-    """Start, end and axis of a Slice that keeps the last positions: -0, the start of them all, keeps every one."""
+    """Start, end and axis of a Slice that keeps the last positions: -0, the start of them all, keeps every one.
+
+    The start is computed of a shape, tokens - (tokens + keep): so ONNX Runtime does it on the processor, where a Slice
+    on a GPU wants it, and nothing is copied between the two while the GPU's work is captured as a CUDA graph.
+    """
     keep, end, axis = (
         initializer(graph, constant(np.array([number], np.int64)), name)
         for number, name in ((0, KEEP), (np.iinfo(np.int64).max, f"{KEEP}.end"), (1, f"{KEEP}.axis"))
     )
     graph.inputs.append(keep)
-    start = insert_before(graph[0], "Neg", [keep], [f"{KEEP}.start"])
-    return [*start, end, axis]
+    (ids,) = (value for value in graph.inputs if value.name == "input_ids")
+    first = graph[0]
+    (tokens,) = insert_before(first, "Shape", [ids], [f"{KEEP}.tokens"], {"start": 1, "end": 2})
+    (more,) = insert_before(first, "Add", [tokens, keep], [f"{KEEP}.more"])
+    (start,) = insert_before(first, "Sub", [tokens, more], [f"{KEEP}.start"])
+    return [start, end, axis]

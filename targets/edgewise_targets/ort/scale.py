@@ -13,12 +13,16 @@ import onnx_ir as ir
 from edgewise.graph import Linear, Roles, get_facts, linears
 from edgewise.quantized import Block, BlockQuantized
 from edgewise.tensors import Streamed, map_rows, streamed
+from edgewise_targets.ort.head_norms import WEIGHTS
 from edgewise_targets.step import Step
 
 
 @dataclass(frozen=True)
 class ScaleQueries(Step):
-    """The factor of attention scores in the weights that queries come from: their norm, or their product and bias."""
+    """The factor of attention scores in the weights that queries come from: their norm, or their product and bias.
+
+    Where attention norms queries itself, a factor in what comes before would be undone, and stays where it is.
+    """
 
     name: ClassVar[str] = "ort-scaled-queries"
 
@@ -28,7 +32,8 @@ class ScaleQueries(Step):
         for index in range(get_facts(model).layers):
             attention = roles.one("attention", index)
             factor = np.float32(attention.attributes.get_float("scale", 1.0))
-            weights = _weights(attention.inputs[0], roles, index) if factor != 1 else {}
+            normed_inside = any(attention.inputs[place] for place in WEIGHTS if place < len(attention.inputs))
+            weights = {} if factor == 1 or normed_inside else _weights(attention.inputs[0], roles, index)
             for node, value in weights.items():
                 _scale(value, products.get(node), factor)
             if weights:

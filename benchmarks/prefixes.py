@@ -15,8 +15,9 @@ from statistics import median
 
 import numpy as np
 
+from edgewise.bundle.manifest import CHUNK
 from edgewise.runtime.runner import Runner
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from edgewise.runtime.window import Window
 
 RUNS = 3

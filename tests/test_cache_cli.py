@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edgewise.bundle.manifest import CHUNK
 from edgewise.cli.main import execute
-from edgewise.runtime.session import CHUNK
 
 PROMPT = "def read_json(path):\n" + "    # a comment of some words\n" * 40
 

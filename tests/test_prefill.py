@@ -77,6 +77,12 @@ def test_fewer_tokens_than_the_manifest_says_are_for_the_graph_that_decodes(
         np.testing.assert_array_equal(found, expected)
 
 
+def test_integers_are_multiplied_in_larger_chunks(both: Model, prompts: Model, pycoder_bundle: Bundle) -> None:
+    assert Session(both, capacity=200).chunk == 2 * pycoder_bundle.manifest.chunk
+    found, expected = (Session(model, capacity=200).prefill(TOKENS) for model in (both, prompts))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_same_chunks_give_the_same_scores_however_they_are_asked_for(both: Model) -> None:
     whole, piecewise = Session(both, capacity=200, chunk=64), Session(both, capacity=100, chunk=64)
     expected = whole.prefill(TOKENS[:140])

@@ -15,7 +15,7 @@ from edgewise.runtime.model import Model
 from edgewise.runtime.prefix import LIMIT, PrefixCache
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.runner import Runner
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from edgewise.search.protocol import Extend
 from toy import NAN, facts, toy
 
@@ -193,56 +193,63 @@ def runners(bundle: Bundle) -> Iterator[tuple[Runner, Runner]]:
         yield cached, plain
 
 
-LONG = np.random.default_rng(5).integers(4, 4096, 3 * CHUNK).tolist()
+@pytest.fixture
+def chunk(bundle: Bundle) -> int:
+    return bundle.manifest.chunk
+
+
+LONG = np.random.default_rng(5).integers(4, 4096, 800).tolist()
 
 
 @pytest.mark.parametrize("options", [{}, {"search": "sample", "seed": 4, "n": 2}])
-def test_an_answer_is_the_same_with_and_without(runners: tuple[Runner, Runner], options: dict[str, Any]) -> None:
+def test_an_answer_is_the_same_with_and_without(
+    runners: tuple[Runner, Runner], chunk: int, options: dict[str, Any]
+) -> None:
     cached, plain = runners
-    cached.generate(LONG[: 2 * CHUNK + 7], max_tokens=1)
-    for length in (2 * CHUNK + 1, 2 * CHUNK + 2, 2 * CHUNK + 40, 3 * CHUNK):
+    cached.generate(LONG[: 2 * chunk + 7], max_tokens=1)
+    for length in (2 * chunk + 1, 2 * chunk + 2, 2 * chunk + 40, 3 * chunk):
         found, expected = (each.generate(LONG[:length], max_tokens=16, **options) for each in (cached, plain))
         assert found.completions == expected.completions
-        assert (found.timings.prompt_tokens_cached, expected.timings.prompt_tokens_cached) == (2 * CHUNK, 0)
+        assert (found.timings.prompt_tokens_cached, expected.timings.prompt_tokens_cached) == (2 * chunk, 0)
 
 
-def test_a_conversation_computes_what_is_new(runners: tuple[Runner, Runner]) -> None:
+def test_a_conversation_computes_what_is_new(runners: tuple[Runner, Runner], chunk: int) -> None:
     cached, plain = runners
-    history, seen = LONG[: CHUNK + 20], []
+    history, seen = LONG[: chunk + 20], []
     for _ in range(3):
         found, expected = (each.generate(history, max_tokens=40) for each in (cached, plain))
         assert found.tokens == expected.tokens
         seen.append(found.timings.prompt_tokens_cached)
         history = [*history, *found.tokens, *LONG[:60]]
-    assert seen == [0, CHUNK, CHUNK]
+    assert seen == [0, chunk, chunk]
 
 
-def test_a_cancelled_generation_leaves_its_prompt(runners: tuple[Runner, Runner]) -> None:
+def test_a_cancelled_generation_leaves_its_prompt(runners: tuple[Runner, Runner], chunk: int) -> None:
     cached, _ = runners
-    stream = cached.stream(LONG[: CHUNK + 1], max_tokens=9)
+    stream = cached.stream(LONG[: chunk + 1], max_tokens=9)
     next(stream)
     stream.close()
-    assert cached.generate(LONG[: CHUNK + 1], max_tokens=1).timings.prompt_tokens_cached == CHUNK
+    assert cached.generate(LONG[: chunk + 1], max_tokens=1).timings.prompt_tokens_cached == chunk
 
 
-def test_rates_are_of_what_was_computed(runners: tuple[Runner, Runner]) -> None:
+def test_rates_are_of_what_was_computed(runners: tuple[Runner, Runner], chunk: int) -> None:
     cached, _ = runners
     for _ in range(2):
-        timings = cached.generate(LONG[: CHUNK + 9], max_tokens=1).timings
+        timings = cached.generate(LONG[: chunk + 9], max_tokens=1).timings
     assert timings.time_to_first_token_s is not None
     assert timings.prefill_tokens_per_s == 9 / timings.time_to_first_token_s
-    assert timings.prompt_tokens == CHUNK + 9
+    assert timings.prompt_tokens == chunk + 9
 
 
-def test_a_prompt_is_prepared_before_it_is_asked_for(runners: tuple[Runner, Runner]) -> None:
+def test_a_prompt_is_prepared_before_it_is_asked_for(runners: tuple[Runner, Runner], chunk: int) -> None:
     cached, plain = runners
-    assert [cached.prepare(LONG[:length]) for length in (CHUNK - 1, CHUNK + 5, 2 * CHUNK)] == [0, CHUNK, 2 * CHUNK]
+    assert [cached.prepare(LONG[:length]) for length in (chunk - 1, chunk + 5, 2 * chunk)] == [0, chunk, 2 * chunk]
     found, expected = (each.generate(LONG, max_tokens=9) for each in (cached, plain))
     assert found.completions == expected.completions
-    assert found.timings.prompt_tokens_cached == 2 * CHUNK
+    assert found.timings.prompt_tokens_cached == 2 * chunk
 
 
-def test_a_preparation_that_is_stopped_leaves_what_it_has_computed(bundle: Bundle) -> None:
+def test_a_preparation_that_is_stopped_leaves_what_it_has_computed(bundle: Bundle, chunk: int) -> None:
     class After(Event):
         """Set when it has been asked so often."""
 
@@ -253,17 +260,17 @@ def test_a_preparation_that_is_stopped_leaves_what_it_has_computed(bundle: Bundl
             return self.asked > 2
 
     with Runner.open(bundle.path, threads=1) as runner:
-        assert runner.prepare(LONG, stop=After()) == 2 * CHUNK
-        assert runner.generate(LONG, max_tokens=1).timings.prompt_tokens_cached == 2 * CHUNK
+        assert runner.prepare(LONG, stop=After()) == 2 * chunk
+        assert runner.generate(LONG, max_tokens=1).timings.prompt_tokens_cached == 2 * chunk
 
 
-def test_the_prompt_of_a_draft_is_known_as_well(runners: tuple[Runner, Runner]) -> None:
+def test_the_prompt_of_a_draft_is_known_as_well(runners: tuple[Runner, Runner], chunk: int) -> None:
     cached, plain = runners
     options: dict[str, Any] = {"search": "speculative", "max_tokens": 12}
-    expected = plain.generate(LONG[: CHUNK + 9], assistants=[plain], **options)
+    expected = plain.generate(LONG[: chunk + 9], assistants=[plain], **options)
     for _ in range(2):
-        assert cached.generate(LONG[: CHUNK + 9], assistants=[cached], **options).completions == expected.completions
-    assert cached._known().bytes == cached.facts.cache_bytes(CHUNK)
+        assert cached.generate(LONG[: chunk + 9], assistants=[cached], **options).completions == expected.completions
+    assert cached._known().bytes == cached.facts.cache_bytes(chunk)
 
 
 def test_by_default_there_is_one(bundle: Bundle) -> None:

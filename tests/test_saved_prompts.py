@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgewise.bundle.manifest import CHUNK
 from edgewise.bundle.read import Bundle
 from edgewise.errors import CacheError, GenerationError, OptionError
 from edgewise.pipeline import build
 from edgewise.runtime.prefix import PrefixCache
 from edgewise.runtime.runner import Runner
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from toy import NAN, facts, toy
 
 TOKENS = np.random.default_rng(3).integers(0, NAN, 100).tolist()

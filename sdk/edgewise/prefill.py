@@ -21,6 +21,7 @@ from edgewise.tensors import Streamed, map_rows
 
 Prefill = Literal["int8"]
 
+CHUNK = 256  # tokens at a time: weights are read half as often as with 128; attention looks at more that is masked
 FROM_TOKENS = 32  # fewer are faster, or as fast, in the graph that decodes: measured with int4, block 128, on x86-64
 
 

@@ -17,7 +17,7 @@ from edgewise.bundle.manifest import Cache, File, Manifest, Provider
 from edgewise.graph import activations, layer, role
 from edgewise.placement import CPU
 from edgewise.plan import Plan
-from edgewise.prefill import FROM_TOKENS
+from edgewise.prefill import CHUNK, FROM_TOKENS
 from edgewise.prepare import Prepared
 from edgewise.registry import registry
 from edgewise.steps import record
@@ -94,6 +94,7 @@ def finish(
         session=prepared.target.session,
         threads=prepared.target.threads,
         prefill_from=_prefill_from(prepared),
+        chunk=manifest.CHUNK if prepared.prompts is None or cache.capacity else CHUNK,
         hidden_states=prepared.hidden_states,
         recipe=recipe,
         versions=versions,

@@ -14,6 +14,7 @@ from edgewise.options import parse, record
 FORMAT = 1
 FILE_NAME = "manifest.json"
 DIGEST = "blake3"
+CHUNK = 128  # tokens: more are no faster where weights have 4 bits, and take more memory for activations
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Manifest:
     threads: int | None = None  # of a session, unless it is opened with another number; None: one for each core
     recipe: tuple[Mapping[str, Any], ...] = ()
     prefill_from: int = 0  # tokens: so many at once are computed by the graph "prefill", fewer by "decode"
+    chunk: int = CHUNK  # tokens of a prompt that are computed at a time
     hidden_states: bool = False  # whether the graphs give them: what the lm_head scores, of every position
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Manifest:
         """A hash of all that scores depend on: graphs, weights, facts and settings, and no other file."""
         graphs = tuple(self.graphs.values())  # the weights of one are the file whose name goes on after its name
         hashes = {name: file.blake3 for name, file in self.files.items() if name.startswith(graphs)}
-        names = ("facts", "graphs", "providers", "session", "prefill_from")
+        names = ("facts", "graphs", "providers", "session", "prefill_from", "chunk")
         settings = {name: value for name, value in record(self).items() if name in names}
         return _digest({**settings, "files": hashes})
 

@@ -55,7 +55,6 @@ def run(
     """
     from edgewise.runtime.prefix import LIMIT
     from edgewise.runtime.runner import Runner
-    from edgewise.runtime.session import CHUNK
 
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
@@ -71,7 +70,7 @@ def run(
         if prompt_cache and kept:
             runner.load_prefix(prompt_cache)
             tokens = runner.tokenizer.encode(text)
-            if len(tokens) - runner.known_prefix(tokens) > CHUNK:
+            if len(tokens) - runner.known_prefix(tokens) > runner.model.chunk:
                 _refuse_unwritable(prompt_cache)
         stream = runner.stream(text, **options, n=n, logprobs=logprobs)
         result = _print_json(stream) if as_json else _print(stream)
@@ -98,14 +97,13 @@ def _print(stream: "Stream") -> "Result":
 
 def _keep(runner: "Runner", prompt: str, result: "Result", path: Path) -> None:
     """Write what is known of the prompt now, where that is more than before."""
-    from edgewise.runtime.session import CHUNK
-
+    block = runner.model.chunk
     tokens, cached = result.timings.prompt_tokens, result.timings.prompt_tokens_cached
-    if tokens < CHUNK:
-        talk(f"the prompt is not kept: it has {tokens} tokens, and they are kept in blocks of {CHUNK}")
+    if tokens < block:
+        talk(f"the prompt is not kept: it has {tokens} tokens, and they are kept in blocks of {block}")
     elif dropped := result.timings.prompt_tokens_dropped:
         talk(f"the prompt is not kept: {dropped} of its tokens were dropped, for it is longer than the context")
-    elif cached < (tokens - 1) // CHUNK * CHUNK:
+    elif cached < (tokens - 1) // block * block:
         talk(f"{path}: {runner.save_prefix(prompt, path)} tokens of the prompt are kept")
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.bundle.manifest import FILE_NAME
+from edgewise.bundle.manifest import CHUNK, FILE_NAME
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.walk import Walk
@@ -18,7 +18,7 @@ from edgewise.graph import get_facts, linears
 from edgewise.memory import available_memory
 from edgewise.prepare import export_graph, open_checkpoint
 from edgewise.runtime.model import Model
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from edgewise.writer import Progress
 
 CHUNK_BYTES = 64 << 20  # of the scores of one chunk

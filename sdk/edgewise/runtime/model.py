@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.bundle.manifest import Manifest, Provider
+from edgewise.bundle.manifest import CHUNK, Manifest, Provider
 from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
@@ -44,6 +44,7 @@ class Model:
         entries: Mapping[str, str] | None = None,
         prompts: Path | None = None,
         prefill_from: int = 0,
+        chunk: int = CHUNK,
         computation: str = "",
     ) -> None:
         _check_context(context or 1, facts)
@@ -55,6 +56,7 @@ class Model:
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from
+        self.chunk = chunk  # tokens of a prompt that a session computes at a time
         if prompts:
             self.prompts = open_graph(prompts, providers=providers, threads=threads, entries=entries)
             self.prompt_signature = read_signature(self.prompts, facts, prompts)
@@ -96,6 +98,7 @@ class Model:
             entries=manifest.session,
             prompts=folder / prompts if prompts else None,
             prefill_from=manifest.prefill_from,
+            chunk=manifest.chunk,
             computation=f"{manifest.computation} {only or 'all'}",
         )
 

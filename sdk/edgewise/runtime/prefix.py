@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgewise.errors import CacheError, OptionError
 from edgewise.runtime import saved
 from edgewise.runtime.model import Model
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 
 Key = bytes
 Arrays = list[NDArray[Any]]  # keys and values as `Session.export` gives them
@@ -33,13 +33,13 @@ class PrefixCache:
     It serves sessions of one model, in any number of threads.
     """
 
-    def __init__(self, model: Model, *, limit: int, block: int = CHUNK) -> None:
+    def __init__(self, model: Model, *, limit: int, block: int | None = None) -> None:
         if limit < 0:
             raise OptionError(f"prefix_cache is {limit:,}; it must be a number of bytes, 0 for none")
         self.model = model
         self.limit = limit
-        self.block = block
-        self._block_bytes = model.facts.cache_bytes(block)
+        self.block = block or model.chunk
+        self._block_bytes = model.facts.cache_bytes(self.block)
         self._blocks: OrderedDict[Key, Arrays] = OrderedDict()  # the least recently used first
         self._lock = Lock()
 

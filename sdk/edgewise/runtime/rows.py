@@ -7,7 +7,7 @@ from edgewise.errors import GenerationError
 from edgewise.runtime.batch import Append, Prefixes, compute
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from edgewise.runtime.window import Window
 from edgewise.search.protocol import Extend, FloatArray
 
@@ -29,7 +29,7 @@ class Rows:
         capacity: int,
         prefixes: Sequence[Prefixes] = (),
         pools: dict[Model, Pool] | None = None,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
         window: Window | None = None,
     ) -> None:
         self._models = tuple(models)

@@ -24,7 +24,7 @@ from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
 from edgewise.runtime.score import Score, score
-from edgewise.runtime.session import CHUNK, Session
+from edgewise.runtime.session import Session
 from edgewise.runtime.stream import Clock, Pieces, Stream
 from edgewise.runtime.window import Window
 from edgewise.search.named import Named, find_search
@@ -167,7 +167,7 @@ class Runner:
         options: Options,
         *,
         pools: dict[Model, Pool] | None = None,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
         run: Callable[[Steps[None], Rows], Pieces] | None = None,
     ) -> Stream:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""

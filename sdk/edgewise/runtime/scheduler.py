@@ -13,7 +13,6 @@ from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.result import Piece
 from edgewise.runtime.rows import Rows, Scored
-from edgewise.runtime.session import CHUNK
 from edgewise.runtime.stream import Stream
 from edgewise.search.protocol import Request
 
@@ -38,11 +37,11 @@ class Scheduler:
     that submit, read and close.
     """
 
-    def __init__(self, runner: "Runner", *, slots: int = SLOTS, chunk: int = CHUNK) -> None:
-        if slots < 1 or chunk < 1:
-            raise OptionError(f"slots is {slots} and chunk is {chunk}; both must be 1 or more")
+    def __init__(self, runner: "Runner", *, slots: int = SLOTS, chunk: int | None = None) -> None:
         self.slots = slots
-        self.chunk = chunk
+        self.chunk = runner.model.chunk if chunk is None else chunk
+        if self.slots < 1 or self.chunk < 1:
+            raise OptionError(f"slots is {slots} and chunk is {self.chunk}; both must be 1 or more")
         self._runner = runner
         self._pools: dict[Model, Pool] = {}
         self._queue: deque[Generation] = deque()

@@ -15,8 +15,6 @@ from edgewise.runtime.pool import Pool, Slot
 from edgewise.runtime.window import Window, turn_back
 from edgewise.search.protocol import FloatArray
 
-CHUNK = 128  # tokens that a prefill computes at a time: more are no faster, and take more memory for activations
-
 
 class Session:
     """One KV cache. `prefill` and `decode` append tokens and return the scores of what may follow them.
@@ -35,13 +33,13 @@ class Session:
         model: Model,
         *,
         capacity: int,
-        chunk: int = CHUNK,
+        chunk: int | None = None,  # tokens that a prefill computes at a time; None: as the model has it
         window: Window | None = None,
         pool: Pool | None = None,
         slot: Slot | None = None,  # that was taken from the pool
     ) -> None:
         self.model = model
-        self.chunk = chunk
+        self.chunk = chunk or model.chunk
         self.window = window
         self.pool = pool or Pool(model, capacity=capacity)
         self.slot = slot or self.pool.take()

@@ -4,13 +4,15 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgewise.calibration import plan as planning
 from edgewise.calibration.calibration import Calibration
+from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import PASSAGE, CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.cli.main import execute
@@ -18,7 +20,7 @@ from edgewise.errors import EdgewiseError, OptionError, RecipeError
 from edgewise.passes import BuildContext, Pass, calibration_of, context_of
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
-from edgewise.recipe import Recipe
+from edgewise.recipe import Recipe, RecipeStep
 from edgewise.steps import apply
 from edgewise.text.tokenizer import Tokenizer
 from edgewise_exporters.decoder import Decoder
@@ -165,6 +167,52 @@ def test_the_plan_says_what_a_calibration_takes(pycoder: Path, cache: Path) -> N
     assert plan.build_memory == plan.calibration.memory
     assert plan.calibration.seconds > 0
     assert not cache.exists()
+
+
+def enough(pycoder: Path) -> CalibrationText:
+    """For GPTQ, of the widest matrix."""
+    return CalibrationText(pycoder / "heldout.txt", tokens=8192, length=128)
+
+
+def recipe(*steps: tuple[str, dict[str, Any]]) -> Recipe:
+    return Recipe(tuple(RecipeStep(name, options) for name, options in steps))
+
+
+def test_the_plan_knows_what_each_step_takes(pycoder: Path) -> None:
+    def planned(*steps: tuple[str, dict[str, Any]]) -> CalibrationPlan:
+        found = plan_build(pycoder, calibration=enough(pycoder), recipe=recipe(*steps)).calibration
+        assert found is not None
+        return found
+
+    grid, gptq = (planned(("quantize", {"method": method})) for method in ("grid", "gptq"))
+    learned, longer = (planned(("quantize", {"method": "autoround", "steps": steps})) for steps in (10, 100))
+    mixed, scaled = planned(("mix", {"max_bytes": 4_000_000})), planned(("awq", {}), ("quantize", {}))
+    assert grid.memory < gptq.memory < learned.memory == longer.memory  # torch, and derivatives of every weight
+    assert len(grid.costs) == len(gptq.costs) == 2  # its own, and that of measuring int8 activations
+    assert [len(plan.costs) for plan in (learned, mixed, scaled)] == [3, 4, 2]
+
+    def flops(plan: CalibrationPlan) -> float:
+        return sum(cost.flops for cost in plan.costs)
+
+    assert flops(grid) < flops(gptq) < flops(learned)
+    assert flops(longer) - flops(gptq) == pytest.approx(10 * (flops(learned) - flops(gptq)))
+    assert flops(mixed) > flops(gptq)
+
+
+def test_a_build_whose_steps_do_not_fit_is_refused_before_it_measures(
+    pycoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gptq = recipe(("quantize", {"method": "gptq"}))
+    plan = plan_build(pycoder, calibration=enough(pycoder), recipe=gptq).calibration
+    assert plan is not None
+    monkeypatch.setattr(planning, "available_memory", lambda: plan.memory - 1)
+    monkeypatch.setattr("edgewise.calibration.calibration.Walk", None)  # nothing is run
+    with pytest.raises(OptionError, match=r"calibration takes about 0\.\d+ GB of memory, .* --calibration-length"):
+        build(pycoder, output=tmp_path / "out", calibration=enough(pycoder), recipe=gptq)
+    monkeypatch.setattr(planning, "available_memory", lambda: None)
+    monkeypatch.setattr(planning, "free_disk", lambda folder: plan.disk - 1)
+    with pytest.raises(OptionError, match=r"fewer --calibration-tokens take less, or set EDGEWISE_CACHE"):
+        build(pycoder, output=tmp_path / "out", calibration=enough(pycoder), recipe=gptq)
 
 
 def test_a_text_that_nothing_uses_is_refused(pycoder: Path, tmp_path: Path) -> None:

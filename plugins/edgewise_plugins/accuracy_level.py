@@ -49,6 +49,7 @@ class AccuracyLevel(Pass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'accuracy-level'")
+        calibration.expect_statistics(model, tokens=TOKENS)
         groups = _groups(model)
         if not groups or context_of(model).dry:
             return ir.passes.PassResult(model, modified=False)

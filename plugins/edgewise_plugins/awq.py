@@ -47,6 +47,7 @@ class Awq(Pass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'awq'")
         found = [pair for layer in pairs(model).values() for pair in layer]
+        calibration.expect_statistics(model, gram=True)
         if context_of(model).dry:
             return ir.passes.PassResult(model, modified=False)
         form = Format(self.bits, self.block_size, self.symmetric)

@@ -1,4 +1,4 @@
-"""plugins: the cache of keys and values in int8, a symmetric scale for each channel, calibrated on a text.
+"""plugins: the cache of keys and values in int8, symmetric scales for channels or layers, calibrated on a text.
 
 A scale is the largest |value| of its channel / 127. Keys are rounded after their rotation, and a rotation turns pairs
 of channels (a, b): a text of some hundred tokens shows little of the circle that a slow pair goes through. Its radius
@@ -7,9 +7,9 @@ sqrt(a² + b²) is the same at every position, so the largest radius serves as t
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -35,28 +35,44 @@ class QuantizeCache(Pass):
 
     Needs a calibration text. Comes after `rotate`, and best before `quantize`. The graph stays float: it rounds the
     keys, after their rotation, and the values.
+
+    `scales`: one for each channel; or one for all keys and values of a layer (tensor), as the fast kernels for NVIDIA
+    GPUs take them. That is coarser: what is small beside the largest key or value loses bits.
     """
 
     name: ClassVar[str] = "quantize-cache"
 
+    scales: Literal["channel", "tensor"] = "channel"
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'quantize-cache'")
+        calibration.expect_statistics(model)
         facts, roles = get_facts(model), Roles.of(model)
         nodes = [_float_attention(facts, roles, layer) for layer in range(facts.layers)]
         if context_of(model).dry:
             for layer, a in enumerate(facts.attention):
                 anything = np.ones(a.kv_heads * a.head_dim, np.float32)
-                _round(model.graph, nodes[layer], (anything, anything), layer)
+                self._round(model.graph, nodes[layer], (anything, anything), layer)
         else:
             with calibration.walk(model) as walk:
                 for layer, node in enumerate(nodes):
-                    _round(model.graph, node, measure(walk, node, facts, layer), layer)
+                    self._round(model.graph, node, measure(walk, node, facts, layer), layer)
                     if layer + 1 < facts.layers:
                         walk.advance(layer)
         kept = tuple(dataclasses.replace(a, cache="int8") for a in facts.attention)
         set_facts(model, dataclasses.replace(facts, attention=kept))
         logger.info("quantize-cache: keys and values of %d layers", facts.layers)
         return ir.passes.PassResult(model, modified=True)
+
+    def _round(self, graph: ir.Graph, node: ir.Node, sizes: Sizes, layer: int) -> None:
+        """Round what an attention takes as its keys and its values."""
+        if self.scales == "tensor":
+            largest = np.max(np.concatenate(sizes), keepdims=True)
+            steps = [_initializer(graph, scales(largest), f"cache.{layer}.scale")] * 2
+        else:
+            names = (f"cache.{layer}.{part}_scale" for part in ("key", "value"))
+            steps = [_initializer(graph, scales(size), name) for size, name in zip(sizes, names, strict=True)]
+        _round(node, steps, layer)
 
 
 def measure(walk: Walk, node: ir.Node, facts: Facts, layer: int) -> Sizes:
@@ -105,12 +121,11 @@ def _float_attention(facts: Facts, roles: Roles, layer: int) -> ir.Node:
     return roles.one("attention", layer)
 
 
-def _round(graph: ir.Graph, node: ir.Node, sizes: Sizes, layer: int) -> None:
-    """Round what an attention takes as its keys and its values."""
-    for index, part, size in zip((KEY, VALUE), ("key", "value"), sizes, strict=True):
+def _round(node: ir.Node, steps: Sequence[ir.Value], layer: int) -> None:
+    """Round what an attention takes as its keys and its values to multiples of these steps."""
+    for index, part, step in zip((KEY, VALUE), ("key", "value"), steps, strict=True):
         value = node.inputs[index]
         assert value is not None
-        step = _initializer(graph, scales(size), f"cache.{layer}.{part}_scale")
         int8 = {"axis": 2, "output_dtype": int(ir.DataType.INT8)}
         quantized = ir.node("QuantizeLinear", [value, step], attributes=int8, name=f"cache.{layer}.{part}.int8")
         rounded = ir.node(

@@ -31,6 +31,7 @@ from edgewise_plugins.quantize.rules import ROUTERS, BlockSize, Choice, Method
 logger = logging.getLogger(__name__)
 
 BITS = (2, 4, 8)
+MEASURED = (2, 4)
 TOKENS = 1024  # that divergences are measured on
 NS_PER_WEIGHT = {2: 0.030, 4: 0.031, 8: 0.108}  # one token, one thread, AVX-512 VNNI, blocks of 128: 2048 x 5632
 EIGHT_BY_FOUR = (15 / 255) ** 2
@@ -68,13 +69,22 @@ class Mix(Pass):
                 raise OptionError(f"{key}: {value} is not more than 0")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        calibration_of(model, needed_by="pass 'mix'")
         items = items_of(model)
+        self._expect(model, len(items))
         choices = self.find(model, items)
         quantize_model(model, choices, damping=self.damping)
         for bits, count in sorted(Counter(choice.form.bits for choice in choices.values()).items()):
             logger.info("mix: %d of %d matrices at %d bits", count, len(choices), bits)
         return ir.passes.PassResult(model, modified=bool(choices))
+
+    def _expect(self, model: ir.Model, items: int) -> None:
+        """Say what measuring takes, for the plan of the build."""
+        from edgewise.quality.sensitivity import sensitivity_cost  # whose module runs models
+
+        calibration = calibration_of(model, needed_by="pass 'mix'")
+        calibration.expect(sensitivity_cost(model, len(MEASURED) * items, calibration.shape(TOKENS)))
+        if self.method in CALIBRATED:
+            calibration.expect_statistics(model, gram=True)
 
     def find(self, model: ir.Model, items: Mapping[str, Sequence[Linear]]) -> dict[str, Choice]:
         """What each matrix becomes, by name. Raises RecipeError, with the closest that can be had."""
@@ -108,15 +118,15 @@ class Mix(Pass):
         from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
 
         calibration = calibration_of(model, needed_by="pass 'mix'")
-        sequences = calibration.sequences[: max(1, TOKENS // calibration.sequences.shape[1])]
+        sequences = calibration.part(TOKENS)
         changed = self._changed(model)
         changes = {
             f"{bits} {name}": {linear.name: changed(linear, forms[bits]) for linear in group}
             for name, group in items.items()
-            for bits in (2, 4)
+            for bits in MEASURED
         }
         found = sensitivity(model, changes, sequences, context=calibration.context, progress=calibration.progress)
-        losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in (2, 4)}
+        losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in MEASURED}
         return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
 
     def _changed(self, model: ir.Model) -> Callable[[Linear, Format], Streamed]:

@@ -38,6 +38,7 @@ class SmoothQuant(Pass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'smoothquant'")
         found = [pair for layer in pairs(model).values() for pair in layer]
+        calibration.expect_statistics(model)
         if context_of(model).dry:
             return ir.passes.PassResult(model, modified=False)
         statistics = calibration.statistics(model)

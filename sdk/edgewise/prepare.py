@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgewise.bundle.probe import probe
-from edgewise.calibration.plan import CalibrationPlan, plan_statistics
+from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.contracts import Exporter
@@ -89,7 +89,6 @@ def prepare(
     tokens = _context(context, device, facts)
     stored = sizes_of(model, stored=source.tensors)
     measured = _calibration(calibration, source, tokens, progress) if calibration else None
-    cost = plan_statistics(model, measured.sequences.shape, gram=True) if measured else None
     build = BuildContext(target=device, context=tokens, calibration=measured, dry=dry)
     graphs: list[ir.Model] = []
     floats: dict[str, Streamed] = {}
@@ -103,6 +102,7 @@ def prepare(
     keep(model)
     if measured and not measured.used and not dry:
         raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
+    cost = measured.plan(model) if measured else None
     prompts = prefill_graph(model, floats, build) if prefill else None
     if hidden_states:
         for canonical in filter(None, (model, prompts)):

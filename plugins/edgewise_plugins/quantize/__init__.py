@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgewise.errors import GraphError, OptionError
 from edgewise.extras import require
 from edgewise.graph import Linear, linears
-from edgewise.passes import Pass, context_of
+from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized, Format
 from edgewise_plugins.quantize.blocks import Kernel, quantize_rows
 from edgewise_plugins.quantize.grid import grid_for
@@ -111,16 +111,18 @@ def quantize_model(
                 "leave it out of the rules, or give one step all of them"
             )
     compensated = _compensable(model, chosen)
+    forms = {name: choice.form for name, choice in chosen.items() if name in compensated}
+    learned = {name for name in forms if chosen[name].method == "autoround"}
+    if forms:
+        _expect(model, forms, learned=bool(learned), steps=steps)
     dry = context_of(model).dry
     moments = _second_moments(model, chosen.keys() - compensated, chosen)
     for name, choice in chosen.items():
         if dry or name not in compensated:
             _replace(matrices[name], choice, moments.get(name))
-    if compensated and not dry:
+    if forms and not dry:
         from edgewise_plugins.quantize.sequential import quantize_by_layers
 
-        forms = {name: choice.form for name, choice in chosen.items() if name in compensated}
-        learned = {name for name in forms if chosen[name].method == "autoround"}
         quantize_by_layers(model, forms, damping=damping, learned=learned, steps=steps)
 
 
@@ -136,11 +138,24 @@ def _compensable(model: ir.Model, chosen: Mapping[str, Choice]) -> Collection[st
     return compensable(model, asked.keys(), method=min(asked.values()))
 
 
+def _expect(model: ir.Model, forms: Mapping[str, Format], *, learned: bool, steps: int) -> None:
+    """Say what is going to be taken, for the plan of the build."""
+    from edgewise_plugins.quantize.cost import gptq_cost, learning_cost
+
+    calibration = calibration_of(model, needed_by="GPTQ")
+    calibration.expect(gptq_cost(model, forms, calibration.sequences.shape))
+    if learned:
+        calibration.expect(learning_cost(model, calibration.sequences.shape, steps=steps))
+
+
 def _second_moments(model: ir.Model, names: Collection[str], chosen: Mapping[str, Choice]) -> Mapping[str, np.ndarray]:
     """Of the inputs of those matrices whose grids are searched; none without a calibration text."""
     context = context_of(model)
     searched = {name for name in names if chosen[name].method in ("grid", *CALIBRATED)}
-    if not searched or context.calibration is None or context.dry:
+    if not searched or context.calibration is None:
+        return {}
+    context.calibration.expect_statistics(model)
+    if context.dry:
         return {}
     statistics = context.calibration.statistics(model)
     return {name: statistics[name].second_moment for name in searched if name in statistics}

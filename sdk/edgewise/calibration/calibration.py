@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.collect import collect
-from edgewise.calibration.plan import plan_statistics
+from edgewise.calibration.plan import CalibrationPlan, Cost, plan_statistics
 from edgewise.calibration.statistics import Statistics
 from edgewise.calibration.texts import CalibrationText
 from edgewise.calibration.walk import Walk
@@ -27,6 +27,7 @@ class Calibration:
     context: int | None = None  # of the session that is to run the model
     progress: Progress | None = None
     used: bool = False  # by any pass so far
+    costs: list[Cost] = field(default_factory=list)  # of the passes so far, as they expect them
 
     @cached_property
     def sequences(self) -> np.ndarray:
@@ -36,12 +37,30 @@ class Calibration:
     def part(self, tokens: int) -> np.ndarray:
         """The first sequences, one at least, of about so many tokens: for what need not see the whole text."""
         self.used = True
-        return self.sequences[: max(1, tokens // self.sequences.shape[1])]
+        return self.sequences[: self.shape(tokens)[0]]
+
+    def expect(self, cost: Cost) -> None:
+        """Take note of what a pass is going to take, for the plan of the build."""
+        self.costs.append(cost)
+
+    def expect_statistics(self, model: ir.Model, *, gram: bool = False, tokens: int | None = None) -> None:
+        """Take note of what `statistics` takes; of a `part` of so many tokens, if they are given."""
+        self.expect(plan_statistics(model, self.shape(tokens), gram=gram).cost)
+
+    def plan(self, model: ir.Model) -> CalibrationPlan:
+        """What all passes take; where none has said it, statistics with whole second moments."""
+        costs = self.costs or [plan_statistics(model, self.sequences.shape, gram=True).cost]
+        return CalibrationPlan(*self.shape(), tuple(costs))
 
     def statistics(self, model: ir.Model, *, gram: bool = False) -> Statistics:
         """The statistics of the model as it is now, from the cache if they are there."""
         self.used = True
         return collect(model, self.sequences, gram=gram, context=self.context, progress=self.progress)
+
+    def shape(self, tokens: int | None = None) -> tuple[int, int]:
+        """How many sequences of which length; those of `part`, where tokens are given."""
+        count, length = self.sequences.shape
+        return (count if tokens is None else min(count, max(1, tokens // length))), length
 
     @contextmanager
     def walk(self, model: ir.Model, *, keep: bool = False) -> Iterator[Walk]:

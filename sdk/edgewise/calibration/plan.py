@@ -22,6 +22,59 @@ FLOAT = 4
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What measuring takes: bytes of memory and of disk at most, floating-point operations."""
+
+    memory: int
+    disk: int
+    flops: float
+
+    def refuse_what_does_not_fit(self, folder: Path, *, less_memory: str, less_disk: str) -> None:
+        """Raises OptionError, which ends with what to do, where memory or the disk of `folder` is too small."""
+        memory, disk = available_memory(), free_disk(folder)
+        if memory is not None and self.memory > memory:
+            raise OptionError(
+                f"calibration takes about {_gb(self.memory)} of memory, and {_gb(memory)} are available; {less_memory}"
+            )
+        if self.disk > disk:
+            raise OptionError(
+                f"calibration takes about {_gb(self.disk)} in {folder}, where {_gb(disk)} are free; "
+                f"{less_disk}, or set EDGEWISE_CACHE to a folder with more room"
+            )
+
+
+@dataclass(frozen=True)
+class CalibrationPlan:
+    """What the steps of a build take to measure a model on so many sequences of one length; sizes in bytes."""
+
+    sequences: int
+    length: int
+    costs: tuple[Cost, ...]  # of the steps, one after the other
+
+    @property
+    def memory(self) -> int:
+        return max(cost.memory for cost in self.costs)
+
+    @property
+    def disk(self) -> int:
+        return max(cost.disk for cost in self.costs)
+
+    @property
+    def seconds(self) -> float:
+        """Expected of all steps, at the speed that this machine has at this moment."""
+        return sum(cost.flops for cost in self.costs) / measured_flops()
+
+    def refuse_what_does_not_fit(self, folder: Path) -> None:
+        """Raises OptionError where a step takes more than there is."""
+        for cost in self.costs:
+            cost.refuse_what_does_not_fit(
+                folder,
+                less_memory="a shorter --calibration-length, or a method that measures less, takes less",
+                less_disk="fewer --calibration-tokens take less",
+            )
+
+
+@dataclass(frozen=True)
 class LayerCost:
     """What one layer takes."""
 
@@ -32,8 +85,8 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class CalibrationPlan:
-    """A calibration of so many sequences of one length; sizes in bytes."""
+class StatisticsPlan:
+    """What statistics on so many sequences of one length take; sizes in bytes."""
 
     sequences: int
     length: int
@@ -45,11 +98,14 @@ class CalibrationPlan:
     @property
     def memory(self) -> int:
         """Expected peak."""
-        rows = max(1, BATCH_TOKENS // self.length)
-        batch = min(rows, self.sequences)
+        return LIBRARIES + max(self.layer, min(self.embedding, self.tokens * self.hidden))
+
+    @property
+    def layer(self) -> int:
+        """Of the largest layer, at work."""
+        batch = min(max(1, BATCH_TOKENS // self.length), self.sequences)
         scores = 2 * FLOAT * batch * self.length**2
-        largest = max(c.held + c.token * batch * self.length + scores * c.heads for c in self.layers)
-        return LIBRARIES + max(largest, min(self.embedding, self.tokens * self.hidden))
+        return max(c.held + c.token * batch * self.length + scores * c.heads for c in self.layers)
 
     @property
     def tokens(self) -> int:
@@ -64,24 +120,15 @@ class CalibrationPlan:
         return self.tokens * sum(cost.flops for cost in self.layers)
 
     @property
-    def seconds(self) -> float:
-        """Expected, at the speed that this machine has at this moment."""
-        return self.flops / measured_flops()
+    def cost(self) -> Cost:
+        return Cost(self.memory, self.disk, self.flops)
 
     def refuse_what_does_not_fit(self, folder: Path) -> None:
         """Raises OptionError, which says what would fit, where memory or the disk of `folder` is too small."""
-        memory, disk = available_memory(), free_disk(folder)
-        if memory is not None and self.memory > memory:
-            raise OptionError(
-                f"calibration takes about {_gb(self.memory)} of memory, and {_gb(memory)} are available; "
-                f"{self._advice(memory)}"
-            )
-        if self.disk > disk:
-            tokens = max(0, disk - self.stored) // (3 * self.hidden)
-            raise OptionError(
-                f"calibration takes about {_gb(self.disk)} in {folder.parent}, where {_gb(disk)} are free; "
-                f"{tokens:,} tokens would fit, or set EDGEWISE_CACHE to a folder with more room"
-            )
+        tokens = max(0, free_disk(folder) - self.stored) // (3 * self.hidden)
+        self.cost.refuse_what_does_not_fit(
+            folder.parent, less_memory=self._advice(available_memory() or 0), less_disk=f"{tokens:,} tokens would fit"
+        )
 
     def _advice(self, memory: int) -> str:
         length = self.length
@@ -92,12 +139,12 @@ class CalibrationPlan:
         return f"its largest layer alone takes {_gb(max(cost.held for cost in self.layers))}"
 
 
-def plan_statistics(model: ir.Model, shape: tuple[int, ...], *, gram: bool = False) -> CalibrationPlan:
+def plan_statistics(model: ir.Model, shape: tuple[int, ...], *, gram: bool = False) -> StatisticsPlan:
     """The plan for statistics on `shape` (sequences, length), of a model as it is now."""
     facts, inputs = get_facts(model), linears_by_input(model)
     widths = _computed(model)
     sizes = [[group[0].matrix.dims[1] for group in shared.values()] for shared in inputs.values()]
-    return CalibrationPlan(
+    return StatisticsPlan(
         sequences=shape[0],
         length=shape[1],
         layers=tuple(

@@ -64,7 +64,7 @@ def describe(plan: "CalibrationPlan") -> str:
     """One line of a build's plan."""
     return (
         f"to measure {plan.sequences} sequences of {plan.length} tokens: up to {size(plan.memory)} of memory and "
-        f"{size(plan.disk)} of disk, about {_duration(plan.seconds)} a pass"
+        f"{size(plan.disk)} of disk, about {_duration(plan.seconds)}"
     )
 
 

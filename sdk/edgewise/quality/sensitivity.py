@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.hidden import Hidden
+from edgewise.calibration.plan import FLOAT, Cost, plan_statistics
 from edgewise.calibration.walk import LOGIT_TOKENS, Walk
 from edgewise.errors import GraphError
 from edgewise.graph import get_facts, layer, role
@@ -30,6 +31,7 @@ from edgewise.writer import Progress
 Change = Mapping[str, Streamed]  # by the name of the initializer, in its shape: [in, out] for a MatMul
 
 EMBEDDING = -1  # a step before the first layer
+LOGIT_COPIES = 3  # of scores that are compared
 AFTER_LAYERS = ("norm", "lm_head", "lm_head.weight", "logits")
 
 
@@ -64,6 +66,18 @@ def sensitivity(
             if name not in found:
                 found[name] = run.alone(starts[name], change)
     return {name: found[name] for name in changes}
+
+
+def sensitivity_cost(model: ir.Model, changes: int, shape: tuple[int, int]) -> Cost:
+    """What that takes for so many changes of one layer each, on `shape` (sequences, length), from shapes alone."""
+    plan, facts = plan_statistics(model, shape), get_facts(model)
+    tokens, scores = plan.tokens, facts.vocab_size * facts.hidden_size
+    states = len(plan.layers) + 4 + 2 * changes  # of the float model all; of each change before and after a layer
+    return Cost(
+        memory=plan.memory + LOGIT_COPIES * 8 * LOGIT_TOKENS * facts.vocab_size + FLOAT * scores,
+        disk=tokens * (states * plan.hidden + FLOAT * facts.vocab_size),
+        flops=(1 + changes / 2) * plan.flops + (1 + changes) * 2 * tokens * scores,
+    )
 
 
 class _Work:

@@ -21,6 +21,7 @@ from edgewise.cli.listings import exporters, passes, processors, searches, stop_
 from edgewise.cli.output import talk
 from edgewise.cli.plan import plan
 from edgewise.cli.plugins import plugins
+from edgewise.cli.probe import probe
 from edgewise.cli.run import run
 from edgewise.cli.score import score
 from edgewise.cli.targets import targets
@@ -31,7 +32,7 @@ from edgewise.options import unknown
 from edgewise.registry import Registry, registry
 
 COMMANDS = {
-    "Make a bundle": (plan, build, export),
+    "Make a bundle": (plan, probe, build, export),
     "Run it": (run, chat, score, bench),
     "Look at it": (inspect, verify, lint, evaluate),
     "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),

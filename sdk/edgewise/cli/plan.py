@@ -107,14 +107,22 @@ def _verdict(plan: "Plan") -> str:
 def _speed(plan: "Plan") -> list[str]:
     """How fast it will be, by what, and what would help."""
     if (speed := plan.speed) is None:
-        return ["speed     not known: the profile has no figures of it; `edgewise probe` measures the machine it runs on"]
+        return [
+            "speed     not known: the profile has no figures of it; `edgewise probe` measures the machine it runs on"
+        ]
     energy = f", {speed.joules_per_token:.2g} J a token" if speed.joules_per_token else ""
     return [
-        f"speed     {speed.first_token_s:.2g} s to the first token after {speed.prompt:,}; then "
-        f"{_rate(speed.decode_tokens_per_s)} tokens/s, {_rate(speed.full_tokens_per_s)} with a full context{energy}",
+        f"speed     {_seconds(speed.first_token_s)} to the first token of an answer to {speed.prompt:,}, then "
+        f"{_rate(speed.decode_tokens_per_s)} tokens/s{energy}",
+        *([_full(speed, plan.context)] if plan.context > speed.prompt else []),
         f"limited   decoding by {LIMITS[speed.decode_limit]}, a prompt by {LIMITS[speed.prefill_limit]}",
         *(f"helps     {sentence}" for sentence in plan.helps),
     ]
+
+
+def _full(speed: "Speed", context: int) -> str:
+    rate = _rate(speed.full_tokens_per_s)
+    return f"          {_seconds(speed.full_prompt_s)} and {rate} tokens/s where {context:,} fill the context"
 
 
 def _survey(found: "dict[str, Plan | EdgewiseError]") -> list[str]:
@@ -136,7 +144,7 @@ def _row(plan: "Plan") -> dict[str, str]:
         "memory": size(plan.run_memory),
         "of": size(plan.memory.value * plan.usable) if plan.memory else "?",
         "fits": {True: "yes", False: "NO", None: "?"}[plan.fits],
-        "first token": f"{speed.first_token_s:.2g} s" if speed else "?",
+        "first token": _seconds(speed.first_token_s) if speed else "?",
         "tokens/s": _rate(speed.decode_tokens_per_s) if speed else "?",
         "J/token": f"{speed.joules_per_token:.2g}" if speed and speed.joules_per_token else "?",
         "limited by": _limits(speed) if plan.fits is not False else "memory",
@@ -150,6 +158,10 @@ def _limits(speed: "Speed | None") -> str:
 
 def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def _seconds(count: float) -> str:
+    return f"{count:.0f} s" if count >= 10 else f"{count:.2g} s"
 
 
 def _plain_or_problem(name: str, found: "Plan | EdgewiseError") -> dict[str, Any]:

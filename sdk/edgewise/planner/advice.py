@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgewise.planner.smaller import smaller
-from edgewise.planner.speed import Rates, prompt
+from edgewise.planner.speed import Chunks, Rates, Step, prompt
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Product, Work
 
 Limit = Literal["bandwidth", "compute", "attention", "operators"]
 
-MEMORY_BOUND = 0.6  # share of the bandwidth from which on more of it would help
+MEMORY_BOUND = 0.6  # share of the time of products that reading their weights takes, where it is what they wait for
 WORTH = 1.15  # times faster, to be worth saying
 
 
@@ -22,6 +22,7 @@ class Speed:
     prompt: int  # tokens
     first_token_s: float
     decode_tokens_per_s: float  # after the prompt
+    full_prompt_s: float  # a prompt that fills the context
     full_tokens_per_s: float  # when the context is full
     joules_per_token: float | None  # of decoding, where the device's power is known
     decode_limit: Limit
@@ -30,37 +31,26 @@ class Speed:
 
 def decode_limit(rates: Rates, work: Work, held: int) -> Limit:
     """What decoding waits for."""
-    step = rates.step(work, tokens=1, held=held)
-    if step.attention > max(step.products, step.between):
-        return "attention"
-    if step.between > step.products:
-        return "operators"
-    assert rates.hardware.bandwidth is not None
-    read = sum(product.read(1) for product in work.products) / rates.hardware.bandwidth.value
-    measured = any(rates.kernel(product.weights) for product in work.products)
-    if measured:
-        return "bandwidth" if read >= MEMORY_BOUND * step.products else "compute"
-    return "bandwidth" if _reads_longer(rates, work, 1) else "compute"
+    return _limit(rates, work, rates.step(work, tokens=1, held=held), 1)
 
 
-def prefill_limit(rates: Rates, work: Work, tokens: int) -> Limit:
+def prefill_limit(rates: Rates, work: Work, tokens: int, chunks: Chunks) -> Limit:
     """What a prompt waits for."""
-    step = prompt(rates, work, tokens)
+    graph, size = chunks.prompts or work, min(tokens, chunks.size)
+    return _limit(rates, graph, rates.step(graph, tokens=size, held=tokens - size), size)
+
+
+def _limit(rates: Rates, work: Work, step: Step, tokens: int) -> Limit:
     if step.attention > max(step.products, step.between):
         return "attention"
     if step.between > step.products:
         return "operators"
-    return "bandwidth" if _reads_longer(rates, work, min(tokens, 128)) else "compute"
+    read = sum(p.read(tokens, packed=rates.packed) / rates.bandwidth(p.weights.dtype) for p in work.products)
+    return "bandwidth" if read >= MEMORY_BOUND * step.products else "compute"
 
 
-def _reads_longer(rates: Rates, work: Work, tokens: int) -> bool:
-    """Whether reading the weights takes longer than multiplying so many tokens with them."""
-    read = sum(p.read(tokens) / rates.bandwidth(p.weights.dtype) for p in work.products)
-    return read > sum(tokens * p.operations / rates.compute(p.weights.dtype) for p in work.products)
-
-
-def advice(rates: Rates, work: Work, speed: Speed, *, context: int, integers: bool) -> Iterator[str]:
-    """Sentences on what would make it faster. `integers`: whether a second graph of int8 products could be had."""
+def advice(rates: Rates, work: Work, speed: Speed, *, context: int, integers: Chunks | None) -> Iterator[str]:
+    """Sentences on what would make it faster. `integers`: how prompts would be taken in by a second graph, in int8."""
     now = rates.step(work, tokens=1, held=speed.prompt).total
     if speed.decode_limit in ("bandwidth", "compute"):
         for weights, changed in smaller(work, rates.numerics):
@@ -74,8 +64,8 @@ def advice(rates: Rates, work: Work, speed: Speed, *, context: int, integers: bo
     if speed.decode_limit == "operators":
         yield "fewer layers: most of a step is what operators take whatever they compute"
     if integers and speed.prefill_limit == "compute" and rates.kernel(Weights("int8", 0)):
-        layers = replace(work, products=tuple(_in_integers(work)))
-        gain = prompt(rates, work, speed.prompt).total / prompt(rates, layers, speed.prompt).total
+        second = replace(integers, prompts=replace(work, products=tuple(_in_integers(work))))
+        gain = speed.first_token_s / prompt(rates, work, speed.prompt, second).total
         if gain >= WORTH:
             yield f"--prefill int8 would take prompts in {gain:.1f} times faster"
 

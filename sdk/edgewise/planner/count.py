@@ -188,7 +188,7 @@ def _between(model: ir.Model, facts: Facts) -> tuple[int, int]:
     for index, node in enumerate(model.graph):
         width = _gives(node, widths, facts)
         fused = node.op_type in ("MatMulNBits", *PRODUCTS, *INTEGER) or role(node) == "attention"
-        elements += 0 if fused else width
+        elements += 0 if fused else _moved(node, width, widths)
         for value in node.outputs:
             if value in last and not value.is_graph_output():
                 widths[value] = width
@@ -196,6 +196,13 @@ def _between(model: ir.Model, facts: Facts) -> tuple[int, int]:
         live = max(live, now)
         now -= sum(widths[value] for value in {*node.inputs} if value in widths and last[value] == index)
     return elements, live
+
+
+def _moved(node: ir.Node, width: int, widths: Mapping[ir.Value, int]) -> int:
+    """What an operator's work comes to, in numbers read and written: a reduction writes none."""
+    if not node.op_type.startswith("Reduce"):
+        return width
+    return max((widths.get(value, 0) for value in node.inputs if value is not None), default=0) // 2
 
 
 def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:
@@ -206,6 +213,8 @@ def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:
         return _sizes(node, matrix)[0]
     if role(node) == "embedding":
         return facts.hidden_size
+    if node.op_type.startswith("Reduce"):
+        return 1
     number = layer(node)
     if role(node) == "attention" and number is not None:
         return facts.attention[number].heads * facts.attention[number].head_dim

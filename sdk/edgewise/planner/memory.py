@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Product, Work
 
-CHUNK = 128  # tokens of a prompt that a session computes at a time
 LIBRARIES = 80_000_000  # bytes: the interpreter, numpy, ONNX Runtime, tokenizers; measured on Linux
 TOKENIZER = 18  # bytes for each of tokenizer.json: measured with vocabularies of 4,096 and 151,000
 ARENA = 1.5  # what is allocated for each byte of activations: ONNX Runtime reuses blocks of other sizes
@@ -31,8 +30,11 @@ class Memory:
         return self.runtime + self.weights + max(self.loading, self.cache + self.activations)
 
 
-def on_processor(work: Work, *, context: int, runtime: int, prompts: Work | None = None) -> Memory:
-    """A runner whose weights ONNX Runtime's own kernels multiply with; `prompts` is its second graph."""
+def on_processor(work: Work, *, context: int, runtime: int, chunk: int, prompts: Work | None = None) -> Memory:
+    """A runner whose weights ONNX Runtime's own kernels multiply with; `prompts` is its second graph.
+
+    `chunk` is how many tokens of a prompt are computed at a time.
+    """
     graphs = [work, *([prompts] if prompts else [])]
     products = [product for graph in graphs for product in graph.products]
     return Memory(
@@ -40,18 +42,18 @@ def on_processor(work: Work, *, context: int, runtime: int, prompts: Work | None
         weights=sum(map(_kept, products)) + _mapped(work, context),
         loading=max((p.weights.codes(p.rows, p.columns) for p in products), default=0),
         cache=work.cache(context),
-        activations=max(map(activations, graphs)),
+        activations=max(activations(graph, chunk) for graph in graphs),
     )
 
 
-def on_accelerator(work: Work, *, context: int, runtime: int, beside: int = 0) -> Memory:
+def on_accelerator(work: Work, *, context: int, runtime: int, chunk: int, beside: int = 0) -> Memory:
     """A runner whose weights are used as they are stored; `beside` are the bytes of a second graph's own."""
-    return Memory(runtime, work.stored + beside, 0, work.cache(context), activations(work))
+    return Memory(runtime, work.stored + beside, 0, work.cache(context), activations(work, chunk))
 
 
-def activations(work: Work) -> int:
+def activations(work: Work, chunk: int) -> int:
     """Bytes of what is computed for the tokens of a run, at most at once."""
-    return int(ARENA * 4 * work.live * (work.width or CHUNK))
+    return int(ARENA * 4 * work.live * (work.width or chunk))
 
 
 def _kept(product: Product) -> int:

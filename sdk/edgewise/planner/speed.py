@@ -12,7 +12,6 @@ and otherwise what bandwidth or arithmetic ask for, whichever is more (the roofl
 from dataclasses import dataclass
 from math import log2
 
-from edgewise.planner.memory import CHUNK
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Work
 from edgewise.target import Hardware, Kernel, Number, Numerics
@@ -40,6 +39,7 @@ class Rates:
 
     hardware: Hardware
     numerics: Numerics
+    packed: bool = True  # whether weights are read as a processor's kernels keep them, or as they are stored
 
     @property
     def known(self) -> bool:
@@ -61,7 +61,7 @@ class Rates:
         operations = product.operations
         if kernel := self.kernel(product.weights):
             return operations / kernel.decode.value + (tokens - 1) * operations / kernel.prefill.value
-        bytes_ = product.read(tokens) / self.bandwidth(product.weights.dtype)
+        bytes_ = product.read(tokens, packed=self.packed) / self.bandwidth(product.weights.dtype)
         return max(bytes_, tokens * operations / self.compute(product.weights.dtype))
 
     def attention(self, heads: Heads, tokens: int, held: int) -> float:
@@ -95,19 +95,29 @@ class Rates:
         return peak * _share(self.hardware.efficiency.of("prefill", dtype)) or float("inf")
 
 
-def prompt(rates: Rates, work: Work, tokens: int, *, prompts: Work | None = None, prompts_from: int = 0) -> Step:
+@dataclass(frozen=True)
+class Chunks:
+    """How a runner takes prompts in: so many tokens at a time, those of `least` or more in a graph of their own."""
+
+    size: int
+    prompts: Work | None = None
+    least: int = 0
+
+
+def prompt(rates: Rates, work: Work, tokens: int, chunks: Chunks) -> Step:
     """A prompt from an empty cache up to the scores of what follows it.
 
-    `prompts` computes chunks of `prompts_from` tokens or more; where its length is fixed, all but the last token.
+    Graphs of fixed lengths compute all but the last token, which the one that decodes computes.
     """
+    prompts = chunks.prompts
     if prompts and prompts.width:
         runs = -(-(tokens - 1) // prompts.width)
-        chunks = (rates.step(prompts, tokens=prompts.width, held=index * prompts.width) for index in range(runs))
-        return sum(chunks, rates.step(work, tokens=1, held=tokens - 1))
+        steps = (rates.step(prompts, tokens=prompts.width, held=index * prompts.width) for index in range(runs))
+        return sum(steps, rates.step(work, tokens=1, held=tokens - 1))
     whole = Step()
-    for held in range(0, tokens, CHUNK):
-        count = min(CHUNK, tokens - held)
-        graph = prompts if prompts and count >= prompts_from else work
+    for held in range(0, tokens, chunks.size):
+        count = min(chunks.size, tokens - held)
+        graph = prompts if prompts and count >= chunks.least else work
         whole += rates.step(graph, tokens=count, held=held)
     return whole
 

@@ -31,9 +31,10 @@ class Product:
     def packed(self) -> int:
         return self.count * self.weights.packed(self.rows, self.columns)
 
-    def read(self, tokens: int) -> int:
+    def read(self, tokens: int, *, packed: bool) -> int:
         """Bytes of weights that a run over so many tokens reads: of few tokens, those of the active experts."""
-        return self.packed * min(self.count, tokens * self.active) // self.count
+        whole = self.packed if packed else self.stored
+        return whole * min(self.count, tokens * self.active) // self.count
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""sdk, planner: a build on its device: memory, speed, what would help, what would fit; from what was counted."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgewise import prefill
+from edgewise.bundle.manifest import CHUNK
+from edgewise.planner import memory
+from edgewise.planner.advice import Speed, advice, decode_limit, prefill_limit
+from edgewise.planner.count import count
+from edgewise.planner.memory import Memory
+from edgewise.planner.smaller import largest_that_fits
+from edgewise.planner.speed import Chunks, Rates, prompt
+from edgewise.planner.work import Work
+from edgewise.prepare import Prepared
+from edgewise.target import Target
+
+NODE_BYTES = 720  # of an operator in the file of a graph
+PROMPT = 512  # tokens of the prompt that a plan speaks of, or what the context holds
+CPU = "CPUExecutionProvider"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was counted of the graphs of a build, and what it comes to on a device."""
+
+    target: Target
+    work: Work
+    prompts: Work | None
+    beside: int  # bytes of the second graph's own
+    files: int  # bytes of a bundle that are no weights
+    tokenizer: int  # bytes
+
+    @classmethod
+    def of(cls, prepared: Prepared, target: Target, beside: int) -> "Outlook":
+        fixed = prepared.target.needs.static
+        capacity = prepared.context if fixed else 0
+        graphs: list[ir.Model] = [prepared.model, *([prepared.prompts] if prepared.prompts else [])]
+        work = count(graphs[0], capacity=capacity, width=1 if fixed else 0)
+        prompts = None
+        if prepared.prompts:
+            prompts = count(prepared.prompts, capacity=capacity, width=fixed.prefill if fixed else 0)
+        sizes = {name: path.stat().st_size for name, path in prepared.checkpoint.companions.items()}
+        operators = sum(sum(1 for _ in graph.graph) for graph in graphs)
+        files = sum(sizes.values()) + NODE_BYTES * operators
+        return cls(target, work, prompts, beside, files, sizes.get(TOKENIZER, 0))
+
+    @property
+    def chunks(self) -> Chunks:
+        """How prompts are taken in."""
+        return Chunks(prefill.CHUNK, self.prompts, prefill.FROM_TOKENS) if self.prompts else Chunks(CHUNK)
+
+    def memory(self, work: Work, context: int, *, alone: bool = False) -> Memory:
+        """Of a runner of that model; `alone`: without the second graph."""
+        libraries = self.target.hardware.runtime
+        runtime = int(libraries.value if libraries else memory.LIBRARIES + memory.TOKENIZER * self.tokenizer)
+        if self._on_processor:
+            prompts = None if alone else self.prompts
+            chunk = self.chunks.size if prompts else CHUNK
+            return memory.on_processor(work, context=context, runtime=runtime, chunk=chunk, prompts=prompts)
+        beside = 0 if alone else self.beside
+        return memory.on_accelerator(work, context=context, runtime=runtime, chunk=CHUNK, beside=beside)
+
+    def fitting(self, context: int, room: int) -> str:
+        """What would fit into so many bytes, where this does not; empty where it does."""
+        if self.memory(self.work, context).total <= room:
+            return ""
+        numerics = self.target.numerics
+        if self.prompts and not self.prompts.width and self.memory(self.work, context, alone=True).total <= room:
+            return "without a second graph for prompts it would fit"
+
+        def takes(work: Work, tokens: int) -> int:
+            return self.memory(work, tokens, alone=True).total
+
+        if found := largest_that_fits(self.work, numerics, context, takes, room):
+            return f"{found} would fit: {gb(found.memory)}"
+        return "no format that it multiplies with and no context make it small enough: choose a smaller model"
+
+    def speed(self, context: int) -> Speed | None:
+        """How fast it will be; None where the profile has no figures."""
+        rates, work, tokens = self._rates, self.work, min(PROMPT, context)
+        if not rates.known:
+            return None
+        decode = rates.step(work, tokens=1, held=tokens - 1).total
+        power = self.target.hardware.power
+        return Speed(
+            prompt=tokens,
+            first_token_s=prompt(rates, work, tokens, self.chunks).total,
+            decode_tokens_per_s=1 / decode,
+            full_prompt_s=prompt(rates, work, context, self.chunks).total,
+            full_tokens_per_s=1 / rates.step(work, tokens=1, held=context - 1).total,
+            joules_per_token=power.value * decode if power else None,
+            decode_limit=decode_limit(rates, work, tokens),
+            prefill_limit=prefill_limit(rates, work, tokens, self.chunks),
+        )
+
+    def helps(self, speed: Speed, context: int) -> tuple[str, ...]:
+        """What would make it faster."""
+        second = None if self.prompts or not self._on_processor else Chunks(prefill.CHUNK, least=prefill.FROM_TOKENS)
+        return tuple(advice(self._rates, self.work, speed, context=context, integers=second))
+
+    @property
+    def _on_processor(self) -> bool:
+        return self.target.providers[0].name == CPU
+
+    @property
+    def _rates(self) -> Rates:
+        return Rates(self.target.hardware, self.target.numerics, packed=self._on_processor)
+
+
+def gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"

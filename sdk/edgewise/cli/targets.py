@@ -29,7 +29,7 @@ def targets(context: click.Context, as_json: bool) -> None:
     \b
     Example:
       edgewise targets
-      edgewise targets show raspberry-pi-5
+      edgewise targets show h200
     """
     if context.invoked_subcommand is None:
         print_table([_row(name) for name in registry().targets.names()], as_json=as_json)

@@ -70,7 +70,7 @@ class Registry:
         """A device to build for: by its name or an alias, or a user's own profile by its path (it ends in .toml)."""
         target = self.find_target(name)
         if target.base:
-            names = [other for other in self.devices() if self.targets.get(other).extends == target.name]
+            names = [other for other in self.devices() if self._named(self.targets.get(other).extends) == target.name]
             raise OptionError(f"target '{name}' is there for others to extend; build for one of them: {known(names)}")
         return target
 

@@ -41,11 +41,11 @@ class FuseAttention(Step):
         lengths = _lengths(model.graph)
         for index, node in nodes:
             spec = facts.attention[index]
+            scales = _int8_cache(model, node, roles, layer=index) if spec.cache == "int8" else []
             query, key, cos, sin = _rotary(node, spec, roles, layer=index)
             if self.rotary == "before":
                 query, key, cos, sin, spec = node.inputs[0], node.inputs[1], None, None, replace(spec, rotary=None)
             refuse_untranslatable(spec, layer=index)
-            scales = _int8_cache(model, node, roles, layer=index) if spec.cache == "int8" else []
             value, past = node.inputs[2], node.inputs[4:6]
             attributes = _attributes(spec, facts) | _cache_attributes(scales)
             become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin, *scales], attributes)

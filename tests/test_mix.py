@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tiny
 from canonical import calibrated, graph, tokens
 from cases import CASES
+from edgewise.cli.main import execute
 from edgewise.errors import GraphError, OptionError, RecipeError
 from edgewise.graph import linears
 from edgewise.passes import BuildContext, context_of
@@ -69,6 +71,26 @@ def test_the_mix_that_fits_is_nearly_the_best_of_all(seed: int) -> None:
     # what it misses is less than one step: the steps themselves are taken in the best order
     assert loss(chosen) - loss(best) <= max(option[0].loss - option[1].loss for option in options.values())
     assert loss(chosen) < 0.5 * loss(cheapest(options))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bound_of_time_spends_time_where_it_buys_most(seed: int) -> None:
+    """8 bits take three times as long as 4, which take hardly longer than 2: another order than that of bytes."""
+    rng = np.random.default_rng(seed)
+    options = {
+        name: [replace(option, ms=size * ms) for option, ms in zip(each, (30, 31, 108), strict=True)]
+        for (name, each), size in zip(items(seed).items(), rng.uniform(1, 9, 6), strict=True)
+    }
+
+    def ms(mix: Chosen) -> float:
+        return sum(option.ms for option in mix.values())
+
+    bound = 1.5 * ms(cheapest(options))
+    chosen = fill(options, lambda mix: ms(mix) <= bound, lambda _: False, lambda option: option.ms)
+    every = (dict(zip(options, mix, strict=True)) for mix in itertools.product(*options.values()))
+    best = min((mix for mix in every if ms(mix) <= bound), key=loss)
+    assert ms(chosen) <= bound
+    assert loss(chosen) - loss(best) <= max(option[1].loss - option[2].loss for option in options.values())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -155,6 +177,27 @@ def test_time_is_a_budget_too(tmp_path: Path) -> None:
     Mix(max_ms=0.01, block_size=32, method="nearest")(fast)
     Mix(max_ms=0.02, block_size=32, method="nearest")(slow)
     assert sum(bits(fast).values()) < sum(bits(slow).values())
+
+
+def test_bytes_and_time_bound_a_mix_together(tmp_path: Path) -> None:
+    small, fast, both = (made(tmp_path) for _ in range(3))
+    Mix(max_bytes=120_000, block_size=32, method="nearest")(small)
+    Mix(max_ms=0.012, block_size=32, method="nearest")(fast)
+    Mix(max_bytes=120_000, max_ms=0.012, block_size=32, method="nearest")(both)
+    assert weights(both) <= min(120_000, weights(fast))
+    assert sum(bits(both).values()) <= min(sum(bits(small).values()), sum(bits(fast).values()))
+
+
+def test_the_command_line_takes_a_budget_instead_of_a_recipe(
+    pycoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["build", str(pycoder), "--dry-run", "--max-bytes", "3400000", "--max-mean-kld", "0.5"]
+    assert execute([*command, "--calibration-text", str(pycoder / "calibration.txt")]) == 0
+    assert "mix(max_bytes=3400000, max_ms=None, max_mean_kld=0.5, " in capsys.readouterr().out
+    assert execute([*command, "--recipe", str(tmp_path / "any.toml")]) == 2
+    assert "Give '--recipe' or '--max-bytes' and '--max-mean-kld'" in capsys.readouterr().err
+    assert execute(command) == 1
+    assert "pass 'mix' needs a calibration text: --calibration-text FILE" in capsys.readouterr().err
 
 
 def test_matrices_that_are_packed_get_the_same_bits(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """plugins: one option for each item, so that the total loss is least within bounds on the total costs.
 
 The multiple-choice knapsack by its efficient frontier: every item starts at its cheapest option, and the step that
-lowers the loss most for its bytes is taken next, of those on the lower convex hull of their item. It is the optimum of
-the relaxed problem at each step, and off by one step at most where a bound cuts it short. What is left of the bounds
+lowers the loss most for its cost is taken next, of those on the lower convex hull of their item. A cost is what is
+bounded: bytes, or milliseconds; where both are, the sum of the shares that an option takes of each. It is the optimum
+of the relaxed problem at each step, and off by one step at most where a bound cuts it short. What is left of the bounds
 then is used up by exchanges: one item gives, another one takes, as long as the loss falls.
 """
 
@@ -10,6 +11,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -23,31 +25,39 @@ class Option:
 
 
 Chosen = dict[str, Option]
+Cost = Callable[[Option], float]
 
 
-def frontier(options: Sequence[Option]) -> list[Option]:
+def by_bytes(option: Option) -> float:
+    return option.bytes
+
+
+def frontier(options: Sequence[Option], cost: Cost = by_bytes) -> list[Option]:
     """The options worth taking, from the cheapest on: each step costs more for less than the one before."""
     hull: list[Option] = []
-    for option in sorted(options, key=lambda option: (option.bytes, option.loss)):
+    for option in sorted(options, key=lambda option: (cost(option), option.loss)):
         if hull and option.loss >= hull[-1].loss:
             continue
-        while len(hull) > 1 and _slope(hull[-2], option) <= _slope(hull[-2], hull[-1]):
+        while len(hull) > 1 and _slope(hull[-2], option, cost) <= _slope(hull[-2], hull[-1], cost):
             hull.pop()
         hull.append(option)
     return hull
 
 
-def cheapest(items: Mapping[str, Sequence[Option]]) -> Chosen:
-    return {name: frontier(options)[0] for name, options in items.items()}
+def cheapest(items: Mapping[str, Sequence[Option]], cost: Cost = by_bytes) -> Chosen:
+    return {name: frontier(options, cost)[0] for name, options in items.items()}
 
 
 def fill(
-    items: Mapping[str, Sequence[Option]], fits: Callable[[Chosen], bool], enough: Callable[[Chosen], bool]
+    items: Mapping[str, Sequence[Option]],
+    fits: Callable[[Chosen], bool],
+    enough: Callable[[Chosen], bool],
+    cost: Cost = by_bytes,
 ) -> Chosen:
     """Steps along the frontier, each only if what is chosen then `fits`, until it is `enough`."""
-    hulls = {name: frontier(options) for name, options in items.items()}
+    hulls = {name: frontier(options, cost) for name, options in items.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
-    queue = [(_slope(hull[0], hull[1]), name, 1) for name, hull in hulls.items() if len(hull) > 1]
+    queue = [(_slope(hull[0], hull[1], cost), name, 1) for name, hull in hulls.items() if len(hull) > 1]
     heapq.heapify(queue)
     while queue and not enough(chosen):
         _, name, index = heapq.heappop(queue)
@@ -55,7 +65,7 @@ def fill(
         if fits({**chosen, name: hull[index]}):
             chosen[name] = hull[index]
             if index + 1 < len(hull):
-                heapq.heappush(queue, (_slope(hull[index], hull[index + 1]), name, index + 1))
+                heapq.heappush(queue, (_slope(hull[index], hull[index + 1], cost), name, index + 1))
     return chosen
 
 
@@ -87,6 +97,7 @@ def _loss(chosen: Chosen) -> float:
     return sum(option.loss for option in chosen.values())
 
 
-def _slope(less: Option, more: Option) -> float:
-    """The change of loss for a byte: the more negative, the better."""
-    return (more.loss - less.loss) / max(1, more.bytes - less.bytes)
+def _slope(less: Option, more: Option, cost: Cost) -> float:
+    """The change of loss for what it costs: the more negative, the better."""
+    added = cost(more) - cost(less)
+    return (more.loss - less.loss) / added if added > 0 else -inf

@@ -8,6 +8,7 @@ Matrices that share an input (q, k and v; gate and up) are one item: they are pa
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,14 @@ class Mix(Pass):
         options = self._options(model, items, forms)
         rest = total(sizes_of(model)).bytes - sum(linear.matrix.nbytes for group in items.values() for linear in group)
         chosen = self._solve(options, rest)
-        logger.info("mix: %s bytes, estimated mean KL divergence %.4g", f"{rest + _bytes(chosen):,}", _loss(chosen))
+        logger.info(
+            "mix: %s bytes, %.3g ms of products a token, estimated mean KL divergence %.4g",
+            f"{rest + _bytes(chosen):,}",
+            _ms(chosen),
+            _loss(chosen),
+        )
+        for name, option in chosen.items():
+            logger.debug("%d bits: %s", option.bits, ", ".join(linear.name for linear in items[name]))
         return {
             linear.name: Choice(forms[option.bits], self.method)
             for name, option in chosen.items()
@@ -153,20 +161,28 @@ class Mix(Pass):
         def enough(chosen: Chosen) -> bool:
             return self.max_mean_kld is not None and _loss(chosen) <= self.max_mean_kld
 
-        least = cheapest(options)
+        least = cheapest(options, self._cost)
         if not fits(least):
             raise RecipeError(
                 f"no mix keeps to {self._bounds()}: the smallest takes {rest + _bytes(least):,} bytes "
                 f"and {_ms(least):.3g} ms"
             )
-        chosen = fill(options, fits, enough)
+        chosen = fill(options, fits, enough, self._cost)
+        if self.max_mean_kld is None or not enough(chosen):
+            chosen = exchange(options, chosen, fits)
         if self.max_mean_kld is not None and not enough(chosen):
-            free = fill(options, lambda _: True, enough)
+            free = fill(options, lambda _: True, enough, self._cost)
             best = f"the closest that fits has about {_loss(chosen):.3g}"
             if enough(free):
                 best += f"; one that keeps to it takes {rest + _bytes(free):,} bytes and {_ms(free):.3g} ms"
             raise RecipeError(f"no mix keeps to {self._bounds()}: {best}")
-        return exchange(options, chosen, fits) if self.max_mean_kld is None else chosen
+        return chosen
+
+    def _cost(self, option: Option) -> float:
+        """Of what is bounded, the shares that an option takes; bytes where neither these nor time are."""
+        if self.max_bytes is None and self.max_ms is None:
+            return option.bytes
+        return option.bytes / (self.max_bytes or math.inf) + option.ms / (self.max_ms or math.inf)
 
     def _bounds(self) -> str:
         bounds = {"max_bytes": self.max_bytes, "max_ms": self.max_ms, "max_mean_kld": self.max_mean_kld}

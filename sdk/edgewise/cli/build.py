@@ -9,9 +9,11 @@ from edgewise.cli.calibration import calibration_options, read_calibration, read
 from edgewise.cli.output import json_option, print_json, size, talk
 from edgewise.cli.plan import plain, text
 from edgewise.cli.progress import bars
+from edgewise.cli.recipe import recipe_options
 
 if TYPE_CHECKING:
     from edgewise.prefill import Prefill
+    from edgewise.recipe import Recipe
 
 checkpoint_argument = click.argument("checkpoint")
 force_option = click.option("--force", is_flag=True, help="Replace an output that exists.")
@@ -24,7 +26,7 @@ ignore_option = click.option(
 @checkpoint_argument
 @click.option("--target", default="cpu-x64", show_default=True, help="A device by its name, or a profile by its path.")
 @click.option("-o", "--output", metavar="BUNDLE", help="The folder to write.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
+@recipe_options
 @click.option("--context", type=int, help="Tokens that a session gets unless it asks for more or fewer.")
 @click.option(
     "--prefill",
@@ -54,7 +56,7 @@ def build(
     checkpoint: str,
     target: str,
     output: str | None,
-    recipe: Path | None,
+    recipe: "Path | Recipe | None",
     context: int | None,
     prefill: "Prefill | None",
     hidden_states: bool,

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from edgewise.bundle.manifest import Cache
 from edgewise.bundle.read import Bundle
+from edgewise.cli.inspect import inspect
 from edgewise.errors import OptionError
 from edgewise.pipeline import build
 from fixed import CONTEXT, FIXED
@@ -30,6 +32,11 @@ def test_a_target_with_fixed_lengths_gets_a_graph_for_prompts_and_one_that_decod
         lengths = {each.name: [d.dim_value for d in each.type.tensor_type.shape.dim] for each in graph.input}
         assert lengths["input_ids"] == [1, width]
         assert lengths["attention_bias"] == [1, 1, width, CONTEXT + width]
+
+
+def test_people_read_the_lengths_by_inspect(bundle: Bundle) -> None:
+    shown = CliRunner().invoke(inspect, [str(bundle.path)]).output
+    assert f"\nlengths     fixed: 128 tokens of a prompt at a time, or one, in a cache of {CONTEXT}\n" in shown
 
 
 def test_runtimes_that_keep_a_cache_of_their_own_way_are_not_told_how_to_run_it(bundle: Bundle) -> None:

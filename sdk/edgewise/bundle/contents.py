@@ -94,7 +94,7 @@ def finish(
         session=prepared.target.session,
         threads=prepared.target.threads,
         prefill_from=_prefill_from(prepared),
-        chunk=manifest.CHUNK if prepared.prompts is None or cache.capacity else CHUNK,
+        chunk=cache.prefill or (CHUNK if prepared.prompts else manifest.CHUNK),
         hidden_states=prepared.hidden_states,
         recipe=recipe,
         versions=versions,

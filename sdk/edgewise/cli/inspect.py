@@ -42,6 +42,9 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
     if manifest.hidden_states:
         yield "outputs", "logits, and hidden states"
     yield "context", f"{manifest.context:,} tokens ({cache} of cache); the model's limit is {facts.context_length:,}"
+    if fixed := manifest.cache.capacity:
+        lengths = f"{manifest.cache.prefill:,} tokens of a prompt at a time, or one, in a cache of {fixed:,}"
+        yield "lengths", f"fixed: {lengths}"
     for number, step in enumerate(manifest.recipe, start=1):
         yield "recipe" if number == 1 else "", _step(step)
     yield "made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))

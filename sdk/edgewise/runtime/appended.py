@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from edgewise.runtime.model import Model
 
 MASKED = -10_000.0  # what is added so is as good as nothing in a softmax, and is a number in float16
-STEPS = 4  # widths that stay bound for each row
+ROOM = (
+    256  # tokens of a row that there is room for in arrays which stay bound: a piece of a prompt, drafts, single ones
+)
 
 Floats = NDArray[np.float32]
 
@@ -69,9 +71,9 @@ class Appended:
             graph, signature = model.prompts, model.prompt_signature
         key = prompt, signature.width or count, hidden
         if key not in self._steps:
-            self._steps[key] = Step(graph, signature, self._buffers, model, width=key[1])
-            if len(self._steps) > STEPS:
+            while self._steps and sum(width for _, width, _ in self._steps) + key[1] > ROOM:
                 self._steps.popitem(last=False)
+            self._steps[key] = Step(graph, signature, self._buffers, model, width=key[1])
         self._steps.move_to_end(key)
         return self._steps[key]
 

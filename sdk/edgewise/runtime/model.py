@@ -47,7 +47,8 @@ class Model:
         chunk: int = CHUNK,
         computation: str = "",
     ) -> None:
-        _check_context(context or 1, facts)
+        if context is not None:
+            _check_context(context, facts)
         self.facts = facts
         self.computation = computation
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)

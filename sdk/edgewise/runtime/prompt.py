@@ -55,6 +55,8 @@ def _limit(prompt: int, max_tokens: int | None, model: Model) -> int:
     context, longest = model.context, model.facts.context_length
     left = context - prompt
     more = f" (it can be opened with up to {longest:,})" if longest > context else ""
+    if model.fixed:
+        more = f" (the graphs of this bundle were compiled for {model.capacity:,}; more take a build with --context)"
     if left < 1:
         raise ContextOverflow(
             f"the prompt has {prompt:,} tokens, and the context is {context:,}{more}: nothing is left for an answer"

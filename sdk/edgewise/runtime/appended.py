@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import in_place
 from edgewise.runtime.signature import HIDDEN, KEEP, Signature
 
@@ -27,11 +28,15 @@ Floats = NDArray[np.float32]
 
 
 class Appended:
-    """A model's graphs on the keys and values of a row, each `[1, heads, capacity, dim]`, which outlive it."""
+    """A model's graphs on the keys and values of a row, each `[1, heads, capacity, dim]`, which outlive it.
 
-    def __init__(self, model: "Model", buffers: Sequence[NDArray[Any]]) -> None:
+    `values` are buffers as they lie in the memory of the model's graphs; what is elsewhere is copied there in each run.
+    """
+
+    def __init__(self, model: "Model", buffers: Sequence[NDArray[Any]], values: Sequence[Any] = ()) -> None:
         self._model = model
         self._buffers = buffers
+        self._values = values
         self._steps: OrderedDict[tuple[bool, int, bool], Step] = OrderedDict()  # the last used last
 
     def run(
@@ -73,7 +78,7 @@ class Appended:
         if key not in self._steps:
             while self._steps and sum(width for _, width, _ in self._steps) + key[1] > ROOM:
                 self._steps.popitem(last=False)
-            self._steps[key] = Step(graph, signature, self._buffers, model, width=key[1])
+            self._steps[key] = Step(graph, signature, self._buffers, self._values, model, width=key[1])
         self._steps.move_to_end(key)
         return self._steps[key]
 
@@ -82,31 +87,42 @@ class Step:
     """A graph for a number of tokens, bound once to arrays of that length: it is run on what is written into them."""
 
     def __init__(
-        self, graph: Any, signature: Signature, buffers: Sequence[NDArray[Any]], model: "Model", *, width: int
+        self,
+        graph: Any,
+        signature: Signature,
+        buffers: Sequence[NDArray[Any]],
+        values: Sequence[Any],
+        model: "Model",
+        *,
+        width: int,
     ) -> None:
-        capacity = buffers[0].shape[2]
+        capacity, memory = buffers[0].shape[2], model.memory
         self.graph, self.signature, self.buffers, self.width = graph, signature, buffers, width
-        self.ids = np.zeros((1, width), signature.ids)
-        self.positions = np.zeros((1, width), signature.ids)
-        self.keep = np.ones(1, np.int64)
-        self.biases = {name: Bias(window, width, capacity) for name, window in signature.biases.items()}
-        self.new = [np.zeros((1, each.heads, width, each.dim), each.dtype) for each in signature.cache]
+        self.ids, ids = memory.zeros((1, width), signature.ids)
+        self.positions, positions = memory.zeros((1, width), signature.ids)
+        self.keep, keep = memory.hold(np.ones(1, np.int64))
+        self.biases = {name: Bias(window, width, capacity, memory) for name, window in signature.biases.items()}
+        new = [memory.zeros((1, each.heads, width, each.dim), each.dtype) for each in signature.cache]
+        self.new = [array for array, _ in new]
         self.order = np.arange(width)
         self.last = capacity - 1
         self._spare = np.zeros((1, 0, model.facts.vocab_size), np.float32)
-        self.binding = graph.io_binding()
-        inputs: dict[str, NDArray[Any]] = {
-            "input_ids": self.ids,
-            "position_ids": self.positions,
-            KEEP: self.keep,
-            **model.rotary,
-            **{name: bias.array for name, bias in self.biases.items()},
-            **{each.past: buffer for each, buffer in zip(signature.cache, buffers, strict=True)},
+        pasts = [each.past for each in signature.cache]
+        self._inputs = {
+            "input_ids": ids,
+            "position_ids": positions,
+            KEEP: keep,
+            **{name: memory.hold(table)[1] for name, table in model.rotary.items()},
+            **{name: bias.value for name, bias in self.biases.items()},
+            **dict(zip(pasts, values or map(in_place, buffers), strict=True)),
         }
-        for name in inputs.keys() & signature.inputs:
-            self.binding.bind_ortvalue_input(name, in_place(inputs[name]))
-        for each, array in zip(signature.cache, self.new, strict=True):
-            self.binding.bind_ortvalue_output(each.present, in_place(array))
+        self._copied = () if values or memory.ordinary else pasts  # where they are bound
+        self._outputs = {each.present: value for each, (_, value) in zip(signature.cache, new, strict=True)}
+        self.binding = graph.io_binding()
+        for name in self._inputs.keys() & signature.inputs:
+            self.binding.bind_ortvalue_input(name, self._inputs[name])
+        for name, value in self._outputs.items():
+            self.binding.bind_ortvalue_output(name, value)
 
     def run(self, length: int, ids: NDArray[np.int64], logits: Floats, hidden: Floats | None) -> None:
         """Compute tokens, up to as many as it is wide, that come after `length` others; `logits` are of the last."""
@@ -115,6 +131,8 @@ class Step:
         np.minimum(self.order + length, self.last, out=self.positions[0], casting="same_kind")  # padding, too, has one
         for bias in self.biases.values():
             bias.show(length)
+        for name in self._copied:
+            self.binding.bind_ortvalue_input(name, self._inputs[name])
         scores = self._bind_scores(logits)
         if hidden is not None:
             self.binding.bind_output(HIDDEN, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
@@ -145,9 +163,9 @@ class Bias:
     With a window, the latest so many positions, their own among them.
     """
 
-    def __init__(self, window: int | None, width: int, capacity: int) -> None:
+    def __init__(self, window: int | None, width: int, capacity: int, memory: Memory) -> None:
         self.window = window
-        self.array = np.full((1, 1, width, capacity + width), MASKED, np.float32)
+        self.array, self.value = memory.hold(np.full((1, 1, width, capacity + width), MASKED, np.float32))
         self.tokens = np.arange(width)[:, None]
         behind = self.tokens - np.arange(width)  # how far each comes before each
         own = (behind >= 0) & (behind < (window or width))

@@ -13,6 +13,7 @@ from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import tables
+from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.providers import CPU
 from edgewise.runtime.signature import HIDDEN, Signature, read_signature
@@ -54,6 +55,7 @@ class Model:
         self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
+        self.memory = Memory(self.graph)
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from

@@ -66,6 +66,7 @@ class Pool:
         self.free: set[Slot] = set()
         self.copied = 0  # bytes of keys and values, from slot to slot so far
         self.buffers: list[NDArray[Any]] = []
+        self._values: list[Any] = []  # which the buffers are the memory of
         self.logits: NDArray[np.float32]  # [slots, 1, vocabulary]: after the last token of each
         self._bounds: dict[tuple[int, int, bool, bool], Bound | Appended] = {}
         self._allocate(capacity, slots)
@@ -182,7 +183,8 @@ class Pool:
                 self._bounds.clear()
             buffers = [buffer[start:stop] for buffer in self.buffers]
             graph = model.prompts if prompt else model.graph
-            self._bounds[key] = Appended(model, buffers) if model.appends else Bound(model, graph, buffers)
+            whole = self._values if len(self.slots) == 1 else ()
+            self._bounds[key] = Appended(model, buffers, whole) if model.appends else Bound(model, graph, buffers)
         return self._bounds[key]
 
     def _allocate(self, capacity: int, slots: int) -> None:
@@ -191,12 +193,13 @@ class Pool:
             raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
         capacity = self.model.capacity or capacity
         held = [slot for slot in self.slots if slot not in self.free]
-        buffers: list[NDArray[Any]] = []
+        buffers, values = list[NDArray[Any]](), list[Any]()
         for i, tensor in enumerate(self.model.cache):
-            buffer = np.zeros((slots, tensor.heads, capacity, tensor.dim), tensor.dtype)
+            buffer, value = self.model.memory.zeros((slots, tensor.heads, capacity, tensor.dim), tensor.dtype)
             for slot in held:
                 buffer[slot.index, :, : slot.length] = self.buffers[i][slot.index, :, : slot.length]
             buffers.append(buffer)
+            values.append(value)
         for slot in self.free:
             slot.length = 0
         for slot in self.slots:
@@ -204,7 +207,7 @@ class Pool:
         new = [Slot(index, capacity) for index in range(len(self.slots), slots)]
         self.slots += new
         self.free |= set(new)
-        self.buffers, self.capacity = buffers, capacity
+        self.buffers, self._values, self.capacity = buffers, values, capacity
         self.logits = np.zeros((slots, 1, self.model.facts.vocab_size), np.float32)
         self._bounds.clear()
 

@@ -42,6 +42,33 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
         open_graph(graph(tmp_path, "Relu"), providers=(replace(absent, extra=""),))
 
 
+def test_nothing_is_imported_for_a_bundle_but_packages_that_were_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("hostile", "antigravity"):
+        with pytest.raises(TargetError, match=rf"is in the package {name}, which is not installed"):
+            open_graph(graph(tmp_path, "Relu"), providers=(Provider("SomeExecutionProvider", library=name),))
+    with pytest.raises(TargetError, match=r"the package numpy has no library of Some.*: no get_library_path\(\)"):
+        open_graph(graph(tmp_path, "Relu"), providers=(Provider("SomeExecutionProvider", library="numpy"),))
+
+
+@pytest.mark.parametrize("option", ["backend_path", "trt_engine_cache_path", "cache_dir", "trt_extra_plugin_lib_paths"])
+def test_an_option_that_names_a_file_is_refused(tmp_path: Path, option: str) -> None:
+    given = Provider("QNNExecutionProvider", {option: "./hostile.so"}, library="onnxruntime_qnn", extra="qnn")
+    with pytest.raises(TargetError, match=rf"^QNN.*: a bundle may not set its option '{option}', which names a file$"):
+        open_graph(graph(tmp_path, "Relu"), providers=(given,))
+
+
+def test_a_session_entry_that_names_a_file_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    entries = {"ep.context_enable": "1", "ep.context_file_path": str(victim)}
+    with pytest.raises(TargetError, match=r"a bundle may not set the session entry 'ep\.context_file_path'"):
+        open_graph(graph(tmp_path, "Relu"), entries=entries)
+    assert not victim.exists()
+
+
 def test_a_provider_that_this_onnxruntime_was_built_without_is_named_with_the_extra(tmp_path: Path) -> None:
     with pytest.raises(
         TargetError, match=r"has: .*CPUExecutionProvider; install it with: pip install 'edgewise\[gpu\]'$"

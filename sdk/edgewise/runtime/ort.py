@@ -12,7 +12,7 @@ from edgewise.errors import BundleError, OptionError, TargetError
 from edgewise.options import known
 from edgewise.runtime.exact import exact_products
 from edgewise.runtime.library import first_line, onnxruntime
-from edgewise.runtime.providers import CPU, configure
+from edgewise.runtime.providers import CPU, FILES, configure
 from edgewise.runtime.threads import physical_cores
 
 REFUSED = "fallback to CPU EP has been explicitly disabled"
@@ -63,6 +63,8 @@ def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     options.enable_mem_pattern = False  # a plan for each length would be kept; as fast, and less memory, without
+    for key in filter(FILES.search, entries):
+        raise TargetError(f"a bundle may not set the session entry '{key}', which names a file")
     for key, value in {**SPIN_ONLY_IN_RUNS, **exact_products(), **entries}.items():
         options.add_session_config_entry(key, value)
     return options

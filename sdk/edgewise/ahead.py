@@ -19,6 +19,7 @@ from edgewise.bundle.manifest import File, Provider
 from edgewise.bundle.read import file_hash
 from edgewise.errors import MissingExtra, TargetError
 from edgewise.options import parse, record
+from edgewise.placement import made_by
 from edgewise.target import Compile, Target
 
 MADE = "ahead"  # folder, in that of the bundle, until its content is installed
@@ -85,7 +86,7 @@ def compile_graphs(folder: Path, graphs: Sequence[str], target: Target, settings
     binaries: dict[str, str] = {}
     for name, path in paths.items():
         _name_binaries(folder / path, Path(name).name, binaries)
-    card = {"provider": compilers[0].name, "options": dict(compilers[0].options), **found}
+    card = {"provider": compilers[0].name, "options": dict(compilers[0].options), "by": made_by(compilers), **found}
     return Compiled(folder, made, tuple(graphs), binaries, card)
 
 
@@ -99,7 +100,7 @@ def runs_on(target: Target) -> Target:
 def describe(found: Mapping[str, Any]) -> list[str]:
     """The chip and the compiler, for the card."""
     options = ", ".join(f"{name} {value}" for name, value in found["options"].items())
-    return [f"by {found['provider']} ({options}), compatible with `{found['compatibility']}`"]
+    return [f"for {options}, by {found['by']}: runs on what is compatible with `{found['compatibility']}`"]
 
 
 def _doing(compilers: Sequence[Provider]) -> str:

@@ -97,7 +97,7 @@ class Placement:
             return {"not_run": self.not_run}
         counts = {graph: dict(Counter(node.provider for node in nodes)) for graph, nodes in self.graphs.items()}
         fallen = {graph: [f"{node}" for node in nodes] for graph, nodes in self.fallen(providers).items()}
-        return {"nodes": counts, "by": _versions(providers), **({"fallen": fallen} if fallen else {})}
+        return {"nodes": counts, "by": made_by(providers), **({"fallen": fallen} if fallen else {})}
 
 
 def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
@@ -144,7 +144,7 @@ def _is_shape(node: Node) -> bool:
     return node.provider == CPU.name and node.operator in SHAPES
 
 
-def _versions(providers: Sequence[Provider]) -> str:
+def made_by(providers: Sequence[Provider]) -> str:
     """Who has decided: "onnxruntime 1.31.1, onnxruntime-qnn 2.7.0"."""
     modules = ["onnxruntime", *(provider.library for provider in providers if provider.library)]
     installed = packages_distributions()

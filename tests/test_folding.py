@@ -22,7 +22,7 @@ from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.blocks import in_blocks
 from edgewise_plugins.quantize.nearest import nearest
 from edgewise_plugins.rotate import Rotate
-from edgewise_plugins.smooth import SmoothQuant, smoothing
+from edgewise_plugins.smooth import SmoothQuant, int8_error, smoothing
 from edgewise_plugins.views import Recent, scale_rows, turn_columns, turn_rows
 
 TEXT = tokens(4, 32)
@@ -134,6 +134,26 @@ def test_smoothquant_gives_activations_less_to_span(tmp_path: Path) -> None:
         largest = calibration.statistics(model)[by_role(model, "mlp.gate").name].max_abs
         spans.append(largest.max() / np.median(largest))
     assert spans[0] < 0.5 * spans[1]
+
+
+def test_smoothing_that_would_make_int8_worse_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = made("llama", tmp_path)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    with caplog.at_level("INFO", logger="edgewise_plugins.smooth"):
+        assert not SmoothQuant(strength=1.0)(model).modified  # there are no outliers, and all weights would have some
+    readers = [pair.readers[0].name for layer in pairs(model).values() for pair in layer]
+    assert f"int8 is closer without scales for what enters {', '.join(readers)}" in caplog.text
+    assert all(value.const_value is before[name] for name, value in model.graph.initializers.items())
+
+
+def test_the_error_of_int8_is_that_of_its_parts() -> None:
+    rng = np.random.default_rng(0)
+    x, weights = (rng.standard_t(3, size).astype(np.float32) for size in ((7, 90), (5, 90)))
+    steps, scales = np.abs(x).max(axis=1, keepdims=True) / 127, np.abs(weights).max(axis=1, keepdims=True) / 128
+    ours, theirs = np.rint(x / steps) * steps, np.clip(np.rint(weights / scales), -128, 127) * scales
+    assert int8_error(x, weights) == pytest.approx(np.square(ours @ theirs.T - x @ weights.T).sum(), rel=0.1)
 
 
 def test_every_pair_of_a_layer_is_found(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, streamed
 from edgewise_plugins.views import scale_columns, scale_rows
 
+ROWS = 512
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -131,3 +133,14 @@ def column_maxima(matrices: Sequence[Streamed]) -> np.ndarray:
         for start, stop in matrix.blocks():
             np.maximum(largest, np.abs(matrix.read(start, stop)).max(axis=0), out=largest)
     return largest
+
+
+def some_rows(matrix: Streamed) -> np.ndarray:
+    """Rows of a matrix, evenly spaced, float32: enough to tell scales apart."""
+    rows = np.unique(np.linspace(0, matrix.dims[0] - 1, ROWS).astype(np.int64))
+    parts = []
+    for start, stop in matrix.blocks():
+        chosen = rows[(rows >= start) & (rows < stop)]
+        if len(chosen):
+            parts.append(matrix.read(start, stop)[chosen - start])
+    return np.concatenate(parts).astype(np.float32, copy=False)

@@ -15,8 +15,7 @@ import onnx_ir as ir
 
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import Format
-from edgewise.tensors import Streamed
-from edgewise_plugins.absorb import Pair, pairs
+from edgewise_plugins.absorb import Pair, pairs, some_rows
 from edgewise_plugins.quantize.blocks import in_blocks
 from edgewise_plugins.quantize.nearest import nearest
 from edgewise_plugins.quantize.rules import Bits, BlockSize
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RATIOS = np.linspace(0, 1, 21)
-ROWS = 512  # of each matrix, evenly spaced: enough to tell scales apart
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def search(pair: Pair, inputs: "InputStatistics", form: Format) -> np.ndarray:
     """The scales, one for each channel that may have its own, with the least error; all 1 where none is better."""
     gram, sizes = inputs.gram, pair.shared(inputs.mean_abs)
     assert gram is not None
-    weights = np.concatenate([_some_rows(linear.matrix) for linear in pair.readers])
+    weights = np.concatenate([some_rows(linear.matrix) for linear in pair.readers])
     candidates = [scales_for(sizes, ratio) for ratio in RATIOS]
     errors = [rounding_error(weights, pair.spread(scales), gram, form) for scales in candidates]
     return candidates[int(np.argmin(errors))]
@@ -82,13 +80,3 @@ def rounding_error(weights: np.ndarray, scales: np.ndarray, gram: np.ndarray, fo
     rounded = nearest(in_blocks(weights * factors, form.block_size), form).weights()
     difference = rounded.reshape(len(weights), -1)[:, : weights.shape[1]] / factors - weights
     return float(np.einsum("rk,rk->", difference @ gram, difference))
-
-
-def _some_rows(matrix: Streamed) -> np.ndarray:
-    rows = np.unique(np.linspace(0, matrix.dims[0] - 1, ROWS).astype(np.int64))
-    parts = []
-    for start, stop in matrix.blocks():
-        chosen = rows[(rows >= start) & (rows < stop)]
-        if len(chosen):
-            parts.append(matrix.read(start, stop)[chosen - start])
-    return np.concatenate(parts).astype(np.float32, copy=False)

@@ -83,12 +83,11 @@ def test_every_node_is_computed_there_as_transformers_does(
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_quantized_weights_are_multiplied_by_floats(
-    bits: int, symmetric: bool, target: Target, home: Path, tmp_path: Path
+    bits: Literal[4, 8], symmetric: bool, target: Target, home: Path, tmp_path: Path
 ) -> None:
     name, tokens = "llama tied", parity.oracle("llama tied", home).tokens[:1]
-    model, facts = lowered(
-        Quantize(bits=bits, block_size=32, symmetric=symmetric)(parity.export(name, home)).model, name
-    )
+    quantize = Quantize(bits=bits, block_size=32, symmetric=symmetric)
+    model, facts = lowered(quantize(parity.export(name, home)).model, name)
     cpu, theirs = (
         session(model, tmp_path / f"{number}.onnx", providers)
         for number, providers in enumerate([(Provider("CPUExecutionProvider"),), target.providers])

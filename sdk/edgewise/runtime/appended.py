@@ -163,9 +163,10 @@ class Bias:
     With a window, the latest so many positions, their own among them.
     """
 
-    def __init__(self, window: int | None, width: int, capacity: int, memory: Memory) -> None:
+    def __init__(self, window: int | None, width: int, capacity: int, memory: Memory | None = None) -> None:
         self.window = window
-        self.array, self.value = memory.hold(np.full((1, 1, width, capacity + width), MASKED, np.float32))
+        array: Floats = np.full((1, 1, width, capacity + width), MASKED, np.float32)
+        self.array, self.value = memory.hold(array) if memory else (array, in_place(array))
         self.tokens = np.arange(width)[:, None]
         behind = self.tokens - np.arange(width)  # how far each comes before each
         own = (behind >= 0) & (behind < (window or width))

@@ -15,6 +15,7 @@ from edgewise.options import known
 from edgewise.rotary import tables
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
+from edgewise.runtime.pages import huge_pages
 from edgewise.runtime.providers import CPU
 from edgewise.runtime.signature import HIDDEN, Signature, read_signature
 
@@ -52,7 +53,8 @@ class Model:
             _check_context(context, facts)
         self.facts = facts
         self.computation = computation
-        self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
+        with huge_pages():
+            self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
         self.memory = Memory(self.graph)

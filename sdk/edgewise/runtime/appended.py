@@ -165,8 +165,9 @@ class Bias:
 
     def __init__(self, window: int | None, width: int, capacity: int, memory: Memory | None = None) -> None:
         self.window = window
-        array: Floats = np.full((1, 1, width, capacity + width), MASKED, np.float32)
-        self.array, self.value = memory.hold(array) if memory else (array, in_place(array))
+        masked: Floats = np.full((1, 1, width, capacity + width), MASKED, np.float32)
+        self.array: Floats
+        self.array, self.value = memory.hold(masked) if memory else (masked, in_place(masked))
         self.tokens = np.arange(width)[:, None]
         behind = self.tokens - np.arange(width)  # how far each comes before each
         own = (behind >= 0) & (behind < (window or width))

@@ -12,16 +12,21 @@ import pytest
 import parity
 from appended import Appended
 from cases import CASES, Case
-from edgewise.errors import LoweringError
+from edgewise.bundle.read import Bundle
+from edgewise.errors import ContextOverflow, LoweringError
 from edgewise.facts import Attention, Facts
 from edgewise.graph import Roles, get_facts, set_facts
 from edgewise.hidden import add_hidden_states
 from edgewise.passes import BuildContext
+from edgewise.pipeline import build
+from edgewise.recipe import Recipe
+from edgewise.runtime.model import Model
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
 from edgewise_targets.primitive.lower import LowerPrimitive
 from edgewise_targets.primitive.opset import OPERATORS
+from fixed import FREE
 
 FORMATS = {
     "int4, blocks wider than the matrix": Quantize(),
@@ -182,6 +187,15 @@ def test_hidden_states_are_given_for_every_position(home: Path, tmp_path: Path) 
     write_model(lowered(model, 64), tmp_path / "model.onnx")
     names = [output.name for output in parity.load(tmp_path / "model.onnx").get_outputs()]
     assert {"logits", "hidden_states"} <= set(names)
+
+
+def test_a_session_of_a_context_that_needs_other_rotary_tables_is_refused(home: Path, tmp_path: Path) -> None:
+    checkpoint = parity.oracle("llama dynamic", home).checkpoint
+    build(checkpoint, target=FREE, output=tmp_path / "dynamic.edge", context=120, recipe=Recipe(), load_check=False)
+    bundle = Bundle.open(tmp_path / "dynamic.edge")
+    assert Model.load(bundle.path, bundle.manifest).context == 120
+    with pytest.raises(ContextOverflow, match="rotary tables of 120: build it with --context 100"):
+        Model.load(bundle.path, bundle.manifest, context=100)
 
 
 def test_neighbours_that_are_rotated_together_are_refused(home: Path) -> None:

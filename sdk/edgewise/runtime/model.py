@@ -12,7 +12,7 @@ from edgewise.bundle.manifest import CHUNK, Manifest, Provider
 from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
-from edgewise.rotary import tables
+from edgewise.rotary import frequencies, tables
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
@@ -94,7 +94,7 @@ class Model:
                 f"the bundle has {known(manifest.graphs)}"
             )
         prompts = None if only else manifest.graphs.get("prefill")
-        return cls(
+        model = cls(
             folder / (manifest.graphs[only] if only else manifest.decoder),
             manifest.facts,
             context=manifest.context if context is None else context,
@@ -106,6 +106,8 @@ class Model:
             chunk=manifest.chunk,
             computation=f"{manifest.computation} {only or 'all'}",
         )
+        model._check_tables(manifest.context)
+        return model
 
     @property
     def appends(self) -> bool:
@@ -145,6 +147,18 @@ class Model:
                 f"{self.capacity}: build it with --context {asked}"
             )
         return asked or self.capacity or self.facts.context_length
+
+    def _check_tables(self, built_for: int) -> None:
+        """Raises ContextOverflow where rotary tables that follow the context are constants, and those of another."""
+        for name, rotary in self.facts.rotary.items():
+            if self.fixed or not rotary.follows_context or f"rotary.{name}.cos" in self.signature.inputs:
+                continue
+            ours, theirs = frequencies(rotary, self.context), frequencies(rotary, built_for)
+            if self.context > built_for or not np.array_equal(ours, theirs):
+                raise ContextOverflow(
+                    f"a context of {self.context} tokens was asked for; this bundle has the rotary tables of "
+                    f"{built_for}: build it with --context {self.context}"
+                )
 
     @cached_property
     def rotary(self) -> dict[str, NDArray[np.float32]]:

@@ -13,13 +13,11 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from shapes import shaped, write_checkpoint
 
 from edgewise.bench.host import processor
@@ -27,8 +25,6 @@ from edgewise.pipeline import build as build_bundle
 from edgewise.plan import plan_build
 from edgewise.prefill import Prefill
 from edgewise.registry import registry
-from edgewise.runtime.result import peak_memory
-from edgewise.runtime.runner import Runner
 from edgewise.runtime.threads import physical_cores
 from edgewise.target import Kernel, Number, Target
 
@@ -55,7 +51,7 @@ COMBINATIONS = (
     ("llama-3.2-1b", "int4, block 128", 4096),
     ("llama-3.2-1b", "int8, block 128", 512),
 )
-DECODED = 16  # tokens, several times over
+WORKER = str(Path(__file__).parent / "workers" / "plan.py")
 BEGIN, END = "<!-- benchmarks/plan.py: begin -->", "<!-- benchmarks/plan.py: end -->"
 
 
@@ -77,28 +73,6 @@ class Row:
     context: int
     predicted: Measured
     measured: Measured
-
-
-def measure(bundle: str, context: int, threads: int) -> Measured:
-    """A prompt that fills the context, and tokens decoded at its end; once each, then again."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    with Runner.open(bundle, verify=False, threads=threads, prefix_cache=0) as runner:
-        vocabulary = runner.model.facts.vocab_size
-        tokens = np.random.default_rng(0).integers(0, vocabulary, context).tolist()
-        session = runner.session(capacity=context)
-        session.prefill(tokens[:129])  # warms up: a whole chunk, and one token
-        session.rewind(0)
-        started = clock()
-        session.prefill(tokens)
-        prefill = clock() - started
-        taken = []
-        for _ in range(5):
-            session.rewind(context - DECODED)
-            started = clock()
-            for token in tokens[-DECODED:]:
-                session.decode(token)
-            taken.append((clock() - started) / DECODED)
-    return Measured(prefill, min(taken), peak_memory() or 0)
 
 
 def build(work: Path, shape: str, bits: str) -> Path:
@@ -145,7 +119,7 @@ def rounds(work: Path, count: int, threads: int) -> tuple[list[Target], list[lis
             path = work / f"measured-{threads}-{number}-{bundle.stem}-{context}.json"
             if not path.exists():
                 say(f"round {number + 1} of {count}: {shape}, {bits}, {context} tokens")
-                path.write_text(call([__file__, "--measure", str(bundle), str(context), str(threads)]))
+                path.write_text(call([WORKER, str(bundle), str(context), str(threads)]))
             measured.append(Measured(**json.loads(path.read_text())))
     return probes, found
 
@@ -219,12 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--again", action="store_true", help="measure anew; bundles stay")
-    parser.add_argument("--measure", nargs=3, metavar=("BUNDLE", "CONTEXT", "THREADS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        bundle, context, threads = options.measure
-        print(json.dumps(asdict(measure(bundle, int(context), int(threads)))))
-        return
     options.work.mkdir(parents=True, exist_ok=True)
     for path in [*options.work.glob("probe-*.toml"), *options.work.glob("measured-*.json")] if options.again else ():
         path.unlink()

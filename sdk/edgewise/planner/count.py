@@ -13,10 +13,10 @@ from edgewise.facts import Attention, Facts
 from edgewise.graph import get_facts, layer, role
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Table, Work
+from edgewise.runtime.signature import KEEP
 from edgewise.sizes import distinct, stored_bytes
 from edgewise.tensors import storage, streamed
 
-KEEP = "logits_to_keep"  # the input whose value says how many tokens get scores
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv")
 INTEGER = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul")
 THROUGH = ("DequantizeLinear", "Transpose", "Cast", "Reshape")  # between a constant and what reads it

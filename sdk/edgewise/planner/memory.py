@@ -12,6 +12,7 @@ from edgewise.planner.work import Product, Work
 
 LIBRARIES = 80_000_000  # bytes: the interpreter, numpy, ONNX Runtime, tokenizers; measured on Linux
 TOKENIZER = 18  # bytes for each of tokenizer.json: measured with vocabularies of 4,096 and 151,000
+MAPPED = 1 << 16  # bytes that a system maps around what is read of a file, so for a row of a table
 ARENA = 1.5  # what is allocated for each byte of activations: ONNX Runtime reuses blocks of other sizes
 
 
@@ -24,10 +25,11 @@ class Memory:
     loading: int  # more of them, while the largest is being rearranged
     cache: int
     activations: int
+    rows: int = 0  # of tables, that were looked up
 
     @property
     def total(self) -> int:
-        return self.runtime + self.weights + max(self.loading, self.cache + self.activations)
+        return self.runtime + self.weights + max(self.loading, self.rows + self.cache + self.activations)
 
 
 def on_processor(work: Work, *, context: int, runtime: int, chunk: int, prompts: Work | None = None) -> Memory:
@@ -43,6 +45,7 @@ def on_processor(work: Work, *, context: int, runtime: int, chunk: int, prompts:
         loading=max((p.weights.codes(p.rows, p.columns) for p in products), default=0),
         cache=work.cache(context),
         activations=max(activations(graph, chunk) for graph in graphs),
+        rows=_looked_up(work, context),
     )
 
 
@@ -66,6 +69,12 @@ def _sides(weights: Weights, rows: int, columns: int) -> int:
 
 
 def _mapped(work: Work, context: int) -> int:
-    """A table in floats that the lowest layer and the lm_head both read; constants, rotary tables up to the context."""
+    """A table in floats that the lm_head reads too; constants, rotary tables up to the context."""
     tied = sum(t.weights.stored(t.rows, t.columns) for t in work.tables if t.tied and t.weights.block is None)
     return tied + work.constants * min(context, work.positions) // work.positions
+
+
+def _looked_up(work: Work, context: int) -> int:
+    """What stays mapped of tables after so many tokens that are all different; in text most come again."""
+    tables = [t for t in work.tables if not (t.tied and t.weights.block is None)]
+    return sum(min(t.weights.stored(t.rows, t.columns), context * MAPPED) for t in tables)

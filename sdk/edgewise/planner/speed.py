@@ -58,9 +58,10 @@ class Rates:
 
     def product(self, product: Product, tokens: int) -> float:
         """Seconds of a product with so many tokens."""
-        operations = product.operations
         if kernel := self.kernel(product.weights):
+            operations = product.padded
             return operations / kernel.decode.value + (tokens - 1) * operations / kernel.prefill.value
+        operations = product.operations
         bytes_ = product.read(tokens, packed=self.packed) / self.bandwidth(product.weights.dtype)
         return max(bytes_, tokens * operations / self.compute(product.weights.dtype))
 

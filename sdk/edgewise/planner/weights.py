@@ -41,8 +41,11 @@ class Weights:
 
     def codes(self, rows: int, columns: int) -> int:
         """Bytes of the numbers themselves; the last block of a row is filled up."""
-        width = self._blocks(columns) * self.block if self.block else columns
-        return rows * (width * self.bits // 8)
+        return rows * (self.padded(columns) * self.bits // 8)
+
+    def padded(self, columns: int) -> int:
+        """Columns with those that fill up the last block."""
+        return self._blocks(columns) * self.block if self.block else columns
 
     def sides(self, rows: int, columns: int) -> int:
         """Bytes of scales and zero points."""

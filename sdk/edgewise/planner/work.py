@@ -24,6 +24,11 @@ class Product:
         return 2 * self.rows * self.columns * self.active
 
     @property
+    def padded(self) -> int:
+        """Operations of kernels that fill up the last block of a row."""
+        return 2 * self.rows * self.weights.padded(self.columns) * self.active
+
+    @property
     def stored(self) -> int:
         return self.count * self.weights.stored(self.rows, self.columns)
 

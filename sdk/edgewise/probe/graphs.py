@@ -111,13 +111,16 @@ def int8_rows(chain: Chain, x: ir.Value, rows: int, columns: int) -> ir.Value:
     return chain.add("MatMulIntegerToFloat", codes, chain.constant(weights), one, scales, zero)
 
 
-def elementwise(count: int, width: int) -> bytes:
-    """Activations and sums, as they lie between products: input x `[tokens, width]`, output y."""
+def layers(count: int, width: int, inner: int, product: Product) -> bytes:
+    """MLPs as bundles have them, of small matrices, one behind the other: input x `[1, tokens, width]`, output y."""
     chain = Chain()
-    x = chain.input("x", ("tokens", width))
-    for _ in range(count // 2):
-        x = chain.add("Mul", chain.add("QuickGelu", x, alpha=1.0), x, domain="")
-    chain.output(x, "y")
+    x = chain.input("x", (1, "tokens", width))
+    ones, y = chain.constant(np.ones(width, np.float32)), x
+    for _ in range(count):
+        y = chain.add("SkipSimplifiedLayerNormalization", y, x, ones)
+        up = product(chain, y, inner, width)
+        y = product(chain, chain.add("Mul", chain.add("QuickGelu", up, alpha=1.0), up, domain=""), width, inner)
+    chain.output(y, "y")
     return chain.serialized()
 
 
@@ -129,6 +132,7 @@ class Heads:
     heads: int = 16
     kv_heads: int = 4
     head_dim: int = 64
+    positions: int = 2048
 
 
 def attention(shape: Heads) -> bytes:
@@ -137,12 +141,15 @@ def attention(shape: Heads) -> bytes:
     width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     x = chain.input("x", (1, "tokens", width))
     lengths = [chain.input("seqlens_k", (1,), ir.DataType.INT32), chain.input("total", (), ir.DataType.INT32)]
+    angles = np.outer(np.arange(shape.positions), np.ones(shape.head_dim // 2))
+    tables = [chain.constant(np.cos(angles, dtype=np.float32)), chain.constant(np.sin(angles, dtype=np.float32))]
     for index, names in enumerate(caches(shape)):
         past = [chain.input(name, (1, shape.kv_heads, "capacity", shape.head_dim)) for name in names]
         y = chain.add(
             "GroupQueryAttention",
-            *(x, None, None, *past, *lengths),
+            *(x, None, None, *past, *lengths, *tables),
             outputs=3,
+            do_rotary=1,
             num_heads=shape.heads,
             kv_num_heads=shape.kv_heads,
         )

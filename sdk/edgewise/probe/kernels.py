@@ -12,7 +12,7 @@ from edgewise.quantized import Format
 
 MANY = 128  # tokens: as many as a session computes of a prompt at a time
 PAST = 1920  # tokens that the measured attention looks back on
-NODES = 400  # of the chain that shows what an operator takes by itself
+LAYERS, WIDTH = 80, 512  # of the model that shows what operators take by themselves
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,14 @@ def attention_rate(*, threads: int, budget: float, shape: Heads | None = None, p
     return Rate(rate(1), rate(MANY))
 
 
-def dispatch_seconds(*, threads: int, budget: float) -> float:
-    """What an operator takes that computes next to nothing."""
-    session = opened(graphs.elementwise(NODES, 16), threads=threads)
-    x = np.zeros((1, 16), np.float32)
-    return seconds(bound(session, {"x": x}, {"y": np.zeros_like(x)}), threads=threads, budget=budget) / NODES
+def dispatch_seconds(rate: Rate, *, threads: int, budget: float) -> float:
+    """What an operator takes beside its operations, on average in the layers of a model.
+
+    `rate` is that of products in int4 with blocks of 128, whose operations are taken off.
+    """
+    product = KINDS["int4 block 128"].product
+    session = opened(graphs.layers(LAYERS, WIDTH, 2 * WIDTH, product), threads=threads)
+    x = np.random.default_rng(0).standard_normal((1, 1, WIDTH), np.float32)
+    taken = seconds(bound(session, {"x": x}, {"y": np.zeros_like(x)}), threads=threads, budget=budget)
+    operations = LAYERS * 2 * 2 * WIDTH * 2 * WIDTH
+    return max(taken - operations / rate.decode, 0.01 * taken) / (5 * LAYERS)

@@ -20,6 +20,7 @@ from edgewise.target import Kernel, Number
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 PROFILES = {"x86_64": "cpu-x64", "amd64": "cpu-x64", "aarch64": "cpu-arm64", "arm64": "cpu-arm64"}
+SMALL = "int4 block 128"  # the products that the time of operators is measured between
 BUDGET = 0.3  # seconds, for one figure
 ALL_BYTES = 1 << 30  # that the threads which read memory are given together, at most
 
@@ -37,7 +38,7 @@ class Probe:
     available: int | None  # of them, now
     bandwidths: Mapping[int, float]  # bytes a second, by threads
     kernels: Mapping[str, Rate]
-    dispatch: float  # seconds of an operator that computes next to nothing
+    dispatch: float  # seconds that an operator takes beside its operations
     watts: float | None  # while it computed, where the machine has a counter
 
     @property
@@ -119,7 +120,7 @@ def probe(
         done += 1
 
     tell()
-    bandwidths = {count: bandwidth(count, bytes_each=min(BYTES, ALL_BYTES // count)) for count in _counts(used)}
+    bandwidths = {count: bandwidth(count, bytes_each=min(BYTES, ALL_BYTES // count)) for count in counts(used)}
     rates: dict[str, Rate] = {}
     started = time.perf_counter()
     with Meter() as meter:
@@ -140,7 +141,7 @@ def probe(
         available=available_memory(),
         bandwidths=bandwidths,
         kernels=rates,
-        dispatch=dispatch_seconds(threads=used, budget=budget),
+        dispatch=dispatch_seconds(rates[SMALL], threads=used, budget=budget),
         watts=joules / elapsed if joules else None,
     )
 
@@ -152,7 +153,7 @@ def name_of(path: Path) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem.lower()).strip("-") or "this-machine"
 
 
-def _counts(threads: int) -> Sequence[int]:
+def counts(threads: int) -> Sequence[int]:
     """1, 2, 4, ... and all of them."""
     powers = [1 << i for i in range(threads.bit_length())]
     return sorted({*(count for count in powers if count <= threads), threads})

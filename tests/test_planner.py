@@ -1,0 +1,322 @@
+"""tests: planner: its arithmetic against tables computed by hand for three public architectures, and as formulas."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewise.planner.count import count
+from edgewise.planner.memory import activations, on_accelerator, on_processor
+from edgewise.planner.smaller import formats, largest_that_fits
+from edgewise.planner.speed import Chunks, Rates, prompt
+from edgewise.planner.weights import Weights
+from edgewise.planner.work import Heads, Product, Table, Work
+from edgewise.prepare import prepare
+from edgewise.recipe import Recipe, RecipeStep
+from edgewise.target import Efficiency, Hardware, Kernel, Number, Numerics
+
+INT4 = Recipe((RecipeStep("quantize", {"bits": 4, "block_size": 128, "symmetric": False}),))
+FLOATS = Recipe()
+
+
+@dataclass(frozen=True)
+class Table3:
+    """What was computed by hand, from the published configuration."""
+
+    config: dict[str, Any]
+    parameters: int  # of all matrices
+    operations: int  # of their products, for a token
+    cache: int  # bytes of keys and values of a token, in float32
+    codes: int  # bytes of codes, float32 scales and packed zero points of all products in int4, blocks of 128
+    packed: int  # the same as ONNX Runtime keeps it: codes, float32 scales and float32 sums
+
+
+def _config(
+    kind: str, hidden: int, layers: int, heads: int, kv: int, mlp: int, vocab: int, tied: bool
+) -> dict[str, Any]:
+    names = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+    return {
+        "architectures": [names[kind]],
+        "model_type": kind,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "intermediate_size": mlp,
+        "vocab_size": vocab,
+        "tie_word_embeddings": tied,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 32768,
+        "torch_dtype": "bfloat16",
+    }
+
+
+# Qwen2.5-0.5B, a layer: q and o 896 x 896, k and v 128 x 896, gate and up 4864 x 896, down 896 x 4864: 14,909,440
+#   24 layers 357,826,560; the embedding, which is the lm_head, 151,936 x 896 = 136,134,656
+#   int4: a row of 896 is 7 blocks of 64 + 4 bytes, 4 of zero points: 480; of 4,864: 38 blocks, 19: 2,603
+#   a layer has 1,152 + 896 + 9,728 = 11,776 rows of 896, and 896 of 4,864: 7,984,768; lm_head 72,929,280
+#   packed: 7 x 72 = 504 and 38 x 72 = 2,736: a layer 8,386,560, lm_head 76,575,744
+# Llama-3.2-1B, a layer: q and o 2048 x 2048, k and v 512 x 2048, MLP 3 x 8192 x 2048: 60,817,408
+#   16 layers 973,078,528; the embedding, which is the lm_head, 128,256 x 2048 = 262,668,288
+#   int4: a row of 2,048 is 16 blocks, 8 of zero points: 1,096; of 8,192: 64 blocks, 32: 4,384
+#   a layer has 3,072 + 2,048 + 16,384 = 21,504 rows of 2,048, and 2,048 of 8,192: 32,546,816; lm_head 140,568,576
+#   packed: 1,152 and 4,608: a layer 34,209,792, lm_head 147,750,912
+# Llama-3.1-8B, a layer: q and o 4096 x 4096, k and v 1024 x 4096, MLP 3 x 14336 x 4096: 218,103,808
+#   32 layers 6,979,321,856; embedding and lm_head, each 128,256 x 4096 = 525,336,576
+#   int4: a row of 4,096 is 32 blocks, 16 of zero points: 2,192; of 14,336: 112 blocks, 56: 7,672
+#   a layer has 6,144 + 4,096 + 28,672 = 38,912 rows of 4,096, and 4,096 of 14,336: 116,719,616; lm_head 281,137,152
+#   packed: 2,304 and 8,064: a layer 122,683,392, lm_head 295,501,824
+BY_HAND = {
+    "Qwen2.5-0.5B": Table3(
+        _config("qwen2", 896, 24, 14, 2, 4864, 151_936, tied=True),
+        parameters=493_961_216,
+        operations=987_922_432,
+        cache=24_576,  # 24 layers, keys and values, 2 heads of 64, 4 bytes
+        codes=264_563_712,
+        packed=277_853_184,
+    ),
+    "Llama-3.2-1B": Table3(
+        _config("llama", 2048, 16, 32, 8, 8192, 128_256, tied=True),
+        parameters=1_235_746_816,
+        operations=2_471_493_632,
+        cache=65_536,  # 16 x 2 x 8 x 64 x 4
+        codes=661_317_632,
+        packed=695_107_584,
+    ),
+    "Llama-3.1-8B": Table3(
+        _config("llama", 4096, 32, 32, 8, 14_336, 128_256, tied=False),
+        parameters=8_029_995_008,
+        operations=15_009_316_864,  # without the embedding
+        cache=262_144,  # 32 x 2 x 8 x 128 x 4
+        codes=4_016_164_864,
+        packed=4_221_370_368,
+    ),
+}
+
+
+def hollow(folder: Path, config: dict[str, Any]) -> Path:
+    """A checkpoint of that configuration whose weights were never written: a file with a hole."""
+    hidden, mlp, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    width = hidden // config["num_attention_heads"]
+    query, key = hidden, config["num_key_value_heads"] * width
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        tensors["lm_head.weight"] = (vocab, hidden)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        for name, rows in (("q", query), ("k", key), ("v", key)):
+            tensors[f"{layer}.self_attn.{name}_proj.weight"] = (rows, hidden)
+            if config["model_type"] == "qwen2":
+                tensors[f"{layer}.self_attn.{name}_proj.bias"] = (rows,)
+        tensors[f"{layer}.self_attn.o_proj.weight"] = (hidden, query)
+        for name, sizes in (("gate", (mlp, hidden)), ("up", (mlp, hidden)), ("down", (hidden, mlp))):
+            tensors[f"{layer}.mlp.{name}_proj.weight"] = sizes
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{layer}.{name}.weight"] = (hidden,)
+    header, end = dict[str, Any](), 0
+    for name, shape in tensors.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def counted(folder: Path, config: dict[str, Any], recipe: Recipe) -> Work:
+    prepared = prepare(
+        hollow(folder, config), target="cpu-x64", recipe=recipe, context=None, ignore_config=(), dry=True
+    )
+    return count(prepared.model)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_public_model_is_counted_as_by_hand(name: str, tmp_path: Path) -> None:
+    table = BY_HAND[name]
+    work = counted(tmp_path, table.config, INT4)
+    assert work.parameters == table.parameters
+    assert work.operations == table.operations
+    assert work.cache(1) == table.cache
+    assert work.cache(4096) == 4096 * table.cache
+    assert sum(product.stored for product in work.products) == table.codes
+    assert sum(product.packed for product in work.products) == table.packed
+    assert {str(product.weights) for product in work.products} == {"int4 block 128"}
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-0.5B", "Llama-3.1-8B"])
+def test_floats_take_four_bytes_and_a_tied_head_none_of_its_own(name: str, tmp_path: Path) -> None:
+    table = BY_HAND[name]
+    work = counted(tmp_path, table.config, FLOATS)
+    assert work.stored - work.constants == 4 * table.parameters
+    assert [t.tied for t in work.tables] == [table.config["tie_word_embeddings"]]
+
+
+def test_only_the_last_tokens_of_a_prompt_are_computed_to_the_end(tmp_path: Path) -> None:
+    work = counted(tmp_path, BY_HAND["Qwen2.5-0.5B"].config, INT4)
+    scored = sorted(product.role for product in work.products if product.scored)
+    assert scored == ["attention.o", "lm_head", "mlp.down", "mlp.gate", "mlp.up"]  # of the last layer, and the head
+
+
+# A model small enough for arithmetic in the head: one layer, one product of 100 x 10, a head of 1000 x 10.
+SMALL = Work(
+    products=(
+        Product("mlp.up", 100, 10, Weights("int4", block=10)),
+        Product("lm_head", 1000, 10, Weights("int8", block=10), scored=True),
+    ),
+    attention=(Heads(heads=2, kv_heads=1, head_dim=5, window=None, cache="float32", width=4),),
+    tables=(Table(1000, 10, Weights("int8", block=10), tied=True),),
+    operators=7,
+    elements=50,
+    live=40,
+    constants=0,
+    positions=100,
+)
+
+
+def _number(value: float) -> Number:
+    return Number(value, "by hand", "estimated")
+
+
+ROOFLINE = Hardware(
+    bandwidth=_number(1000),
+    compute={"int8": _number(5000), "float32": _number(2000)},
+    efficiency=Efficiency(decode={"any": _number(0.5)}, prefill={"any": _number(0.8)}),
+)
+NUMERICS = Numerics(weights=("int4", "int8"), arithmetic={"int4": "int8"}, block_sizes=(128,))
+
+
+def test_a_step_takes_what_bandwidth_or_arithmetic_ask_for_whichever_is_more() -> None:
+    rates = Rates(ROOFLINE, NUMERICS, packed=False)
+    up, head = SMALL.products
+    assert up.stored == 100 * (5 + 4)
+    assert head.stored == 1000 * (10 + 4)
+    assert rates.product(up, 1) == 900 / 500  # 2,000 operations at 4,000 a second take less
+    assert rates.product(up, 128) == 128 * 2000 / 4000
+    step = rates.step(SMALL, tokens=128, held=72)
+    assert step.products == 64 + 14_000 / 500  # the head computes one token, and waits for its weights
+    assert step.attention == 4 * 2 * 5 * 128 * 200 / (2000 * 0.8)
+    assert step.between == 2 * 4 * 50 * 128 / 500
+
+
+def test_decoding_reads_all_keys_and_values_that_are_held() -> None:
+    rates = Rates(ROOFLINE, NUMERICS, packed=False)
+    shorter, longer = (rates.step(SMALL, tokens=1, held=held).attention for held in (99, 199))
+    assert (shorter, longer) == (2 * 1 * 5 * 4 * 100 / 500, 2 * 1 * 5 * 4 * 200 / 500)
+
+
+def test_a_window_bounds_what_attention_takes() -> None:
+    heads = replace(SMALL.attention[0], window=32)
+    assert heads.operations(1, 20) == 4 * 2 * 5 * 21
+    assert heads.operations(1, 500) == 4 * 2 * 5 * 32
+
+
+def test_measured_kernels_are_used_alone() -> None:
+    kernel = Kernel(decode=_number(100), prefill=_number(1000))
+    hardware = replace(ROOFLINE, kernels={"int4 block 16": kernel, "attention": kernel}, dispatch=_number(0.5))
+    rates = Rates(hardware, NUMERICS)
+    assert rates.product(SMALL.products[0], 1) == 2000 / 100  # blocks of 10: 16 is the nearest that was measured
+    assert rates.product(SMALL.products[0], 5) == 2000 / 100 + 4 * 2000 / 1000
+    assert rates.step(SMALL, tokens=1, held=9).attention == 4 * 2 * 5 * 10 / 100
+    assert rates.step(SMALL, tokens=1, held=9).between == 2 * 4 * 50 / 500 + 7 * 0.5
+
+
+def test_a_prompt_is_the_sum_of_its_chunks() -> None:
+    rates = Rates(ROOFLINE, NUMERICS)
+    chunks = [rates.step(SMALL, tokens=size, held=held).total for held, size in ((0, 128), (128, 128), (256, 44))]
+    assert prompt(rates, SMALL, 300, Chunks(128)).total == pytest.approx(sum(chunks))
+
+
+def test_long_chunks_go_through_the_second_graph_and_short_ones_do_not() -> None:
+    rates = Rates(ROOFLINE, NUMERICS)
+    second = replace(SMALL, products=())
+    steps = rates.step(second, tokens=128, held=0).total + rates.step(SMALL, tokens=20, held=128).total
+    assert prompt(rates, SMALL, 148, Chunks(128, second, 32)).total == pytest.approx(steps)
+
+
+def test_graphs_of_fixed_lengths_compute_all_that_they_have_room_for() -> None:
+    rates = Rates(ROOFLINE, NUMERICS)
+    decode, second = replace(SMALL, width=1, capacity=512), replace(SMALL, width=128, capacity=512, products=())
+    one = rates.step(second, tokens=128, held=0)
+    assert one.attention == rates.attention(SMALL.attention[0], 128, 512)
+    whole = prompt(rates, decode, 130, Chunks(128, second)).total
+    assert whole == pytest.approx(2 * one.total + rates.step(decode, tokens=1, held=129).total)
+
+
+def test_a_processor_holds_packed_weights_and_an_accelerator_stored_ones() -> None:
+    packed = 100 * (5 + 8) + 1000 * (10 + 8)
+    cpu = on_processor(SMALL, context=100, runtime=7, chunk=128)
+    assert (cpu.weights, cpu.loading) == (packed + (100 + 1000) * 4, 10_000)  # scales stay mapped
+    assert cpu.rows == 14_000  # every row of the table may have been looked up
+    assert cpu.total == 7 + cpu.weights + max(cpu.loading, cpu.rows + cpu.cache + activations(SMALL, 128))
+    npu = on_accelerator(SMALL, context=100, runtime=7, chunk=128)
+    assert (npu.weights, npu.loading, npu.cache) == (900 + 14_000, 0, 4000)
+
+
+def test_of_experts_a_token_reads_those_that_it_is_given_to() -> None:
+    experts = Product("expert", 10, 10, Weights("int8", block=10), count=8, active=2)
+    assert experts.operations == 2 * 100 * 2
+    assert experts.read(1, packed=False) == experts.stored // 4
+    assert experts.read(64, packed=False) == experts.stored
+
+
+@given(
+    bits=st.sampled_from([2, 4, 8]),
+    block=st.sampled_from([16, 32, 64, 128]),
+    rows=st.integers(1, 99),
+    columns=st.integers(1, 999),
+    zeros=st.booleans(),
+)
+def test_bytes_on_the_disk_are_those_of_the_format_that_writes_them(
+    bits: int, block: int, rows: int, columns: int, zeros: bool
+) -> None:
+    from edgewise.quantized import Format
+
+    form = Format(bits, block, symmetric=not zeros)
+    weights = Weights(f"int{bits}", block, zero_points=zeros)
+    assert weights.stored(rows, columns) == form.stored_bytes(rows, columns)
+
+
+@given(held=st.integers(0, 10_000), more=st.integers(1, 10_000))
+def test_more_that_is_held_is_never_faster(held: int, more: int) -> None:
+    rates = Rates(ROOFLINE, NUMERICS)
+    assert rates.step(SMALL, tokens=1, held=held).total < rates.step(SMALL, tokens=1, held=held + more).total
+
+
+@given(room=st.integers(1, 120_000), context=st.integers(1, 8192))
+def test_what_is_said_to_fit_fits(room: int, context: int) -> None:
+    def takes(work: Work, tokens: int) -> int:
+        return on_accelerator(work, context=tokens, runtime=0, chunk=1).total
+
+    found = largest_that_fits(SMALL, NUMERICS, context, takes, room)
+    if found is not None:
+        assert found.memory <= room
+        assert found.context <= context
+
+
+def test_eight_bits_are_advised_before_four_and_a_shorter_context_before_two() -> None:
+    numerics = replace(NUMERICS, weights=("int2", "int4", "int8", "float32"))
+    floats = replace(SMALL, products=(Product("mlp.up", 1000, 256, Weights("float32")),), tables=())
+
+    def takes(work: Work, tokens: int) -> int:
+        return on_accelerator(work, context=tokens, runtime=0, chunk=1).total
+
+    eight, four, two = (floats.with_weights(lambda _, form=form: form) for form in formats(numerics))  # type: ignore[misc]
+    rooms = [takes(eight, 4096), takes(four, 4096), takes(four, 1024), takes(two, 512)]
+    found = [largest_that_fits(floats, numerics, 4096, takes, room) for room in (*rooms, takes(two, 512) - 1)]
+    assert [each and (each.weights.dtype, each.context) for each in found] == [
+        ("int8", 4096),
+        ("int4", 4096),
+        ("int4", 1024),
+        ("int2", 512),
+        None,
+    ]

@@ -30,7 +30,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycode
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a command in the documentation needs; pages of one folder build on one another."""
     folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("node_modules"))
     return folder
 
 

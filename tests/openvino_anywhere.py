@@ -46,4 +46,8 @@ def _copied(source: Path, folder: Path) -> str:
         f"from pathlib import Path\n\n\ndef get_library_path():\n    return str(Path(__file__).parent / {PLUGIN!r})\n"
     )
     (package / "__init__.py").write_text(text)
+    installed = folder / f"{COPY}-1.dist-info"  # a bundle may name installed packages only
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {COPY}\nVersion: 1\n")
+    (installed / "top_level.txt").write_text(f"{COPY}\n")
     return COPY

@@ -1,6 +1,9 @@
 """tests: bundles for Qualcomm's accelerators, compiled by its own compiler and computed in its emulator."""
 
 import json
+import re
+import shlex
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import parity
 from edgewise.bundle.manifest import Provider
 from edgewise.bundle.read import Bundle, verify
+from edgewise.cli.main import execute
 from edgewise.errors import LoweringError, MissingExtra, OptionError, TargetError
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe, RecipeStep
@@ -155,6 +159,24 @@ def test_a_compiler_that_is_not_installed_is_named_with_its_extra(home: Path, tm
 def test_there_is_nothing_to_compare_on_a_processor(home: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="parity: 4 tokens cannot be compared"):
         build(parity.oracle(LLAMA, home).checkpoint, output=tmp_path / "model.edge", parity=4)
+
+
+def test_the_speed_of_an_emulator_is_not_measured(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="the speed of an emulator says nothing about target 'qnn-x-elite'"):
+        build(parity.oracle(LLAMA, home).checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", measure=True)
+
+
+@pytest.mark.slow
+def test_each_command_on_the_page_works(pycoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs/qnn.md").read_text("utf-8")
+    ((name, profile),) = re.findall(r"`([\w-]+\.toml)`:\n\n```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / name).write_text(profile, "utf-8")
+    (tmp_path / "examples").symlink_to(pycoder.parent)
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 3
+    with chdir(tmp_path):
+        for command in commands:
+            assert execute(shlex.split(command)[1:]) == 0, capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import BundleError, CheckpointError, OptionError, RecipeError
 from edgewise.extras import require
 from edgewise.parity import compare
-from edgewise.placement import CPU, Placement
+from edgewise.placement import CPU, Placement, is_emulated
 from edgewise.plan import Plan, make_plan
 from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
@@ -89,7 +89,7 @@ def build(
         prepared = preparing(checkpoint, dry=calibration is not None)
         if prepared.gate and not quality:
             raise RecipeError("the recipe has a gate, which needs a text to measure the bundle on: --quality-text FILE")
-        _check_accelerator(prepared.target, parity)
+        _check_accelerator(prepared.target, parity, measure=measure)
         plan = make_plan(prepared)
         if on_plan:
             on_plan(plan)
@@ -156,11 +156,13 @@ def _write_graph(
     return {file.path.relative_to(folder).as_posix(): File(file.bytes, file.blake3) for file in written}
 
 
-def _check_accelerator(target: Target, parity: int) -> None:
+def _check_accelerator(target: Target, parity: int, *, measure: bool) -> None:
     """Refuse what cannot be done for a target, before the weights are read."""
     check_compiler(target)
     if parity < 0 or (parity and all(provider.name == CPU.name for provider in target.providers)):
         raise OptionError(f"parity: {parity} tokens cannot be compared; target '{target.name}' runs on the processor")
+    if measure and is_emulated(target.providers):
+        raise OptionError(f"measure: the speed of an emulator says nothing about target '{target.name}'")
 
 
 def _compile(folder: Path, prepared: Prepared) -> Compiled | None:

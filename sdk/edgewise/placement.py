@@ -107,7 +107,6 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     MissingExtra where a provider is not here.
     """
     from edgewise.runtime.model import Model
-    from edgewise.runtime.providers import is_processor
     from edgewise.runtime.session import Session
 
     open_to_all = dataclasses.replace(
@@ -116,9 +115,16 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
-    if not any(provider.name in EMULATED and is_processor(provider) for provider in manifest.providers):
+    if not is_emulated(manifest.providers):
         Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
     return tuple(_nodes(model.prompts if of_prompts else model.graph))
+
+
+def is_emulated(providers: Sequence[Provider]) -> bool:
+    """Whether a processor computes what an accelerator would, slowly. Raises as `run`."""
+    from edgewise.runtime.providers import is_processor
+
+    return any(provider.name in EMULATED and is_processor(provider) for provider in providers)
 
 
 def describe(found: Mapping[str, Any]) -> list[str]:

@@ -30,11 +30,16 @@ class Worker:
 
     @classmethod
     def start(cls, python: Path, script: str, *arguments: object) -> "Worker":
-        command = [str(python), str(WORKERS / script), *map(str, arguments)]
-        pipe = subprocess.PIPE
-        worker = cls(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=peer.offline()))
+        worker = cls.begin(python, script, *arguments)
         worker.read()
         return worker
+
+    @classmethod
+    def begin(cls, python: Path, script: str, *arguments: object) -> "Worker":
+        """A worker that has yet to say, on a line, that it is ready."""
+        command = [str(python), str(WORKERS / script), *map(str, arguments)]
+        pipe = subprocess.PIPE
+        return cls(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=peer.offline()))
 
     def measure(self, prefill: int, decode: int, seed: int) -> tuple[float, float]:
         """Tokens a second of prefill and of decode."""

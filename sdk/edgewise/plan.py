@@ -1,7 +1,7 @@
 """sdk: the plan of a build, made before a weight is read: sizes before and after, memory, speed, whether it fits."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewise.calibration.plan import CalibrationPlan
@@ -16,7 +16,7 @@ from edgewise.prefill import Prefill
 from edgewise.prepare import Prepared, open_checkpoint, prepare
 from edgewise.recipe import Recipe
 from edgewise.registry import registry
-from edgewise.sizes import bytes_beside, sizes_of, total
+from edgewise.sizes import sizes_of, total
 from edgewise.steps import describe
 from edgewise.target import Number, Target
 
@@ -114,57 +114,81 @@ def plan_everywhere(
 ) -> Iterator[tuple[str, Plan | EdgewiseError]]:
     """For every installed device its plan, or why there is none. Devices that want the same graph share the work."""
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
-    made: dict[str, Prepared | EdgewiseError] = {}
+    drafts: dict[str, Draft | EdgewiseError] = {}
     for name in registry().devices():
         target = registry().get_target(name)
         key = _wants(target)
-        if key not in made:
+        if key not in drafts:
             try:
-                made[key] = prepare(source, target=target, recipe=recipe, context=context, ignore_config=(), dry=True)
+                drafts[key] = Draft.of(
+                    prepare(source, target=target, recipe=recipe, context=context, ignore_config=(), dry=True)
+                )
             except EdgewiseError as error:
-                made[key] = error
-        found = made[key]
-        yield name, found if isinstance(found, EdgewiseError) else make_plan(found, target)
+                drafts[key] = error
+        draft = drafts[key]
+        yield name, draft.on(target) if isinstance(draft, Draft) else draft
 
 
-def make_plan(prepared: Prepared, target: Target | None = None) -> Plan:
-    """The plan of a build that is about to write, or of one for another `target` that wants the same graph."""
-    target = target or prepared.target
-    model, context = prepared.model, prepared.context
-    stored, written = prepared.stored, sizes_of(model)
-    parts = {}
-    for name in [*stored, *(name for name in written if name not in stored)]:
-        parts[name] = Part(
-            parameters=stored[name].parameters if name in stored else 0,
-            before=stored[name].bytes if name in stored else 0,
-            after=written[name].bytes if name in written else 0,
+def make_plan(prepared: Prepared) -> Plan:
+    """The plan of a build that is about to write."""
+    return Draft.of(prepared).on(prepared.target)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What of a plan is the same on all devices that want one graph."""
+
+    recipe: tuple[str, ...]
+    parts: Mapping[str, Part]
+    total: Part
+    context: int
+    calibration: CalibrationPlan | None
+    outlook: Outlook
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> "Draft":
+        stored, written = prepared.stored, sizes_of(prepared.model)
+        parts = {}
+        for name in [*stored, *(name for name in written if name not in stored)]:
+            parts[name] = Part(
+                parameters=stored[name].parameters if name in stored else 0,
+                before=stored[name].bytes if name in stored else 0,
+                after=written[name].bytes if name in written else 0,
+            )
+        return cls(
+            recipe=tuple(map(describe, prepared.recipe)),
+            parts=parts,
+            total=Part(total(stored).parameters, total(stored).bytes, total(written).bytes),
+            context=prepared.context,
+            calibration=prepared.calibration,
+            outlook=Outlook.of(prepared),
         )
-    whole = Part(total(stored).parameters, total(stored).bytes, total(written).bytes)
-    beside = bytes_beside(prepared.prompts, model) if prepared.prompts else 0
-    outlook = Outlook.of(prepared, target, beside)
-    needs = outlook.memory(outlook.work, context)
-    device = target.hardware.memory or _memory_here()
-    usable = target.hardware.usable.value if target.hardware.usable else 1.0
-    speed = outlook.speed(context)
-    plan = Plan(
-        target=target.name,
-        recipe=tuple(map(describe, prepared.recipe)),
-        parts=parts,
-        context=context,
-        download=whole.after + beside + outlook.files,
-        build_memory=max(BUILD_BYTES, prepared.calibration.memory if prepared.calibration else 0),
-        needs=needs,
-        memory=device,
-        usable=usable,
-        total=whole,
-        speed=speed,
-        helps=outlook.helps(speed, context) if speed else (),
-        fitting=outlook.fitting(context, int(device.value * usable)) if device else "",
-        prefill=0 if target.needs.static else beside,
-        prefill_memory=needs.total - outlook.memory(outlook.work, context, alone=True).total,
-        calibration=prepared.calibration,
-    )
-    return plan
+
+    def on(self, target: Target) -> Plan:
+        """The plan for a device."""
+        context, outlook = self.context, replace(self.outlook, target=target)
+        needs = outlook.memory(outlook.work, context)
+        memory = target.hardware.memory or _memory_here()
+        usable = target.hardware.usable.value if target.hardware.usable else 1.0
+        speed = outlook.speed(context)
+        return Plan(
+            target=target.name,
+            recipe=self.recipe,
+            parts=self.parts,
+            context=context,
+            download=self.total.after + outlook.beside + outlook.files,
+            build_memory=max(BUILD_BYTES, self.calibration.memory if self.calibration else 0),
+            needs=needs,
+            memory=memory,
+            usable=usable,
+            total=self.total,
+            speed=speed,
+            helps=outlook.helps(speed, context) if speed else (),
+            fitting=outlook.fitting(context, int(memory.value * usable)) if memory else "",
+            prefill=0 if target.needs.static else outlook.beside,
+            prefill_memory=needs.total - outlook.memory(outlook.work, context, alone=True).total,
+            calibration=self.calibration,
+        )
 
 
 def _wants(target: Target) -> str:

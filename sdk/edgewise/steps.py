@@ -41,13 +41,14 @@ def apply(
 ) -> ir.Model:
     """The model after each of the passes; a failure is an `error` that names the pass with its options.
 
-    `before` is shown the model before each step.
+    `before` is shown the model before each step. What each step changed is logged, but for a plan, which says it whole.
     """
+    size = 0 if context.dry else total(sizes_of(model)).bytes
     for number, step in enumerate(passes, start=1):
         if before:
             before(model)
         model.meta["edgewise"] = context
-        size, started = total(sizes_of(model)).bytes, time.perf_counter()
+        started = time.perf_counter()
         try:
             model = step(model).model
         except MissingExtra:
@@ -56,8 +57,9 @@ def apply(
             kind = "" if isinstance(problem, EdgewiseError) else f"{type(problem).__name__}: "
             raise error(f"step {number}, {describe(step)}: {kind}{problem}") from problem
         seconds = time.perf_counter() - started
-        after = total(sizes_of(model)).bytes
-        logger.info("%s: %s -> %s bytes, %.2f s", describe(step), f"{size:,}", f"{after:,}", seconds)
+        if not context.dry:
+            was, size = size, total(sizes_of(model)).bytes
+            logger.info("%s: %s -> %s bytes, %.2f s", describe(step), f"{was:,}", f"{size:,}", seconds)
     return model
 
 

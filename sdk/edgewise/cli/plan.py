@@ -1,5 +1,6 @@
 """sdk, cli: `plan`: what a build would give: whether it fits, how fast it would be, what would help."""
 
+import gc
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from edgewise.errors import EdgewiseError
     from edgewise.plan import Plan
     from edgewise.planner.advice import Speed
+
+COLLECT = 100_000  # objects: collections while graphs are made free nothing, and took a third of the time
 
 LIMITS = {
     "bandwidth": "memory bandwidth",
@@ -51,6 +54,7 @@ def plan(
     """
     from edgewise.plan import plan_build, plan_everywhere
 
+    gc.set_threshold(COLLECT)
     if everywhere:
         found = dict(plan_everywhere(checkpoint, recipe=recipe, context=context, ignore_config=ignore_config))
         if as_json:

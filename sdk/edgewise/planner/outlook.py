@@ -14,6 +14,7 @@ from edgewise.planner.smaller import largest_that_fits
 from edgewise.planner.speed import Chunks, Rates, prompt
 from edgewise.planner.work import Work
 from edgewise.prepare import Prepared
+from edgewise.sizes import bytes_beside
 from edgewise.target import Target
 
 NODE_BYTES = 720  # of an operator in the file of a graph
@@ -34,7 +35,7 @@ class Outlook:
     tokenizer: int  # bytes
 
     @classmethod
-    def of(cls, prepared: Prepared, target: Target, beside: int) -> "Outlook":
+    def of(cls, prepared: Prepared) -> "Outlook":
         fixed = prepared.target.needs.static
         capacity = prepared.context if fixed else 0
         graphs: list[ir.Model] = [prepared.model, *([prepared.prompts] if prepared.prompts else [])]
@@ -45,7 +46,8 @@ class Outlook:
         sizes = {name: path.stat().st_size for name, path in prepared.checkpoint.companions.items()}
         operators = sum(sum(1 for _ in graph.graph) for graph in graphs)
         files = sum(sizes.values()) + NODE_BYTES * operators
-        return cls(target, work, prompts, beside, files, sizes.get(TOKENIZER, 0))
+        beside = bytes_beside(prepared.prompts, prepared.model) if prepared.prompts else 0
+        return cls(prepared.target, work, prompts, beside, files, sizes.get(TOKENIZER, 0))
 
     @property
     def chunks(self) -> Chunks:

@@ -71,3 +71,21 @@ def _turned(tensor: Streamed, turn: np.ndarray, start: int, stop: int) -> np.nda
             rows = tensor.read(run + first, run + min(first + step, unit))
             out[a - start : b - start] += turn[first : first + step, a - run : b - run].T @ rows
     return out
+
+
+def take_rows(tensor: Streamed, chosen: np.ndarray) -> Streamed:
+    """Some rows of a matrix, or elements of a bias, in ascending order."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        wanted = chosen[start:stop]
+        if not len(wanted):
+            return tensor.read(0, 0)
+        return tensor.read(int(wanted[0]), int(wanted[-1]) + 1)[wanted - wanted[0]]
+
+    return Streamed((len(chosen), *tensor.dims[1:]), tensor.dtype, read, name=tensor.name)
+
+
+def take_columns(matrix: Streamed, chosen: np.ndarray) -> Streamed:
+    """Some columns of a matrix."""
+    rows = matrix.dims[0]
+    return Streamed((rows, len(chosen)), matrix.dtype, lambda a, b: matrix.read(a, b)[:, chosen], name=matrix.name)

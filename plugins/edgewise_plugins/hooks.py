@@ -9,6 +9,8 @@ def register_passes() -> dict[str, str]:
         "accuracy-level": "edgewise_plugins.accuracy_level:AccuracyLevel",
         "awq": "edgewise_plugins.awq:Awq",
         "mix": "edgewise_plugins.mix:Mix",
+        "prune-heads": "edgewise_plugins.prune.heads:PruneHeads",
+        "prune-layers": "edgewise_plugins.prune.depth:PruneLayers",
         "prune-width": "edgewise_plugins.prune.width:PruneWidth",
         "quantize": "edgewise_plugins.quantize:Quantize",
         "quantize-cache": "edgewise_plugins.cache:QuantizeCache",

@@ -80,7 +80,8 @@ def take_rows(tensor: Streamed, chosen: np.ndarray) -> Streamed:
         wanted = chosen[start:stop]
         if not len(wanted):
             return tensor.read(0, 0)
-        return tensor.read(int(wanted[0]), int(wanted[-1]) + 1)[wanted - wanted[0]]
+        rows: np.ndarray = tensor.read(int(wanted[0]), int(wanted[-1]) + 1)[wanted - wanted[0]]
+        return rows
 
     return Streamed((len(chosen), *tensor.dims[1:]), tensor.dtype, read, name=tensor.name)
 

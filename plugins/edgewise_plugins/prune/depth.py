@@ -5,7 +5,7 @@ scores on a text, of all layers that are gone together, again after each choice 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,13 +13,17 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import OptionError
-from edgewise.graph import LAYER, Roles, get_facts, layer, role, set_facts
+from edgewise.graph import LAYER, Roles, get_facts, layer, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quality.sensitivity import Change, sensitivity
 from edgewise.tensors import constant, streamed
 
 logger = logging.getLogger(__name__)
 
+LAST = {
+    "attention": ("attention.o", "attention.o.bias"),
+    "mlp": ("mlp.down", "mlp.down.bias", "expert.down", "expert.down.bias", "shared.down"),
+}
 TOKENS = 4096  # of the calibration text that layers are compared on
 
 
@@ -65,28 +69,19 @@ def remove_layers(model: ir.Model, gone: Iterable[int]) -> None:
 
 def without(model: ir.Model, number: int) -> Change:
     """Weights by which a layer adds nothing to the residual stream: what leaving it out computes, in the same graph."""
-    roles, change = Roles.of(model), {}
-    for name in ("attention.residual", "mlp.residual"):
-        source = roles.one(name, number).inputs[1]
-        node = source.producer() if source is not None else None
-        assert node is not None
-        for value in _last_weights(node):
-            tensor = streamed(value.const_value)
-            change[str(value.name)] = constant(np.zeros(tensor.dims, tensor.dtype.numpy()), name=tensor.name)
+    change = {}
+    for value in _last_weights(Roles.of(model), number):
+        tensor = streamed(value.const_value)
+        change[str(value.name)] = constant(np.zeros(tensor.dims, tensor.dtype.numpy()), name=tensor.name)
     return change
 
 
-def _last_weights(node: ir.Node) -> list[ir.Value]:
-    """The weights of the last linear operation before the residual stream, a norm or a product with its bias."""
-    weights = [value for value in node.inputs if value is not None and value.is_initializer()]
-    if str(role(node)).endswith(".bias"):
-        before = next(value.producer() for value in node.inputs if value is not None and not value.is_initializer())
-        weights += _last_weights(before) if before is not None else []
-    if weights:
-        return weights
-    return [
-        weight for value in node.inputs if value is not None and (p := value.producer()) for weight in _last_weights(p)
-    ]
+def _last_weights(roles: Roles, number: int) -> Iterator[ir.Value]:
+    """Of what a layer adds to the residual stream, the weights that come last: a norm's, or matrices and biases."""
+    for block, last in LAST.items():
+        names = [f"{block}.post_norm"] if roles.maybe(f"{block}.post_norm", number) else last
+        for node in (node for name in names for node in roles.all(name, number)):
+            yield from (value for value in node.inputs if value is not None and value.is_initializer())
 
 
 def _one_by_one(model: ir.Model, count: int, sequences: np.ndarray) -> tuple[list[int], float]:

@@ -62,7 +62,7 @@ def eliminate(moments: Moments, units: np.ndarray, keep: int, *, damping: float)
         _remove(inverse, weights, units[left[going]].ravel())
         left = np.delete(left, going)
     inputs = units[left].ravel()
-    return Refit(left, weights[:, inputs].astype(np.float32), weights[:, -1].astype(np.float32))
+    return Refit(left, weights[:, inputs].astype(np.float32, order="C"), weights[:, -1].astype(np.float32))
 
 
 def refit(moments: Moments, units: np.ndarray, left: Sequence[int] | np.ndarray, *, damping: float) -> Refit:
@@ -73,7 +73,7 @@ def refit(moments: Moments, units: np.ndarray, left: Sequence[int] | np.ndarray,
     if len(gone):
         _remove(inverse, weights, units[gone].ravel())
     inputs = units[chosen].ravel()
-    return Refit(chosen, weights[:, inputs].astype(np.float32), weights[:, -1].astype(np.float32))
+    return Refit(chosen, weights[:, inputs].astype(np.float32, order="C"), weights[:, -1].astype(np.float32))
 
 
 def _inverse(moments: Moments, damping: float) -> tuple[np.ndarray, np.ndarray]:

@@ -110,20 +110,18 @@ def _narrow(model: ir.Model, by_node: dict[ir.Node, Linear], number: int, left: 
 def _split(model: ir.Model, roles: Roles, name: str, number: int, count: int, width: int) -> None:
     """The shapes around a norm of each head."""
     for node in roles.all(name, number):
-        sizes = {"Reshape": None, "RMSNormalization": (count, width)}.get(node.op_type)
+        value, shape = node.outputs[0], node.outputs[0].shape
+        if shape is None:
+            continue
+        tail = (count, width) if len(shape) == 4 else (count * width,)
         if node.op_type == "Reshape":
-            split = len(node.outputs[0].shape or ()) == 4
-            target = [0, 0, count, width] if split else [0, 0, count * width]
-            value = ir.Value(
-                name=f"{node.name}.shape",
-                type=ir.TensorType(ir.DataType.INT64),
-                shape=ir.Shape([len(target)]),
-                const_value=constant(np.array(target, np.int64)),
-            )
-            model.graph.initializers.pop(str(value.name), None)
-            model.graph.register_initializer(value)
-            node.replace_input_with(1, value)
-            sizes = (count, width) if split else (count * width,)
-        shape = node.outputs[0].shape
-        if shape is not None and sizes:
-            node.outputs[0].shape = ir.Shape([*shape[: len(shape) - len(sizes)], *sizes])
+            node.replace_input_with(1, _integers(model, f"{node.name}.shape", [0, 0, *tail]))
+        value.shape = ir.Shape([*shape[: len(shape) - len(tail)], *tail])
+
+
+def _integers(model: ir.Model, name: str, numbers: list[int]) -> ir.Value:
+    model.graph.initializers.pop(name, None)
+    kind, shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(numbers)])
+    value = ir.Value(name=name, type=kind, shape=shape, const_value=constant(np.array(numbers, np.int64)))
+    model.graph.register_initializer(value)
+    return value

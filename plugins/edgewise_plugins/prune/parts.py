@@ -33,14 +33,14 @@ def keep_rows(roles: Roles, linear: Linear, chosen: np.ndarray) -> None:
 
 
 def put(model: ir.Model, linear: Linear, weights: np.ndarray, offset: np.ndarray | None) -> None:
-    """Other weights `[outputs, inputs]`, and an offset that is added to what they give."""
+    """Other weights `[outputs, inputs]`, and an offset that is added to what they and a bias give."""
     linear.replace(constant(weights, name=linear.name))
     if offset is None:
         return
     roles = Roles.of(model)
     vector = bias(roles, linear.role, linear.layer or 0)
-    if vector is not None:
-        replace(vector, constant(offset))
+    if vector is not None and vector.const_value is not None:
+        replace(vector, constant(vector.const_value.numpy().astype(np.float32) + offset))
     else:
         _add_bias(model, linear, offset)
 

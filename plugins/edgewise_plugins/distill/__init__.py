@@ -1,0 +1,1 @@
+"""plugins, distill: a model that learns from another one, in torch, without its original code."""

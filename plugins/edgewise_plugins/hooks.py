@@ -8,6 +8,7 @@ def register_passes() -> dict[str, str]:
     return {
         "accuracy-level": "edgewise_plugins.accuracy_level:AccuracyLevel",
         "awq": "edgewise_plugins.awq:Awq",
+        "distill": "edgewise_plugins.distill.learn:Distill",
         "mix": "edgewise_plugins.mix:Mix",
         "prune-heads": "edgewise_plugins.prune.heads:PruneHeads",
         "prune-layers": "edgewise_plugins.prune.depth:PruneLayers",

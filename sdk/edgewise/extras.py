@@ -14,6 +14,7 @@ EXTRAS = {
     "onnx": "build",
     "onnx_ir": "build",
     "rich": "build",
+    "safetensors": "distill",
     "torch": "distill",
 }
 

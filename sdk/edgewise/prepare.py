@@ -89,7 +89,7 @@ def prepare(
     tokens = _context(context, device, facts)
     stored = sizes_of(model, stored=source.tensors)
     measured = _calibration(calibration, source, tokens, progress) if calibration else None
-    build = BuildContext(target=device, context=tokens, calibration=measured, dry=dry)
+    build = BuildContext(target=device, context=tokens, calibration=measured, reference=model.clone(), dry=dry)
     graphs: list[ir.Model] = []
     floats: dict[str, Streamed] = {}
 

@@ -96,9 +96,7 @@ class Cast(Streamed):
     """A tensor in another dtype; rows are converted as they are read."""
 
     def __init__(self, base: Streamed, dtype: ir.DataType, *, name: str | None = None) -> None:
-        super().__init__(
-            base.dims, dtype, self._read_converted, name=name or base.name, storage=(dtype, base.storage)
-        )
+        super().__init__(base.dims, dtype, self._read_converted, name=name or base.name, storage=(dtype, base.storage))
         self.base = base
 
     def walk(self) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 
 from edgewise.errors import GraphError
+from edgewise.graph import get_facts
 from edgewise.tensors import constant, streamed
 from edgewise_plugins.operators import OPERATORS, Tensor
 
@@ -27,6 +28,7 @@ class Executor(torch.nn.Module):
     def __init__(self, model: ir.Model) -> None:
         super().__init__()
         self.nodes = list(model.graph)
+        self.layers = get_facts(model).layers
         for node in self.nodes:
             if node.op_type not in OPERATORS or node.domain:
                 raise GraphError(f"node '{node.name}': '{node.op_type}' is no operator of the canonical graph")

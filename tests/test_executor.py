@@ -30,7 +30,7 @@ def test_gradients_are_those_of_finite_differences(family: str, tmp_path: Path) 
         scores: torch.Tensor = executor(sequence)["logits"]
         return scores.log_softmax(dim=-1)[0, :, 3].sum()
 
-    loss().backward()
+    loss().backward()  # type: ignore[no-untyped-call]
     rng, step = np.random.default_rng(0), 1e-5
     for name, parameter in list(executor.weights())[:: max(1, len(list(executor.weights())) // 9)]:
         place = tuple(int(rng.integers(size)) for size in parameter.shape)
@@ -60,7 +60,7 @@ def test_weights_go_back_into_the_graph(tmp_path: Path) -> None:
     with torch.no_grad():
         for name, parameter in executor.weights():
             if "mlp" in name:
-                parameter *= 0.5
+                parameter.mul_(0.5)
     found = values_of(executor, TOKENS, ["logits"])["logits"]
     executor.write_back(model)
     expected = logits(model, TOKENS)

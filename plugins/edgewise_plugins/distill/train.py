@@ -111,7 +111,7 @@ class Run:
         total = 0.0
         for tokens in self._batches():
             loss = self._loss(tokens) / self.training.accumulate
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         self.optimizer.step()

@@ -34,17 +34,19 @@ class Shape:
     rope_theta: float
     qkv_bias: bool = False
     max_position_embeddings: int = 32768
+    tied: bool = True
 
 
 SHAPES = {
     "smollm2-135m": Shape("llama", 576, 30, 9, 3, 64, 1536, 49_152, 1e5, max_position_embeddings=8192),
     "qwen2.5-0.5b": Shape("qwen2", 896, 24, 14, 2, 64, 4864, 151_936, 1e6, qkv_bias=True),
     "llama-3.2-1b": Shape("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 5e5, max_position_embeddings=131_072),
+    "llama-3.1-8b": Shape("llama", 4096, 32, 32, 8, 128, 14_336, 128_256, 5e5, False, 131_072, tied=False),
 }
 
 
 def parameters(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the checkpoint (embeddings tied)."""
+    """Name and shape of every tensor of the checkpoint."""
     hidden, mlp = shape.hidden_size, shape.intermediate_size
     query, key = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab_size, hidden)}
@@ -61,6 +63,8 @@ def parameters(shape: Shape) -> dict[str, tuple[int, ...]]:
         tensors[f"{layer}.mlp.up_proj.weight"] = (mlp, hidden)
         tensors[f"{layer}.mlp.down_proj.weight"] = (hidden, mlp)
     tensors["model.norm.weight"] = (hidden,)
+    if not shape.tied:
+        tensors["lm_head.weight"] = (shape.vocab_size, hidden)
     return tensors
 
 
@@ -72,7 +76,7 @@ def config(shape: Shape) -> dict[str, Any]:
         "model_type": shape.model_type,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": shape.tied,
         "torch_dtype": "bfloat16",
         "bos_token_id": 0,
         "eos_token_id": 0,

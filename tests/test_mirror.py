@@ -1,131 +1,126 @@
-"""tests: mirrored searches: companions hold what they should, whatever a search does with its rows."""
+"""tests: keys and values on a device with memory of its own: here, memory that no session reads or writes by itself.
 
-from collections.abc import Sequence
+What is not copied to it, or back, is missing there: so it stands for a GPU, but for the way to it.
+"""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from edgewise.errors import GenerationError
-from edgewise.search.mirror import mirror
-from edgewise.search.protocol import Extend, FloatArray, Flow, Reply, Request
-from tables import Texts
+import fixed
+import parity
+from edgewise.runtime.memory import Memory
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import Session
+from edgewise.runtime.window import Window
+from toy import CONTEXT, NAN, toy
 
-PROMPT, NEGATIVE = (1, 2, 3), (7, 8)
-Asked = tuple[tuple[Extend, ...], tuple[tuple[int, int], ...]]
-
-
-def first(text: tuple[int, ...]) -> FloatArray:
-    return np.array([float(hash(text) % 1009)], np.float32)
-
-
-def second(text: tuple[int, ...]) -> FloatArray:
-    return np.array([float(hash((text, 1)) % 1009)], np.float32)
+TOKENS = np.random.default_rng(1).integers(0, NAN, 60).tolist()
+OTHERS = np.random.default_rng(2).integers(0, NAN, 60).tolist()
 
 
-def ask(asked: Sequence[Asked], seen: list[tuple[FloatArray, ...]]) -> Flow:
-    """A search that asks for what it was told to, and keeps what it is answered."""
-    for extend, release in asked:
-        reply = yield Request(extend, release)
-        seen.append(tuple(logits.copy() for logits in reply.logits))
-    return ()
+class Apart(Memory):
+    """Ordinary memory, but no array's that a session has."""
+
+    apart, ordinary = True, False
+
+    def __init__(self) -> None:
+        pass
+
+    def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type)
 
 
-def answered(flow: Flow, model: Texts) -> None:
-    try:
-        request = next(flow)
-        while True:
-            for place in request.release:
-                model.release(*place)
-            request = flow.send(Reply(model.extend(request.extend)))
-    except StopIteration:
-        return
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return toy(tmp_path_factory.mktemp("toy"))
 
 
-@st.composite
-def searches(draw: st.DrawFn) -> list[Asked]:
-    """Rows that begin (at once, or in two parts), fork, rewind, are scored at several places, and end."""
-    texts: dict[int, tuple[int, ...]] = {}
-    asked = []
-    for _ in range(draw(st.integers(1, 8))):
-        release = tuple((0, row) for row in list(texts) if len(texts) > 1 and draw(st.booleans()))[:1]
-        for _, row in release:
-            del texts[row]
-        grown = {}
-        for row in draw(st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True)):
-            parent = draw(st.sampled_from([None, *texts]))
-            text = () if parent is None else texts[parent]
-            kept = draw(st.integers(0, len(text)))
-            new = (PROMPT[kept:] + tuple(draw(st.lists(st.integers(0, 9), max_size=3)))) or (4,)
-            new = new[: draw(st.integers(1, len(new)))]
-            length = -1 if kept == len(text) and draw(st.booleans()) else kept
-            grown[row] = text[:kept] + new
-            count = draw(st.integers(1, len(new)))
-            asked.append((Extend(row, new, parent, length if parent is not None else -1, count), release))
-            release = ()
-            texts[row] = grown[row]
-    return [((extend,), release) for extend, release in asked]
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    model = toy(tmp_path_factory.mktemp("toy"))
+    model.memory = Apart()
+    return model
 
 
-@given(searches(), st.sampled_from([0, 1]))
-@settings(max_examples=300, deadline=None)
-def test_each_place_after_the_prompt_is_scored_with_the_companion_s(asked: list[Asked], model: int) -> None:
-    seen: list[tuple[FloatArray, ...]] = []
-    flow = mirror(ask(asked, seen), lambda own, other: own + 2000 * other, model=model, prompt=PROMPT, instead=NEGATIVE)
-    answered(flow, Texts(first, second))
-    plain = Texts(first)
-    for ((extend,), _), (found,) in zip(asked, seen, strict=True):
-        plain.extend((extend,))
-        text = plain.rows[0, extend.row]
-        for place, score in zip(range(len(text) - extend.scores + 1, len(text) + 1), found[:, 0], strict=True):
-            expected = first(text[:place])[0]
-            if place >= len(PROMPT):
-                expected += 2000 * (second if model else first)(NEGATIVE + text[len(PROMPT) : place])[0]
-            assert score == expected
+def expected(model: Model, tokens: list[int]) -> NDArray[np.float32]:
+    return Session(model, capacity=CONTEXT).prefill(tokens).copy()
 
 
-def test_rows_that_change_places_in_one_request_are_followed() -> None:
-    """Each row goes on from its parent as it was before the request."""
-    start = ((Extend(0, (*PROMPT, 4), None), Extend(1, (*PROMPT, 5, 6), None)), ())
-    swap = ((Extend(0, (0,), 1), Extend(1, (0,), 0, 4)), ())
-    model = Texts(first, first, first)
-    answered(mirror(ask([start, swap], []), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
-    assert sorted(model.rows.values()) == sorted(
-        [(*PROMPT, 5, 6, 0), (*PROMPT, 4, 0), (*NEGATIVE, 5, 6, 0), (*NEGATIVE, 4, 0)]
-    )
+def assert_close(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> None:
+    """Float32 sums in another order; scores here reach 100."""
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3)
 
 
-def test_without_another_prompt_a_companion_holds_the_same_and_a_draft_has_none() -> None:
-    asked = [((Extend(0, (1, 2), None), Extend(0, (5,), None, model=2)), ()), ((Extend(0, (3,), 0),), ())]
-    model = Texts(first, first, first)
-    answered(mirror(ask(asked, []), lambda own, _: own, model=1), model)
-    assert model.rows == {(0, 0): (1, 2, 3), (1, 1): (1, 2, 3), (2, 0): (5,)}
+def test_tokens_one_after_the_other_copy_nothing(here: Model, there: Model) -> None:
+    session = Session(there, capacity=60)
+    session.prefill(TOKENS[:20])
+    mirror = session.pool._mirror
+    assert mirror
+    before = mirror.copied
+    for token in TOKENS[20:]:
+        scores = session.decode(token)
+    session.rewind(50)
+    assert_close(scores, expected(here, TOKENS))
+    assert_close(session.prefill(TOKENS[50:]), expected(here, TOKENS))
+    assert mirror.copied == before == session.pool.bytes  # zeros, once
 
 
-def test_hidden_states_are_those_of_the_search_s_own_rows() -> None:
-    def states() -> Flow:
-        reply = yield Request((Extend(0, PROMPT, None), Extend(1, PROMPT, None)), hidden=True)
-        assert reply.hidden is not None
-        assert [state.tolist() for state in reply.hidden] == [[[1.0]], [[2.0]]]
-        return ()
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_done_with_sessions_both_sides_hold_the_same(
+    here: Model, there: Model, data: st.DataObject
+) -> None:
+    """Appends, forks, copies, and what was exported restored, in a pool that grows."""
+    sessions = [Session(there, capacity=4)]
+    for _ in range(data.draw(st.integers(2, 9))):
+        session = data.draw(st.sampled_from(sessions))
+        match data.draw(st.sampled_from(["append", "append", "rewind", "fork", "follow", "restore"])):
+            case "rewind":
+                session.rewind(data.draw(st.integers(0, session.length)))
+            case "fork" if len(sessions) < 4:
+                sessions.append(session.fork(data.draw(st.integers(0, session.length)), pool=session.pool))
+            case "follow":
+                session.follow(data.draw(st.sampled_from(sessions)))
+            case "restore" if session.length:
+                tokens, arrays = session.tokens.tolist(), session.export(0, session.length)
+                session.rewind(0)
+                session.restore(tokens, arrays)
+            case _:
+                new = data.draw(st.sampled_from([TOKENS, OTHERS]))[: data.draw(st.integers(1, 20))]
+                held = [*session.tokens.tolist(), *new]
+                if len(held) < CONTEXT:
+                    assert_close(session.prefill(new), expected(here, held))
+    for session in sessions:
+        if session.length:
+            last = session.tokens[-1:].tolist()
+            held = session.tokens.tolist()
+            session.rewind(session.length - 1)
+            assert_close(session.prefill(last), expected(here, held))
 
-    flow = mirror(states(), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE)
-    extends = next(flow).extend
-    assert [len(extend.tokens) for extend in extends] == [3, 3, 2, 2]
-    logits = Texts(first).extend(extends)
-    with pytest.raises(StopIteration):
-        flow.send(Reply(logits, tuple(np.full((1, 1), i + 1, np.float32) for i in range(4))))
+
+def test_a_window_moves_what_is_on_the_device(tmp_path: Path) -> None:
+    models = [toy(tmp_path, context=40) for _ in range(2)]
+    models[1].memory = Apart()
+    sessions = [Session(model, capacity=9, window=Window(sinks=4)) for model in models]
+    for start in range(0, 60, 12):
+        wanted, found = (session.prefill(TOKENS[start : start + 12]).copy() for session in sessions)
+        assert_close(found, wanted)
+    assert sessions[1].forgotten == sessions[0].forgotten > 0
 
 
-def test_mirrors_of_mirrors_keep_their_rows_apart_and_release_them_all() -> None:
-    model = Texts(first, first, first)
-    inner = mirror(ask([((Extend(0, PROMPT, None),), ()), ((), ((0, 0),))], []), lambda own, _: own, model=1)
-    answered(mirror(inner, lambda own, _: own, prompt=PROMPT, instead=NEGATIVE), model)
-    assert model.rows == {}
-
-
-def test_a_search_of_another_text_cannot_be_mirrored_with_a_prompt_of_its_own() -> None:
-    flow = mirror(ask([((Extend(0, (1, 9, 3), None),), ())], []), lambda own, _: own, prompt=PROMPT, instead=NEGATIVE)
-    with pytest.raises(GenerationError, match="it cannot be mirrored"):
-        next(flow)
+def test_graphs_that_append_are_given_everything_anew(home: Path, tmp_path: Path) -> None:
+    canonical = parity.export("gemma2", home)
+    appended = fixed.model("fixed", canonical, tmp_path, context=64, width=16)
+    appended.memory = Apart()
+    tokens = [token % 100 + 3 for token in TOKENS]
+    wanted = Session(fixed.model("ort", canonical, tmp_path, context=64), capacity=64)
+    found = Session(appended, capacity=64)
+    assert_close(found.prefill(tokens[:40]), wanted.prefill(tokens[:40]))
+    assert_close(found.decode(tokens[40]), wanted.decode(tokens[40]))

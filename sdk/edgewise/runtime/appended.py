@@ -116,7 +116,9 @@ class Step:
             **{name: bias.value for name, bias in self.biases.items()},
             **dict(zip(pasts, values or map(in_place, buffers), strict=True)),
         }
-        self._copied = () if values or memory.ordinary else pasts  # where they are bound
+        self._copied: Sequence[str] = () if values or memory.ordinary else pasts  # when they are bound
+        if memory.apart:
+            self._copied = [name for name in self._inputs if name in signature.inputs]
         self._outputs = {each.present: value for each, (_, value) in zip(signature.cache, new, strict=True)}
         self.binding = graph.io_binding()
         for name in self._inputs.keys() & signature.inputs:

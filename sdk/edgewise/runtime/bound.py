@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime.mirror import Place
 from edgewise.runtime.ort import in_place
 from edgewise.runtime.signature import HIDDEN, KEEP, POSITIONS, dtype_of
 
@@ -16,21 +17,24 @@ if TYPE_CHECKING:
 class Bound:
     """One of a model's graphs on the keys and values of a row, or of several side by side, which outlive it.
 
-    The buffers, each `[rows, heads, capacity, dim]`, are the past and the present of each layer.
+    The buffers, each `[rows, heads, capacity, dim]`, are the past and the present of each layer; `places` are where
+    they are on a device.
     """
 
-    def __init__(self, model: "Model", graph: Any, buffers: Sequence[NDArray[Any]]) -> None:
+    def __init__(
+        self, model: "Model", graph: Any, buffers: Sequence[NDArray[Any]], places: Sequence[Place] = ()
+    ) -> None:
         self.graph = graph
         self.binding = graph.io_binding()
         self._model = model
         self._keep = np.ones(1, np.int64)
+        self._kept = in_place(self._keep)
         self._has_positions = POSITIONS in {value.name for value in graph.get_inputs()}
         types = {value.name: value.type for value in graph.get_overridable_initializers()}
         tables = {name: table.astype(dtype_of(types[name]), copy=False) for name, table in model.rotary.items()}
-        for name, array in {KEEP: self._keep, **tables}.items():
-            self.binding.bind_ortvalue_input(name, in_place(array))
-        for tensor, buffer in zip(model.cache, buffers, strict=True):
-            place = ("cpu", 0, tensor.dtype.type, buffer.shape, buffer.ctypes.data)
+        for name, value in {KEEP: self._kept, **{name: in_place(table) for name, table in tables.items()}}.items():
+            self.binding.bind_ortvalue_input(name, value)
+        for tensor, place in zip(model.cache, places or map(_place, buffers), strict=True):
             self.binding.bind_input(tensor.past, *place)
             self.binding.bind_output(tensor.present, *place)
 
@@ -44,6 +48,8 @@ class Bound:
         """Compute tokens. All arrays are contiguous; only one row at a time can be given more than a token."""
         binding, self._keep[0] = self.binding, logits.shape[1]
         mask = self._mask(lengths, ids.shape[1])
+        if self._model.memory.apart:
+            binding.bind_ortvalue_input(KEEP, self._kept)  # which copies it there
         binding.bind_input("input_ids", "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_input("attention_mask", "cpu", 0, np.int64, mask.shape, mask.ctypes.data)
         if self._has_positions:
@@ -61,3 +67,7 @@ class Bound:
             return self._model.ones[:, :longest]
         ends = np.array(lengths)[:, None] + width
         return (self._model.positions[:longest] < ends).astype(np.int64)
+
+
+def _place(buffer: NDArray[Any]) -> Place:
+    return "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data

@@ -12,37 +12,45 @@ from numpy.typing import NDArray
 from edgewise.runtime.library import onnxruntime
 
 ORDINARY = "Cpu"
+DEVICES = {"Cuda": "cuda", "DML": "dml"}  # memory of providers that are built in, by the names that values have for it
 
 
 class Memory:
-    """Where a graph's inputs are. A value is an `OrtValue` on an array: for as long as it is bound, keep both."""
+    """Where a graph has an input. A value is an `OrtValue` on an array: for as long as it is bound, keep both.
 
-    def __init__(self, graph: Any) -> None:
-        info = graph.get_input_memory_infos()[0]
-        self._own = None if info.name == ORDINARY else info
+    On a device whose memory the processor cannot read (`apart`), a value is on an array of ordinary memory: it is
+    copied when it is bound, so that has to be done again before each run.
+    """
 
-    @property
-    def ordinary(self) -> bool:
-        """Whether any array of numpy is read where it is."""
-        return self._own is None
+    def __init__(self, graph: Any, name: str) -> None:
+        names = [value.name for value in graph.get_inputs()]
+        info = graph.get_input_memory_infos()[names.index(name)]
+        shared = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
+        self._info = info
+        self.ordinary = info.name == ORDINARY  # any array of numpy is read where it is
+        self.apart = not self.ordinary and info.device_mem_type != shared
 
     def hold(self, array: NDArray[Any]) -> tuple[NDArray[Any], Any]:
         """The array and its value; where it has to be elsewhere, a copy that takes its place."""
-        if self._own is None:
+        if self.ordinary or self.apart:
             return array, onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        value = self._allocated(array.shape, array.dtype)
+        value = self.allocated(array.shape, array.dtype)
         held: NDArray[Any] = value.numpy()
         held[...] = array
         return held, value
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Any]:
         """An array of zeros and its value."""
-        if self._own is None:
+        if self.ordinary or self.apart:
             return self.hold(np.zeros(shape, dtype))
-        value = self._allocated(shape, dtype)
+        value = self.allocated(shape, dtype)
         held: NDArray[Any] = value.numpy()
         held[...] = 0
         return held, value
 
-    def _allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, memory_info=self._own)
+    def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """A value in that memory, of anything."""
+        make, size = onnxruntime.OrtValue.ortvalue_from_shape_and_type, list(shape)
+        if self._info.name in DEVICES:
+            return make(size, dtype.type, DEVICES[self._info.name], self._info.device_id)
+        return make(size, dtype.type, memory_info=self._info)

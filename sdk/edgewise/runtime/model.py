@@ -57,7 +57,7 @@ class Model:
             self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
-        self.memory = Memory(self.graph)
+        self.memory = Memory(self.graph, self.cache[0].past)
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from

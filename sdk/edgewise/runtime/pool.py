@@ -11,6 +11,7 @@ from edgewise.errors import ContextOverflow, GenerationError
 from edgewise.memory import available_memory
 from edgewise.runtime.appended import Appended
 from edgewise.runtime.bound import Bound
+from edgewise.runtime.mirror import Mirror
 from edgewise.runtime.model import Model
 
 BOUNDS = 64  # ranges of slots that stay bound; to bind one again takes less than a millisecond
@@ -65,8 +66,9 @@ class Pool:
         self.slots: list[Slot] = []  # by their index
         self.free: set[Slot] = set()
         self.copied = 0  # bytes of keys and values, from slot to slot so far
-        self.buffers: list[NDArray[Any]] = []
+        self._buffers: list[NDArray[Any]] = []
         self._values: list[Any] = []  # which the buffers are the memory of
+        self._mirror: Mirror | None = None  # on a device that has memory of its own
         self.logits: NDArray[np.float32]  # [slots, 1, vocabulary]: after the last token of each
         self._bounds: dict[tuple[int, int, bool, bool], Bound | Appended] = {}
         self._allocate(capacity, slots)
@@ -74,7 +76,21 @@ class Pool:
     @property
     def bytes(self) -> int:
         """Memory of the keys and values; what has never been used of it is not resident."""
-        return sum(buffer.nbytes for buffer in self.buffers)
+        return sum(buffer.nbytes for buffer in self._buffers)
+
+    @property
+    def buffers(self) -> list[NDArray[Any]]:
+        """Keys and values to be read: one for each of `model.cache`, `[slots, heads, capacity, dim]`."""
+        if self._mirror:
+            self._mirror.read()
+        return self._buffers
+
+    def writable(self) -> list[NDArray[Any]]:
+        """The same, to be written."""
+        buffers = self.buffers
+        if self._mirror:
+            self._mirror.written()
+        return buffers
 
     def hidden(self, count: int) -> NDArray[np.float32]:
         """Room for the hidden states of so many tokens."""
@@ -112,7 +128,7 @@ class Pool:
         """Make a slot hold the first `length` positions of one of this or another pool; copies what it does not yet."""
         self.reserve(length)
         start = slot.shared(source, length)
-        for mine, theirs in zip(self.buffers, pool.buffers, strict=True):
+        for mine, theirs in zip(self.writable(), pool.buffers, strict=True):
             mine[slot.index, :, start:length] = theirs[source.index, :, start:length]
             self.copied += theirs[source.index, :, start:length].nbytes
         slot.tokens[start:length] = source.tokens[start:length]
@@ -124,7 +140,7 @@ class Pool:
 
         It is given the number of a buffer, and what moves: `[heads, positions, dim]`.
         """
-        for number, buffer in enumerate(self.buffers):
+        for number, buffer in enumerate(self.writable()):
             held = buffer[slot.index, :, : slot.length]
             held[:, start : slot.length - (stop - start)] = moved(number, held[:, stop:])
         tokens = slot.tokens[stop : slot.length].copy()
@@ -168,6 +184,8 @@ class Pool:
                 bound = self.bound(slot.index, slot.index + 1)
                 bound.run([slot.length], ids[row : row + 1], logits[row : row + 1], states)
         else:
+            if self._mirror:
+                self._mirror.compute()
             prompt = model.prompts is not None and ids.shape[1] >= model.prefill_from
             bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
             bound.run([slot.length for slot in slots], ids, logits, hidden)
@@ -181,10 +199,12 @@ class Pool:
         if key not in self._bounds:
             if len(self._bounds) == BOUNDS:
                 self._bounds.clear()
-            buffers = [buffer[start:stop] for buffer in self.buffers]
-            graph = model.prompts if prompt else model.graph
-            whole = self._values if len(self.slots) == 1 else ()
-            self._bounds[key] = Appended(model, buffers, whole) if model.appends else Bound(model, graph, buffers)
+            buffers = [buffer[start:stop] for buffer in self._buffers]
+            if model.appends:
+                self._bounds[key] = Appended(model, buffers, self._values if len(self.slots) == 1 else ())
+            else:
+                places = self._mirror.places(start, stop) if self._mirror else ()
+                self._bounds[key] = Bound(model, model.prompts if prompt else model.graph, buffers, places)
         return self._bounds[key]
 
     def _allocate(self, capacity: int, slots: int) -> None:
@@ -193,11 +213,11 @@ class Pool:
             raise ContextOverflow(f"a session of {capacity} tokens does not fit in the context of {self.model.context}")
         capacity = self.model.capacity or capacity
         held = [slot for slot in self.slots if slot not in self.free]
-        buffers, values = list[NDArray[Any]](), list[Any]()
+        old, buffers, values = self.buffers, list[NDArray[Any]](), list[Any]()
         for i, tensor in enumerate(self.model.cache):
             buffer, value = self.model.memory.zeros((slots, tensor.heads, capacity, tensor.dim), tensor.dtype)
             for slot in held:
-                buffer[slot.index, :, : slot.length] = self.buffers[i][slot.index, :, : slot.length]
+                buffer[slot.index, :, : slot.length] = old[i][slot.index, :, : slot.length]
             buffers.append(buffer)
             values.append(value)
         for slot in self.free:
@@ -207,7 +227,9 @@ class Pool:
         new = [Slot(index, capacity) for index in range(len(self.slots), slots)]
         self.slots += new
         self.free |= set(new)
-        self.buffers, self._values, self.capacity = buffers, values, capacity
+        self._buffers, self._values, self.capacity = buffers, values, capacity
+        apart = self.model.memory.apart and not self.model.appends
+        self._mirror = Mirror(self.model.memory, buffers) if apart else None
         self.logits = np.zeros((slots, 1, self.model.facts.vocab_size), np.float32)
         self._bounds.clear()
 

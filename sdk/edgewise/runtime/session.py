@@ -145,7 +145,7 @@ class Session:
                     f"got {array.dtype} {array.shape}"
                 )
         self.pool.reserve(stop)
-        for buffer, array in zip(self.pool.buffers, arrays, strict=True):
+        for buffer, array in zip(self.pool.writable(), arrays, strict=True):
             buffer[self.slot.index, :, start:stop] = array
         self.slot.hold(ids)
 

@@ -154,3 +154,8 @@ def test_a_device_that_is_too_small_ends_the_command_with_one_line(
     assert "it does NOT fit" in printed.out
     assert printed.err.startswith("error: target 'watch' has 0.09 GB of memory")
     assert printed.err.count("\n") == 1
+
+
+def test_a_gpu_of_unknown_size_is_not_held_against_the_memory_of_this_machine(pycoder: Path) -> None:
+    assert plan_build(pycoder, target="cuda").memory is None
+    assert plan_build(pycoder, target="cpu-x64").memory is not None

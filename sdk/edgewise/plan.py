@@ -168,7 +168,7 @@ class Draft:
         """The plan for a device."""
         context, outlook = self.context, replace(self.outlook, target=target)
         needs = outlook.memory(outlook.work, context)
-        memory = target.hardware.memory or _memory_here()
+        memory = target.hardware.memory or (_memory_here() if _computes_here(target) else None)
         usable = target.hardware.usable.value if target.hardware.usable else 1.0
         speed = outlook.speed(context)
         return Plan(
@@ -195,6 +195,12 @@ def _wants(target: Target) -> str:
     """Equal for targets whose graphs are the same."""
     providers = [provider.name for provider in target.providers]
     return repr((target.recipe, target.lowering, target.needs, target.numerics, target.context, providers))
+
+
+def _computes_here(target: Target) -> bool:
+    """Whether it is a processor, which this machine has one of; the memory of a GPU is another."""
+    provider = target.providers[0]
+    return provider.name == "CPUExecutionProvider" or provider.device == "cpu"
 
 
 def _memory_here() -> Number | None:

@@ -83,7 +83,7 @@ def text(plan: "Plan") -> str:
         {"part": name, "parameters": f"{part.parameters:,}", "before": size(part.before), "after": size(part.after)}
         for name, part in parts.items()
     ]
-    device = f"of {size(plan.memory.value)} ({plan.memory.source})" if plan.memory else "; the device's is not known"
+    device = f" of {size(plan.memory.value)} ({plan.memory.source})" if plan.memory else ""
     return "\n".join(
         [
             f"plan for {plan.target}: {', then '.join(plan.recipe) or 'weights stay as they are'}",
@@ -92,7 +92,7 @@ def text(plan: "Plan") -> str:
             f"to build  {size(plan.build_memory)} of memory",
             *([describe(plan.calibration)] if plan.calibration else []),
             *([_prefill(plan)] if plan.prefill else []),
-            f"to run    {size(plan.run_memory)} of memory {device}: {_verdict(plan)}; "
+            f"to run    {size(plan.run_memory)} of memory{device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
             *_speed(plan),
         ]

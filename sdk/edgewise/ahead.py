@@ -19,7 +19,7 @@ from edgewise.bundle.manifest import File, Provider
 from edgewise.bundle.read import file_hash
 from edgewise.errors import MissingExtra, TargetError
 from edgewise.options import parse, record
-from edgewise.placement import made_by
+from edgewise.placement import CPU, made_by
 from edgewise.target import Compile, Target
 
 MADE = "ahead"  # folder, in that of the bundle, until its content is installed
@@ -71,16 +71,19 @@ class Compiled:
         return kept
 
 
-def compile_graphs(folder: Path, graphs: Sequence[str], target: Target, settings: Compile) -> Compiled:
+def compile_graphs(
+    folder: Path, graphs: Sequence[str], target: Target, settings: Compile, *, allow_fallback: bool = False
+) -> Compiled:
     """Compile some graphs of a folder, in this order. The folder has them as before, until the result is installed.
 
-    Raises TargetError where the compiler refuses a graph or the chip, ends its process or does not end.
+    With `allow_fallback` nodes that the compiler does not take stay beside what it makes of the others. Raises
+    TargetError where it refuses a graph or the chip, ends its process or does not end.
     """
     made = folder / MADE
     made.mkdir()
     compilers = tuple(replace(p, options={**p.options, **settings.options}) for p in target.providers)
     paths = {name: f"{MADE}/{Path(name).name}" for name in graphs}
-    job = Job(str(folder), compilers, paths, settings.share_weights, target.session)
+    job = Job(str(folder), (*compilers, *[CPU] * allow_fallback), paths, settings.share_weights, target.session)
     found = ask("edgewise.ahead", record(job), doing=_doing(compilers), seconds=SECONDS)
     _check_chip(compilers, found["compatibility"])
     binaries: dict[str, str] = {}
@@ -94,7 +97,8 @@ def runs_on(target: Target) -> Target:
     """The target of a bundle of compiled graphs: emulators do not load a binary that graphs share, and end."""
     if not (target.compile and target.compile.share_weights):
         return target
-    return replace(target, providers=tuple(replace(provider, device="npu") for provider in target.providers))
+    providers = [replace(provider, device="npu") if provider.library else provider for provider in target.providers]
+    return replace(target, providers=tuple(providers))
 
 
 def describe(found: Mapping[str, Any]) -> list[str]:
@@ -133,7 +137,6 @@ def _name_binaries(path: Path, graph: str, binaries: dict[str, str]) -> None:
 
 def _hashed(path: Path) -> File:
     with path.open("rb", buffering=0) as file:
-        os.fsync(file.fileno())
         return File(path.stat().st_size, file_hash(file))
 
 

@@ -107,7 +107,7 @@ def build(
         if prepared.prompts:
             beside = prepared.model, stage / GRAPH
             files |= _write_graph(prepared.prompts, stage, PREFILL, progress, beside=beside)
-        compiled = _compile(stage, prepared)
+        compiled = _compile(stage, prepared, allow_fallback)
         manifest = finish(stage, files, prepared, plan, {})
         measured: dict[str, Any] = {}
         if load_check:
@@ -165,13 +165,13 @@ def _check_accelerator(target: Target, parity: int, *, measure: bool) -> None:
         raise OptionError(f"measure: the speed of an emulator says nothing about target '{target.name}'")
 
 
-def _compile(folder: Path, prepared: Prepared) -> Compiled | None:
+def _compile(folder: Path, prepared: Prepared, allow_fallback: bool) -> Compiled | None:
     """The graphs, compiled for a target that wants it; those that were written stay until all checks are made."""
     settings = prepared.target.compile
     if not settings:
         return None
     graphs = [GRAPH, PREFILL] if prepared.prompts else [GRAPH]
-    return compile_graphs(folder, graphs, prepared.target, settings)
+    return compile_graphs(folder, graphs, prepared.target, settings, allow_fallback=allow_fallback)
 
 
 def _check_text(folder: Path) -> None:

@@ -16,6 +16,9 @@ CALIBRATION_TOKENS = 32_768
 
 QUANTIZE = '[[step]]\npass = "quantize"\nmethod = "{}"\nbits = {}\nblock_size = {}\n'
 AWQ = '[[step]]\npass = "awq"\nbits = 4\nblock_size = 128\n'
+ROTATE = '[[step]]\npass = "rotate"\n'
+SMOOTH = '[[step]]\npass = "smoothquant"\n'
+W8A8 = '[[step]]\npass = "w8a8"\n'
 HEAD = 'rules = [{ role = "lm_head", bits = 8 }, { role = "embedding", bits = 8 }]\n'
 RECIPES = {
     **{
@@ -24,14 +27,17 @@ RECIPES = {
         for method in ("nearest", "grid", "hqq", "gptq")
     },
     ("awq, gptq", "int4, 128"): AWQ + QUANTIZE.format("gptq", 4, 128),
+    ("rotate, gptq", "int4, 128"): ROTATE + QUANTIZE.format("gptq", 4, 128),
+    ("autoround", "int4, 128"): QUANTIZE.format("autoround", 4, 128),
     ("gptq, lm_head int8", "int4, 128"): QUANTIZE.format("gptq", 4, 128) + HEAD,
     ("nearest", "int8, 128"): QUANTIZE.format("nearest", 8, 128),
-    ("w8a8", "int8, row"): '[[step]]\npass = "w8a8"\n',
+    ("w8a8", "int8, row"): W8A8,
+    ("smoothquant, w8a8", "int8, row"): SMOOTH + W8A8,
     ("gptq", "int2, 32"): QUANTIZE.format("gptq", 2, 32),
 }
 FLOAT = '[[step]]\npass = "quantize"\nrules = [{ keep = true }]\n'
 MIX = '[[step]]\npass = "mix"\nmax_bytes = {}\nblock_size = {}\n'
-MEASURED = ("grid", "gptq", "awq", "mix")  # methods that take a calibration text
+MEASURED = ("grid", "gptq", "autoround", "awq", "smoothquant", "mix")  # methods that take a calibration text
 
 
 def build(name: str, form: str, recipe: str, *, checkpoint: Path, work: Path) -> Candidate | Failed:

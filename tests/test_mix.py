@@ -16,10 +16,14 @@ from edgewise.cli.main import execute
 from edgewise.errors import GraphError, OptionError, RecipeError
 from edgewise.graph import linears
 from edgewise.passes import BuildContext, context_of
+from edgewise.planner.speed import Rates
+from edgewise.planner.weights import Weights
+from edgewise.planner.work import Product
 from edgewise.quantized import BlockQuantized, Format
+from edgewise.registry import registry
 from edgewise.sizes import sizes_of, total
 from edgewise_plugins.knapsack import Chosen, Option, cheapest, exchange, fill, frontier
-from edgewise_plugins.mix import Mix, items_of
+from edgewise_plugins.mix import Mix, items_of, product_ms
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.alone import Alone
 from edgewise_plugins.quantize.blocks import in_blocks
@@ -174,16 +178,35 @@ def test_a_budget_of_divergence_takes_more_bytes_the_tighter_it_is(tmp_path: Pat
 
 def test_time_is_a_budget_too(tmp_path: Path) -> None:
     fast, slow = made(tmp_path), made(tmp_path)
-    Mix(max_ms=0.01, block_size=32, method="nearest")(fast)
-    Mix(max_ms=0.02, block_size=32, method="nearest")(slow)
+    Mix(max_ms=0.004, block_size=32, method="nearest")(fast)
+    Mix(max_ms=0.005, block_size=32, method="nearest")(slow)
     assert sum(bits(fast).values()) < sum(bits(slow).values())
+
+
+def test_time_is_that_of_the_target_where_its_profile_knows(tmp_path: Path) -> None:
+    form, four = Format(8, 128, False), Format(4, 128, False)
+    small, large = (registry().get_target(name) for name in ("raspberry-pi-5", "rtx-4090"))
+    assert product_ms(small, form, 896, 4864) > 10 * product_ms(large, form, 896, 4864)
+    assert product_ms(None, form, 896, 4864) == product_ms(registry().get_target("cpu-x64"), form, 896, 4864)
+    for target in (small, large):
+        rates = Rates(target.hardware, target.numerics)
+        product = Product("mlp.down", 896, 4864, Weights("int4", 128, zero_points=True))
+        assert product_ms(target, four, 896, 4864) == pytest.approx(1e3 * rates.product(product, 1))
+    said = []
+    for target in (small, large):
+        model = made(tmp_path)
+        model.meta["edgewise"] = replace(context_of(model), target=target)
+        with pytest.raises(RecipeError, match=r"the smallest takes [\d,]+ bytes and (\S+) ms") as error:
+            Mix(max_ms=1e-9, method="nearest")(model)
+        said.append(float(str(error.value).split()[-2]))
+    assert said[0] > 10 * said[1]
 
 
 def test_bytes_and_time_bound_a_mix_together(tmp_path: Path) -> None:
     small, fast, both = (made(tmp_path) for _ in range(3))
     Mix(max_bytes=120_000, block_size=32, method="nearest")(small)
-    Mix(max_ms=0.012, block_size=32, method="nearest")(fast)
-    Mix(max_bytes=120_000, max_ms=0.012, block_size=32, method="nearest")(both)
+    Mix(max_ms=0.005, block_size=32, method="nearest")(fast)
+    Mix(max_bytes=120_000, max_ms=0.005, block_size=32, method="nearest")(both)
     assert weights(both) <= min(120_000, weights(fast))
     assert sum(bits(both).values()) <= min(sum(bits(small).values()), sum(bits(fast).values()))
 

@@ -20,8 +20,12 @@ import onnx_ir as ir
 from edgewise.errors import GraphError, OptionError, RecipeError
 from edgewise.graph import Linear, get_facts, linears
 from edgewise.passes import Pass, calibration_of, context_of
+from edgewise.planner.speed import Rates
+from edgewise.planner.weights import Weights
+from edgewise.planner.work import Product
 from edgewise.quantized import BlockQuantized, Format
 from edgewise.sizes import sizes_of, total
+from edgewise.target import Target
 from edgewise.tensors import Streamed, transpose
 from edgewise_plugins.knapsack import Chosen, Option, cheapest, exchange, fill
 from edgewise_plugins.quantize import CALIBRATED, quantize_model
@@ -34,7 +38,7 @@ logger = logging.getLogger(__name__)
 BITS = (2, 4, 8)
 MEASURED = (2, 4)
 TOKENS = 1024  # that divergences are measured on
-NS_PER_WEIGHT = {2: 0.030, 4: 0.031, 8: 0.108}  # one token, one thread, AVX-512 VNNI, blocks of 128: 2048 x 5632
+NS_PER_WEIGHT = {2: 0.015, 4: 0.027, 8: 0.035}  # benchmarks/kernels.py: one thread of an AMD EPYC with VNNI
 EIGHT_BY_FOUR = (15 / 255) ** 2
 GUESS = 8.0  # a model at 4 bits then has 0.03, as small models have
 
@@ -45,8 +49,9 @@ Items = Mapping[str, Sequence[Option]]
 class Mix(Pass):
     """Quantizes each matrix to 2, 4 or 8 bits, as few as a budget of quality allows or as many as one of size does.
 
-    `max_bytes` bounds the weights of the whole model, `max_ms` the time of its matrix products for a token on one
-    thread, `max_mean_kld` the estimated KL divergence to the float model. With `max_mean_kld` the smallest mix that
+    `max_bytes` bounds the weights of the whole model, `max_ms` the time of its matrix products for a token: on the
+    target, where its profile says how fast that is, else on one thread of an x86-64 processor with VNNI;
+    `max_mean_kld` bounds the estimated KL divergence to the float model. With `max_mean_kld` the smallest mix that
     keeps to it is taken; without, the closest that fits. Needs a calibration text.
     """
 
@@ -110,12 +115,13 @@ class Mix(Pass):
     def _options(self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]) -> Items:
         losses = _guessed(items) if context_of(model).dry else self._losses(model, items, forms)
         share = {"embedding": 0.0, "expert": get_facts(model).active_experts}  # that a token multiplies
+        target = context_of(model).target
 
         def option(name: str, bits: int) -> Option:
-            shapes = [linear.matrix.dims for linear in items[name]]
-            stored = sum(forms[bits].stored_bytes(rows, columns) for rows, columns in shapes)
-            elements = _elements(items[name]) * share.get(items[name][0].role.partition(".")[0], 1)
-            return Option(bits, stored, elements * NS_PER_WEIGHT[bits] * 1e-6, losses[name, bits])
+            form, shapes = forms[bits], [linear.matrix.dims for linear in items[name]]
+            stored = sum(form.stored_bytes(rows, columns) for rows, columns in shapes)
+            ms = sum(product_ms(target, form, rows, columns) for rows, columns in shapes)
+            return Option(bits, stored, ms * share.get(items[name][0].role.partition(".")[0], 1), losses[name, bits])
 
         return {name: [option(name, bits) for bits in BITS] for name in items}
 
@@ -187,6 +193,15 @@ class Mix(Pass):
     def _bounds(self) -> str:
         bounds = {"max_bytes": self.max_bytes, "max_ms": self.max_ms, "max_mean_kld": self.max_mean_kld}
         return " and ".join(f"{key} = {value:,}" for key, value in bounds.items() if value is not None)
+
+
+def product_ms(target: Target | None, form: Format, rows: int, columns: int) -> float:
+    """What a matrix of this format takes for a token, by the profile of the target if it has figures."""
+    rates = Rates(target.hardware, target.numerics) if target else None
+    if rates is None or not rates.known:
+        return rows * columns * NS_PER_WEIGHT[form.bits] * 1e-6
+    weights = Weights(f"int{form.bits}", form.block_size, zero_points=not form.symmetric)
+    return 1e3 * rates.product(Product("", rows, columns, weights), 1)
 
 
 def items_of(model: ir.Model) -> dict[str, list[Linear]]:

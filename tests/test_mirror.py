@@ -31,7 +31,7 @@ class Apart(Memory):
     apart, ordinary = True, False
 
     def __init__(self) -> None:
-        pass
+        self.number = 0
 
     def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type)

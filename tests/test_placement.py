@@ -1,6 +1,7 @@
 """tests: which provider computes what: counted for the card, and no node on another one than was asked for."""
 
 import json
+import re
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from edgewise.bundle.manifest import Provider
 from edgewise.bundle.read import Bundle, verify
 from edgewise.cli.inspect import inspect
-from edgewise.errors import OptionError, TargetError
+from edgewise.errors import MissingExtra, OptionError, TargetError
 from edgewise.pipeline import build
 from edgewise.placement import CPU, Node, Placement
 from edgewise.runtime.runner import Runner
@@ -88,6 +89,8 @@ def test_a_bundle_for_a_provider_that_is_not_installed_is_built_and_says_so(
     assert bundle.manifest.card["placement"] == {"not_run": reason}
     assert f"not run here: {reason}" in caplog.messages
     assert f"\n- not run where it was built: {reason}\n" in (bundle.path / "README.md").read_text()
+    with pytest.raises(MissingExtra, match=re.escape(reason)):
+        Runner.open(bundle.path)
 
 
 def test_shapes_may_be_computed_beside_a_provider_of_onnxruntime_and_nothing_beside_a_library() -> None:

@@ -27,6 +27,7 @@ class Memory:
         info = graph.get_input_memory_infos()[names.index(name)]
         shared = onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE
         self._info = info
+        self.number = info.device_id
         self.ordinary = info.name == ORDINARY  # any array of numpy is read where it is
         self.apart = not self.ordinary and info.device_mem_type != shared
 
@@ -52,5 +53,5 @@ class Memory:
         """A value in that memory, of anything."""
         make, size = onnxruntime.OrtValue.ortvalue_from_shape_and_type, list(shape)
         if self._info.name in DEVICES:
-            return make(size, dtype.type, DEVICES[self._info.name], self._info.device_id)
+            return make(size, dtype.type, DEVICES[self._info.name], self.number)
         return make(size, dtype.type, memory_info=self._info)

@@ -19,6 +19,7 @@ class Mirror:
 
     def __init__(self, memory: Memory, arrays: Sequence[NDArray[Any]]) -> None:
         self._arrays = arrays
+        self._number = memory.number
         self._values = [memory.allocated(array.shape, array.dtype) for array in arrays]
         self._device_is_old, self._arrays_are_old = True, False
         self.copied = 0  # bytes, to either side
@@ -50,5 +51,5 @@ class Mirror:
         for array, value in zip(self._arrays, self._values, strict=True):
             shape = (stop - start, *array.shape[1:])
             address = value.data_ptr() + start * array.strides[0]
-            found.append((value.device_name(), 0, array.dtype.type, shape, address))
+            found.append((value.device_name(), self._number, array.dtype.type, shape, address))
         return found

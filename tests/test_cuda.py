@@ -50,7 +50,7 @@ def test_a_gpu_scores_what_the_processor_does(captured: bool, tmp_path: Path) ->
 def test_the_benchmark_says_in_one_line_that_there_is_no_gpu(tmp_path: Path) -> None:
     if CUDA in ort.get_available_providers():
         pytest.skip("there may be a GPU here")
-    command = [sys.executable, ROOT / "benchmarks" / "cuda.py", "--work", tmp_path]
+    command = [sys.executable, str(ROOT / "benchmarks" / "cuda.py"), "--work", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "benchmarks")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [

@@ -23,8 +23,10 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration.texts import CalibrationText
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe, RecipeStep
+from edgewise.registry import registry
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
+from edgewise.target import Numerics
 
 Peer = Callable[[Path, int, Sequence[int]], dict[str, Any]]
 
@@ -107,6 +109,28 @@ def test_genai_runs_other_families_and_says_the_same(family: str, tmp_path: Path
     tokens = greedy(bundle, STEPS, prompt)
     assert 1 not in tokens  # it would end the peer's
     assert peer(bundle.path, STEPS, prompt)["tokens"] == tokens
+
+
+@pytest.mark.parametrize("options", [{"floats": "float16"}, {"rotary": "before", "packed": False}])
+def test_genai_runs_what_is_lowered_as_for_gpus(
+    options: dict[str, Any], pycoder: Path, tmp_path: Path, peer: Peer
+) -> None:
+    """In float16; with positions as an input, as for DirectML. The processor runs both."""
+    steps = (RecipeStep("lower-ort", options),)
+    target = replace(registry().get_target("cpu-x64"), lowering=steps, numerics=Numerics())
+    bundle = build(pycoder, target=target, recipe=Recipe(), output=tmp_path / "model.edge")
+    prompt = [312, 854, 66, 77, 86, 267, 11]
+    assert peer(bundle.path, 32, prompt)["tokens"] == greedy(bundle, 32, prompt)
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [("cuda", "cuda"), ("directml", "dml"), ("webgpu", "webgpu"), ("tensorrt-rtx", "NvTensorRtRtx")]
+)
+def test_genai_is_told_the_provider_of_a_gpu(target: str, name: str, pycoder: Path, tmp_path: Path) -> None:
+    bundle = build(pycoder, target=target, output=tmp_path / "model.edge", load_check=False)
+    decoder = json.loads((bundle.path / "genai_config.json").read_text())["model"]["decoder"]
+    assert decoder["session_options"] == {"provider_options": [{name: {}}], **bundle.manifest.session}
+    assert ("position_ids" in decoder["inputs"]) == (target == "directml")
 
 
 def test_genai_says_the_same_beyond_the_original_context(tmp_path: Path, peer: Peer) -> None:

@@ -79,6 +79,9 @@ def finish(
             context=plan.context,
             shared=cache.shared,
             generation=prepared.checkpoint.generation,
+            providers=prepared.target.providers,
+            session=prepared.target.session,
+            positions=any(value.name == "position_ids" for value in prepared.model.graph.inputs),
         )
         files[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(settings))
     said = Manifest(

@@ -1,27 +1,46 @@
 """sdk, bundle: genai_config.json, with which onnxruntime-genai runs a bundle as it is."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgewise.bundle.manifest import Manifest
+from edgewise.bundle.manifest import Manifest, Provider
 from edgewise.errors import BundleError
 from edgewise.facts import Facts
 
 FILE_NAME = "genai_config.json"
+NONE: Mapping[str, str] = {}
 
 # What the generation config may set, with the values that transformers takes where it does not.
 SEARCH = {"do_sample": False, "repetition_penalty": 1.0, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
 
 
+# What onnxruntime-genai calls execution providers; it begins with the processor.
+PROVIDERS = {
+    "CUDAExecutionProvider": "cuda",
+    "DmlExecutionProvider": "dml",
+    "NvTensorRTRTXExecutionProvider": "NvTensorRtRtx",
+    "WebGpuExecutionProvider": "webgpu",
+}
+
+
 def genai_config(
-    facts: Facts, *, graph: str, context: int, shared: bool, generation: Mapping[str, Any]
+    facts: Facts,
+    *,
+    graph: str,
+    context: int,
+    shared: bool,
+    generation: Mapping[str, Any],
+    providers: Sequence[Provider] = (),
+    session: Mapping[str, str] = NONE,
+    positions: bool = False,
 ) -> dict[str, Any]:
     """The content of genai_config.json for one decoder graph, a path in the bundle. (Unknown keys are fatal to genai.)
 
     A generation is limited to `context` tokens: onnxruntime-genai allocates keys and values for its limit up front,
-    which for the full context of a model can be gigabytes. Its caller may set another limit.
+    which for the full context of a model can be gigabytes. Its caller may set another limit. `positions`: whether the
+    graph reads them.
     """
     first = facts.attention[0]
     decoder = {
@@ -36,13 +55,17 @@ def genai_config(
             "attention_mask": "attention_mask",
             "past_key_names": "past_key_values.%d.key",
             "past_value_names": "past_key_values.%d.value",
+            **({"position_ids": "position_ids"} if positions else {}),
         },
         "outputs": {
             "logits": "logits",
             "present_key_names": "present.%d.key",
             "present_value_names": "present.%d.value",
         },
-        "session_options": {"provider_options": []},
+        "session_options": {
+            "provider_options": [{PROVIDERS[p.name]: dict(p.options)} for p in providers if p.name in PROVIDERS],
+            **session,
+        },
     }
     tokens = {"eos_token_id": list(facts.eos), "pad_token_id": _pad(facts)}
     if facts.bos is not None:

@@ -67,6 +67,21 @@ def test_chunks_of_any_length_score_the_same(
     assert session.length == 60
 
 
+@pytest.mark.parametrize("scores", [1, 7, 20])
+def test_where_several_tokens_would_not_see_the_past_they_are_computed_singly(
+    tmp_path: Path, whole: NDArray[np.float32], scores: int
+) -> None:
+    singly = toy(tmp_path)
+    singly.singly = True
+    session, widths = Session(singly, capacity=60, chunk=30), []
+    bound = session.pool.bound(0, 1)
+    run = bound.run
+    bound.run = lambda *given: (widths.append(given[1].shape[1]), run(*given))[1]  # type: ignore[method-assign, func-returns-value]
+    assert_close(session.prefill(TOKENS[:50], scores=scores), whole[50 - scores : 50])
+    assert widths == [30, *[1] * 20]
+    assert_close(session.decode(TOKENS[50]), whole[50:51])
+
+
 def test_after_a_rewind_the_cache_is_that_of_the_tokens_kept(model: Model) -> None:
     session = Session(model, capacity=60)
     session.prefill(TOKENS)

@@ -19,6 +19,7 @@ from edgewise.runtime.pages import huge_pages
 from edgewise.runtime.providers import CPU
 from edgewise.runtime.signature import HIDDEN, Signature, read_signature
 
+DIRECTML = "DmlExecutionProvider"  # its GroupQueryAttention reads a past for single tokens only
 KINDS = ({"decoder"}, {"prefill", "decode"})
 
 
@@ -58,6 +59,7 @@ class Model:
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
         self.memory = Memory(self.graph, self.cache[0].past)
+        self.singly = any(provider.name == DIRECTML for provider in providers)  # several tokens would not see the past
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from

@@ -188,7 +188,11 @@ class Pool:
                 self._mirror.compute()
             prompt = model.prompts is not None and ids.shape[1] >= model.prefill_from
             bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
-            bound.run([slot.length for slot in slots], ids, logits, hidden)
+            lengths = [slot.length for slot in slots]
+            if model.singly and lengths[0] and ids.shape[1] > 1:
+                _run_singly(bound, lengths[0], ids, logits, hidden)
+            else:
+                bound.run(lengths, ids, logits, hidden)
 
     def bound(self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False) -> Bound | Appended:
         """A graph on a range of slots: the one that decodes, or that of prompts. It is valid until the pool grows.
@@ -243,3 +247,17 @@ def check_memory(model: Model, slots: int, capacity: int) -> None:
             f"{slots:,} more rows of {capacity:,} tokens take {needed >> 20:,} MiB, and {available >> 20:,} MiB of "
             "memory are available; ask for fewer samples or beams, or fewer tokens"
         )
+
+
+def _run_singly(
+    bound: Bound | Appended,
+    length: int,
+    ids: NDArray[np.int64],
+    logits: NDArray[np.float32],
+    hidden: NDArray[np.float32] | None,
+) -> None:
+    """The tokens of one row after each other. What is scored comes last; before that, the first of it is a spare."""
+    for at in range(ids.shape[1]):
+        row = max(0, at - ids.shape[1] + logits.shape[1])
+        states = None if hidden is None else hidden[:, at : at + 1]
+        bound.run([length + at], ids[:, at : at + 1], logits[:, row : row + 1], states)

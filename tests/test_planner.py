@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from edgewise.planner.count import count
 from edgewise.planner.memory import activations, on_accelerator, on_processor
 from edgewise.planner.smaller import formats, largest_that_fits
@@ -18,6 +19,7 @@ from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Table, Work
 from edgewise.prepare import prepare
 from edgewise.recipe import Recipe, RecipeStep
+from edgewise.sizes import sizes_of, total
 from edgewise.target import Efficiency, Hardware, Kernel, Number, Numerics
 
 INT4 = Recipe((RecipeStep("quantize", {"bits": 4, "block_size": 128, "symmetric": False}),))
@@ -177,6 +179,7 @@ SMALL = Work(
     tables=(Table(1000, 10, Weights("int8", block=10), tied=True),),
     operators=7,
     elements=50,
+    late_elements=20,
     live=40,
     constants=0,
     positions=100,
@@ -205,7 +208,7 @@ def test_a_step_takes_what_bandwidth_or_arithmetic_ask_for_whichever_is_more() -
     step = rates.step(SMALL, tokens=128, held=72)
     assert step.products == 64 + 14_000 / 500  # the head computes one token, and waits for its weights
     assert step.attention == 4 * 2 * 5 * 128 * 200 / (2000 * 0.8)
-    assert step.between == 2 * 4 * 50 * 128 / 500
+    assert step.between == 2 * 4 * (50 * 128 + 20) / 500
 
 
 def test_decoding_reads_all_keys_and_values_that_are_held() -> None:
@@ -227,7 +230,7 @@ def test_measured_kernels_are_used_alone() -> None:
     assert rates.product(SMALL.products[0], 1) == 2000 / 100  # blocks of 10: 16 is the nearest that was measured
     assert rates.product(SMALL.products[0], 5) == 2000 / 100 + 4 * 2000 / 1000
     assert rates.step(SMALL, tokens=1, held=9).attention == 4 * 2 * 5 * 10 / 100
-    assert rates.step(SMALL, tokens=1, held=9).between == 2 * 4 * 50 / 500 + 7 * 0.5
+    assert rates.step(SMALL, tokens=1, held=9).between == 2 * 4 * (50 + 20) / 500 + 7 * 0.5
 
 
 def test_a_prompt_is_the_sum_of_its_chunks() -> None:
@@ -320,3 +323,19 @@ def test_eight_bits_are_advised_before_four_and_a_shorter_context_before_two() -
         ("int2", 512),
         None,
     ]
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "mixtral", "qwen2_moe", "smollm3"])
+def test_nearly_all_parameters_of_every_kind_of_family_are_in_products(
+    family: str, bits: int | None, home: Path
+) -> None:
+    checkpoint = tiny.checkpoint(family, home / family)
+    steps = (RecipeStep("quantize", {"bits": 4, "block_size": 32}),) if bits else ()
+    prepared = prepare(checkpoint, target="cpu-x64", recipe=Recipe(steps), context=None, ignore_config=(), dry=True)
+    work, parameters = count(prepared.model), total(prepared.stored).parameters
+    assert 0.99 * parameters < work.parameters <= parameters  # norms and biases are no products
+    assert work.stored == total(sizes_of(prepared.model)).bytes
+    mixtures = [mixture for mixture in prepared.facts.experts if mixture]
+    experts = {(product.count, product.active) for product in work.products if product.count > 1}
+    assert experts == {(mixture.count, mixture.active) for mixture in mixtures}

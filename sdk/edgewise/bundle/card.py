@@ -22,7 +22,20 @@ def card(plan: Plan) -> dict[str, Any]:
         },
         "cache_bytes": plan.cache,
         **({"prefill_bytes": plan.prefill} if plan.prefill else {}),
+        "predicted": _predicted(plan),
     }
+
+
+def _predicted(plan: Plan) -> dict[str, Any]:
+    """What the plan expects of it on the device: memory, and speed where the profile has figures."""
+    expected: dict[str, Any] = {"memory_bytes": plan.run_memory}
+    if speed := plan.speed:
+        expected |= {
+            "prompt_tokens": speed.prompt,
+            "first_token_s": float(f"{speed.first_token_s:.3g}"),
+            "decode_tokens_per_s": float(f"{speed.decode_tokens_per_s:.3g}"),
+        }
+    return expected
 
 
 def readme(
@@ -60,6 +73,7 @@ def readme(
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
         *_prefill(data, cache),
         "",
+        *_prediction(data, target),
         *_placement(data),
         *_section("Compiled", ahead.describe(data["compiled"]) if "compiled" in data else []),
         *_section("Parity", parity.describe(data["parity"]) if "parity" in data else []),
@@ -76,6 +90,16 @@ def readme(
         "",
     ]
     return "\n".join(lines)
+
+
+def _prediction(data: Mapping[str, Any], target: str) -> list[str]:
+    """What to expect on the device."""
+    expected = data["predicted"]
+    lines = [f"{_megabytes(expected['memory_bytes'])} of memory with a full context"]
+    if "first_token_s" in expected:
+        lines.append(f"{expected['first_token_s']:g} s to the first token after {expected['prompt_tokens']:,}")
+        lines.append(f"then {expected['decode_tokens_per_s']:g} tokens/s")
+    return _section(f"Predicted for {target}", lines)
 
 
 def _others(facts: Facts, cache: Cache) -> str:

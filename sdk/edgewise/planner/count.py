@@ -19,6 +19,7 @@ from edgewise.tensors import storage, streamed
 
 PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv")
 INTEGER = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul")
+ALL = ("MatMulNBits", *PRODUCTS, *INTEGER)
 THROUGH = ("DequantizeLinear", "Transpose", "Cast", "Reshape")  # between a constant and what reads it
 
 _DTYPES = {
@@ -36,8 +37,8 @@ def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
     """What a lowered graph takes. `capacity` and `width` are those of graphs of fixed lengths."""
     facts = get_facts(model)
     products = tuple(_products(model, facts))
-    tables = tuple(_tables(model, products))
-    elements, live = _between(model, facts)
+    tables = tuple(_tables(model))
+    elements, late, live = _between(model, facts)
     matrices = sum(product.stored for product in products) + sum(table.stored for table in tables)
     whole = sum(map(stored_bytes, distinct(model)))
     return Work(
@@ -46,6 +47,7 @@ def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
         tables=tables,
         operators=sum(1 for _ in model.graph),
         elements=elements,
+        late_elements=late,
         live=live,
         constants=max(0, whole - matrices),
         positions=facts.context_length,
@@ -135,10 +137,10 @@ def _experts(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
         yield Product("expert", rows, columns, weights, experts, mixture.active, scored)
 
 
-def _tables(model: ir.Model, products: tuple[Product, ...]) -> Iterator[Table]:
+def _tables(model: ir.Model) -> Iterator[Table]:
     """Embeddings: what tokens are looked up in."""
-    heads = {id(value.const_value): value for value in model.graph.initializers.values()}
-    kept = {storage(value.const_value) for value in heads.values() if value.const_value and _multiplied(value)}
+    multiplied = [_matrix(node.inputs[1]) for node in model.graph if node.op_type in ALL]
+    kept = {storage(value.const_value) for value in multiplied if value is not None and value.const_value is not None}
     for node in model.graph:
         value = node.inputs[0] if node.inputs else None
         if role(node) != "embedding" or value is None or value.const_value is None or len(value.const_value.shape) != 2:
@@ -150,10 +152,6 @@ def _tables(model: ir.Model, products: tuple[Product, ...]) -> Iterator[Table]:
             yield Table(rows, width * 8 // weights.bits, weights, tied)
         elif node.op_type == "Gather":
             yield Table(rows, width, Weights(_DTYPES.get(value.const_value.dtype, "float32")), tied)
-
-
-def _multiplied(value: ir.Value) -> bool:
-    return any(node.op_type in ("MatMulNBits", *PRODUCTS, *INTEGER) for node in value.consumers())
 
 
 def _heads(spec: Attention, width: tuple[str, int]) -> Heads:
@@ -180,22 +178,29 @@ def _scored(graph: ir.Graph) -> set[ir.Node]:
     return nodes
 
 
-def _between(model: ir.Model, facts: Facts) -> tuple[int, int]:
-    """Numbers that operators give for a token, but for products and attention; and those alive at once, at most."""
-    widths: dict[ir.Value, int] = {}
+def _between(model: ir.Model, facts: Facts) -> tuple[int, int, int]:
+    """Numbers that operators give for a token, but for products and attention; for a token with scores, beside those;
+    and those alive at once, at most, for a token without.
+    """
+    scored, widths = _scored(model.graph), dict[ir.Value, int]()
     last = {value: index for index, node in enumerate(model.graph) for value in node.inputs if value is not None}
-    elements = now = live = 0
+    elements = late = now = live = 0
     for index, node in enumerate(model.graph):
         width = _gives(node, widths, facts)
-        fused = node.op_type in ("MatMulNBits", *PRODUCTS, *INTEGER) or role(node) == "attention"
-        elements += 0 if fused else _moved(node, width, widths)
+        fused = node.op_type in ALL or role(node) == "attention"
+        moved = 0 if fused else _moved(node, width, widths)
+        if node in scored:
+            late += moved
+        else:
+            elements += moved
         for value in node.outputs:
             if value in last and not value.is_graph_output():
                 widths[value] = width
-                now += width
+                now += width if node not in scored else 0
         live = max(live, now)
-        now -= sum(widths[value] for value in {*node.inputs} if value in widths and last[value] == index)
-    return elements, live
+        read = {value for value in node.inputs if value in widths and last[value] == index}
+        now -= sum(widths[value] for value in read if value.producer() not in scored)
+    return elements, late, live
 
 
 def _moved(node: ir.Node, width: int, widths: Mapping[ir.Value, int]) -> int:

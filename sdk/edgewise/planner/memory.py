@@ -42,7 +42,7 @@ def on_processor(work: Work, *, context: int, runtime: int, chunk: int, prompts:
     return Memory(
         runtime=runtime,
         weights=sum(map(_kept, products)) + _mapped(work, context),
-        loading=max((p.weights.codes(p.rows, p.columns) for p in products), default=0),
+        loading=max((p.weights.codes(p.rows, p.columns) for p in products if not _stays(p, work)), default=0),
         cache=work.cache(context),
         activations=max(activations(graph, chunk) for graph in graphs),
         rows=_looked_up(work, context),
@@ -62,6 +62,11 @@ def activations(work: Work, chunk: int) -> int:
 def _kept(product: Product) -> int:
     """The copy for the kernels, and what stays mapped."""
     return product.packed + product.count * _sides(product.weights, product.rows, product.columns)
+
+
+def _stays(product: Product, work: Work) -> bool:
+    """Whether a matrix stays mapped beside its copy: a table in floats that is also looked up."""
+    return product.weights.block is None and product.role == "lm_head" and any(table.tied for table in work.tables)
 
 
 def _sides(weights: Weights, rows: int, columns: int) -> int:

@@ -53,7 +53,8 @@ class Rates:
         products = sum(self.product(p, scores if p.scored else tokens) for p in work.products)
         attention = sum(self.attention(heads, tokens, held) for heads in work.attention)
         dispatch = self.hardware.dispatch.value if self.hardware.dispatch else 0.0
-        moved = 2 * 4 * work.elements * tokens / self.bandwidth("float32")
+        elements = work.elements * tokens + work.late_elements * scores
+        moved = 2 * 4 * elements / self.bandwidth("float32")
         return Step(products, attention, moved + work.operators * dispatch)
 
     def product(self, product: Product, tokens: int) -> float:

@@ -89,6 +89,7 @@ class Work:
     tables: tuple[Table, ...]
     operators: int
     elements: int  # numbers that all other operators give for each token
+    late_elements: int  # and for each whose scores are asked for, beside those
     live: int  # numbers that are alive at once for each token, at most
     constants: int  # bytes of all other constants: rotary tables and norms
     positions: int  # that the rotary tables have

@@ -14,6 +14,7 @@ import parity
 from edgewise.bundle.manifest import Provider
 from edgewise.cli.main import execute
 from edgewise.errors import TargetError
+from edgewise.graph import get_facts
 from edgewise.lint import RULES, lint, refuse
 from edgewise.pipeline import build
 from edgewise.registry import registry
@@ -191,8 +192,21 @@ def test_lengths_are_those_that_are_compiled(shape: tuple[int | str, ...], messa
     assert message is None or message in str(found[0])
 
 
+@pytest.mark.parametrize(("shape", "found"), [((1, 2, "past", 16), 0), ((1, "past", 2, 16), 2), ((2, "past", 16), 2)])
+def test_keys_and_values_have_the_axes_that_a_device_wants(
+    shape: tuple[int | str, ...], found: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = LowerOrt()(parity.export("phi3", tmp_path_factory.getbasetemp())).model
+    heads = get_facts(model).attention[0].kv_heads
+    for past in model.graph.inputs[2:4]:
+        past.shape = ir.Shape([heads if dim == 2 else dim for dim in shape])
+    problems = [finding for finding in lint(model, device(needs=Needs(layout="BNSH"))) if finding.rule == "layout"]
+    assert sum(len(finding.places) for finding in problems) == found
+    assert all("is not [batch, heads, positions, size]" in str(finding) for finding in problems)
+
+
 def test_every_rule_has_a_graph_that_breaks_it() -> None:
-    assert {rule for rule, *_ in BROKEN} | {"lengths"} == RULES.keys()
+    assert {rule for rule, *_ in BROKEN} | {"lengths", "layout"} == RULES.keys()
 
 
 def test_what_is_wrong_in_one_way_is_one_finding_that_names_the_first_places() -> None:

@@ -14,6 +14,7 @@ RULES: Mapping[str, Rule] = {
     "opset": graphs.opset,
     "ir-version": graphs.ir_version,
     "lengths": graphs.lengths,
+    "layout": graphs.layout,
     "size": graphs.size,
     "operators": operators.allowed,
     "attention": attention.supported,

@@ -1,9 +1,11 @@
 """sdk, lint: what holds for a graph as a whole: versions, lengths, size."""
 
+import re
 from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from edgewise.graph import FACTS, get_facts
 from edgewise.lint.finding import Finding
 from edgewise.sizes import distinct, stored_bytes
 from edgewise.target import Target
@@ -13,6 +15,7 @@ OPSET = 26
 IR_VERSION = 13
 
 GRAPH = ("the graph",)
+PAST = re.compile(r"past_key_values\.(\d+)\.(?:key|value)")
 
 
 def opset(model: ir.Model, target: Target) -> Iterator[Finding]:
@@ -53,3 +56,19 @@ def size(model: ir.Model, target: Target) -> Iterator[Finding]:
     if total > limit.value:
         problem = f"has {total:,} bytes of weights, and {limit.value:,.0f} are the most in one graph"
         yield Finding("size", GRAPH, problem, "quantize to fewer bits, or choose a smaller model")
+
+
+def layout(model: ir.Model, target: Target) -> Iterator[Finding]:
+    """Keys and values are `[batch, heads, positions, head size]`, where a device wants that."""
+    if target.needs.layout != "BNSH":
+        return
+    heads = [a.kv_heads for a in get_facts(model).attention] if FACTS in model.metadata_props else []
+    for value in model.graph.inputs:
+        found = PAST.fullmatch(str(value.name))
+        if found and value.shape is not None:
+            dims = tuple(value.shape)
+            stated = heads[int(found[1]) :][:1]  # nothing, where the graph states no facts
+            if len(dims) != 4 or dims[1] not in (stated or dims[1:2]):
+                shape = ", ".join(map(str, dims))
+                fix = "transpose it in front of the graph, or lower the checkpoint with edgewise"
+                yield Finding("layout", (f"'{value.name}'",), f"[{shape}] is not [batch, heads, positions, size]", fix)

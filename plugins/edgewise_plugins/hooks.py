@@ -7,9 +7,11 @@ from edgewise.hookspecs import hookimpl
 def register_passes() -> dict[str, str]:
     return {
         "accuracy-level": "edgewise_plugins.accuracy_level:AccuracyLevel",
+        "active-experts": "edgewise_plugins.moe.prune:ActiveExperts",
         "awq": "edgewise_plugins.awq:Awq",
         "distill": "edgewise_plugins.distill.learn:Distill",
         "mix": "edgewise_plugins.mix:Mix",
+        "prune-experts": "edgewise_plugins.moe.prune:PruneExperts",
         "prune-heads": "edgewise_plugins.prune.heads:PruneHeads",
         "prune-layers": "edgewise_plugins.prune.depth:PruneLayers",
         "prune-width": "edgewise_plugins.prune.width:PruneWidth",

@@ -1,0 +1,1 @@
+"""plugins, moe: mixtures of experts with fewer experts, or with fewer that each token is given to."""

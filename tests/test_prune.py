@@ -1,5 +1,6 @@
 """tests: pruned models: smaller as they say, the same where nothing was lost, and close where something was."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,11 @@ def test_a_pruned_and_quantized_bundle_runs(step: tuple[str, dict[str, object]],
     bundle = build(pycoder, output=tmp_path / "small.edge", recipe=recipe, calibration=text)
     with Runner.open(bundle.path) as runner:
         assert runner.generate("def add(a, b):", max_tokens=8).tokens
+    config, facts = json.loads((bundle.path / "config.json").read_text("utf-8")), bundle.manifest.facts
+    sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
+    assert sizes == (facts.layers, facts.attention[0].heads, facts.attention[0].kv_heads)
+    genai = json.loads((bundle.path / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
+    assert (genai["num_hidden_layers"], genai["num_key_value_heads"]) == (sizes[0], sizes[2])
 
 
 @pytest.mark.parametrize(

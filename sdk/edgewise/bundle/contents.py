@@ -14,6 +14,7 @@ from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
 from edgewise.bundle.manifest import Cache, File, Manifest, Provider
+from edgewise.facts import Facts
 from edgewise.graph import activations, layer, role
 from edgewise.placement import CPU
 from edgewise.plan import Plan
@@ -45,7 +46,7 @@ def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
     for name, path in prepared.checkpoint.companions.items():
         content = path.read_bytes()
         if name == "config.json" and _cache(prepared).shared:
-            content = _with_transformers_js(content)
+            content = _with_transformers_js(content, prepared.facts)
         files[name] = _put(folder, name, content)
     return files
 
@@ -137,9 +138,12 @@ def _place(node: ir.Node) -> str:
     return str(role(node)) if number is None else f"layer {number}, {role(node)}"
 
 
-def _with_transformers_js(content: bytes) -> bytes:
-    config = json.loads(content)
-    return _json(config | {"transformers.js_config": TRANSFORMERS_JS})
+def _with_transformers_js(content: bytes, facts: Facts) -> bytes:
+    """What transformers.js reads: where the graph is, and the sizes of its cache, which a recipe may have changed."""
+    config, a = json.loads(content), facts.attention[0]
+    sizes = {"num_hidden_layers": facts.layers, "num_attention_heads": a.heads, "num_key_value_heads": a.kv_heads}
+    known = {name: size for name, size in sizes.items() if name in config}
+    return _json(config | known | {"transformers.js_config": TRANSFORMERS_JS})
 
 
 def _json(data: Any) -> bytes:

@@ -14,11 +14,12 @@ from statistics import median
 
 import numpy as np
 
+from edgewise.bundle.manifest import CHUNK
 from edgewise.bundle.read import Bundle
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
 
-LENGTHS = (16, 32, 64, 128, 512)
+LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def main() -> None:
@@ -29,10 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     clock = time.process_time if options.threads == 1 else time.perf_counter
     bundle = Bundle.open(options.bundle)
-    sessions = [
-        Session(Model.load(bundle.path, bundle.manifest, threads=options.threads, only=name), capacity=max(LENGTHS))
-        for name in ("decode", "prefill")
-    ]
+    models = [Model.load(bundle.path, bundle.manifest, threads=options.threads, only=g) for g in ("decode", "prefill")]
+    chunks = CHUNK, bundle.manifest.chunk
+    sessions = [Session(m, capacity=max(LENGTHS), chunk=c) for m, c in zip(models, chunks, strict=True)]
     tokens = np.random.default_rng(0).integers(0, bundle.manifest.facts.vocab_size, max(LENGTHS)).tolist()
     for length in LENGTHS:
         taken: list[list[float]] = [[], []]

@@ -16,6 +16,7 @@ from edgewise.bundle.manifest import Provider
 from edgewise.errors import LoweringError
 from edgewise.graph import IR_VERSION, OPSET, Roles, get_facts, linears, mark, role
 from edgewise.integer import Int8Rows
+from edgewise.passes import BuildContext
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
 from edgewise.quantized import BlockQuantized
@@ -154,6 +155,14 @@ def test_scales_of_tokens_are_joined_with_what_follows(home: Path) -> None:
     assert scaled == {"attention.qkv", "mlp.gate"}  # that of up goes to down, by way of the codes between them
     added = [role(node) for node in model.graph if node.op_type == "GatedAdd"]
     assert added == ["attention.residual", "mlp.residual"] * get_facts(model).layers
+
+
+def test_a_target_without_gated_additions_gets_plain_ones(home: Path) -> None:
+    model = canonical("llama", home)
+    model.meta["edgewise"] = BuildContext(target=registry().get_target("web-wasm"))
+    count = Counter(node.op_type for node in LowerOrt()(model).model.graph)
+    assert count["GatedAdd"] == 0
+    assert count["SkipSimplifiedLayerNormalization"] == 2 * get_facts(model).layers
 
 
 def test_what_was_quantized_before_stays_as_it_is(home: Path) -> None:

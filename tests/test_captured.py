@@ -10,9 +10,13 @@ import parity
 from cases import CASES
 from edgewise.bundle.manifest import Provider
 from edgewise.graph import get_facts
+from edgewise.runtime.batch import decode
+from edgewise.runtime.bound import place
 from edgewise.runtime.captured import Captured, is_captured
 from edgewise.runtime.model import Model
+from edgewise.runtime.pool import Pool
 from edgewise.runtime.session import Session
+from edgewise.search.protocol import FloatArray
 from edgewise.writer import write_model
 from edgewise_targets.ort.floats import Floats
 from edgewise_targets.ort.lower import LowerOrt
@@ -36,8 +40,7 @@ def load(name: str, way: LowerOrt, folder: Path, home: Path) -> Model:
 
 def captured(model: Model, session: Session) -> Captured:
     """A binding on the very buffers of a session."""
-    places = [("cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data) for buffer in session.pool.buffers]
-    return Captured(model, model.graph, places)
+    return Captured(model, model.graph, list(map(place, session.pool.buffers)))
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -65,7 +68,7 @@ def test_rows_of_different_lengths_are_computed_together(tmp_path: Path, home: P
     for session, row in zip(sessions, rows, strict=True):
         session.prefill(row)
     both = [np.concatenate(pair) for pair in zip(*(session.pool.buffers for session in sessions), strict=True)]
-    places = [("cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data) for buffer in both]
+    places = list(map(place, both))
     scores = np.zeros((2, 1, model.facts.vocab_size), np.float32)
     Captured(model, model.graph, places).run([3, 6], np.array([[20], [21]]), scores)
     for found, session, token in zip(scores, sessions, (20, 21), strict=True):
@@ -82,6 +85,29 @@ def test_a_narrow_cache_is_read_and_written_too(floats: Floats, tmp_path: Path, 
     assert session.pool.buffers[0].dtype == floats
     assert np.isfinite(scores).all()
     assert np.abs(session.pool.buffers[0][0, :, 3]).max() > 0
+
+
+def test_sessions_decode_so_where_a_provider_captures(tmp_path: Path, home: Path) -> None:
+    """Tokens, forks, growth and rewinding, alone and together; the number of a captured graph means nothing here."""
+    model = load("qwen2", LowerOrt(), tmp_path, home)
+    expected, found = list[FloatArray](), list[FloatArray]()
+    for scores, captures in ((expected, False), (found, True)):
+        model.captures = captures
+        pool = Pool(model, capacity=8)
+        first = Session(model, capacity=8, pool=pool)
+        scores.append(first.prefill([5, 6, 7]).copy())
+        scores.append(first.decode(8).copy())
+        second = first.fork(pool=pool)
+        for token in range(20, 28):  # past the capacity
+            appends = [session.append((token + n,)) for n, session in enumerate((first, second))]
+            decode(appends)
+            scores += [append.result().copy() for append in appends]
+        first.rewind(2)
+        scores.append(first.decode(9).copy())
+        kinds = {type(bound).__name__ for bound in pool._bounds.values()}
+        assert ("Captured" in kinds) == captures
+    for ours, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(("options", "captures"), [({"enable_cuda_graph": "1"}, True), ({}, False)])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime.captured import run_options
 from edgewise.runtime.mirror import Place
 from edgewise.runtime.ort import in_place
 from edgewise.runtime.signature import HIDDEN, KEEP, POSITIONS, dtype_of
@@ -17,16 +18,14 @@ if TYPE_CHECKING:
 class Bound:
     """One of a model's graphs on the keys and values of a row, or of several side by side, which outlive it.
 
-    The buffers, each `[rows, heads, capacity, dim]`, are the past and the present of each layer; `places` are where
-    they are on a device.
+    Buffers `[rows, heads, capacity, dim]` are the past and the present of each layer; `places` are where they are.
     """
 
-    def __init__(
-        self, model: "Model", graph: Any, buffers: Sequence[NDArray[Any]], places: Sequence[Place] = ()
-    ) -> None:
+    def __init__(self, model: "Model", graph: Any, places: Sequence[Place]) -> None:
         self.graph = graph
         self.binding = graph.io_binding()
         self._model = model
+        self._options = run_options() if model.captures else None
         self._keep = np.ones(1, np.int64)
         self._kept = in_place(self._keep)
         self._has_positions = POSITIONS in {value.name for value in graph.get_inputs()}
@@ -34,9 +33,9 @@ class Bound:
         tables = {name: table.astype(dtype_of(types[name]), copy=False) for name, table in model.rotary.items()}
         for name, value in {KEEP: self._kept, **{name: in_place(table) for name, table in tables.items()}}.items():
             self.binding.bind_ortvalue_input(name, value)
-        for tensor, place in zip(model.cache, places or map(_place, buffers), strict=True):
-            self.binding.bind_input(tensor.past, *place)
-            self.binding.bind_output(tensor.present, *place)
+        for tensor, at in zip(model.cache, places, strict=True):
+            self.binding.bind_input(tensor.past, *at)
+            self.binding.bind_output(tensor.present, *at)
 
     def run(
         self,
@@ -58,7 +57,7 @@ class Bound:
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         if hidden is not None:
             binding.bind_output(HIDDEN, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
-        self.graph.run_with_iobinding(binding)
+        self.graph.run_with_iobinding(binding, self._options)
 
     def _mask(self, lengths: Sequence[int], width: int) -> NDArray[np.int64]:
         """Ones for what each row will hold, on the left."""
@@ -69,5 +68,6 @@ class Bound:
         return (self._model.positions[:longest] < ends).astype(np.int64)
 
 
-def _place(buffer: NDArray[Any]) -> Place:
+def place(buffer: NDArray[Any]) -> Place:
+    """Where an array is."""
     return "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data

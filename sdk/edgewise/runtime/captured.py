@@ -5,6 +5,7 @@ launches. What changes from run to run may only be the content of what is bound:
 capacity, and its zeros say what is not held yet. Runs of other shapes say that they are not to be captured.
 """
 
+import weakref
 from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,10 @@ class Captured:
 
     def __init__(self, model: "Model", graph: Any, places: Sequence["Place"]) -> None:
         device, index, _, (rows, _, capacity, _), _ = places[0]
-        self._graph, self._options = graph, run_options(next(_numbers))
+        number = next(_numbers)
+        self._graph, self._options = graph, run_options(number)
+        if device != "cpu":
+            weakref.finalize(self, graph.release_captured_graph, number)
         self._positions = np.arange(capacity)
         self._values = {
             name: _make(shape, np.int64, device, index)
@@ -59,8 +63,15 @@ class Captured:
         self._binding = graph.io_binding()
         self._bind(model, places)
 
-    def run(self, lengths: Sequence[int], ids: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Compute `ids`, `[rows, 1]`, that come after what each row holds; `logits` are written, as in `Bound.run`."""
+    def run(
+        self,
+        lengths: Sequence[int],  # that each row holds
+        ids: NDArray[np.int64],  # [rows, 1], that come after it
+        logits: NDArray[np.float32],  # [rows, 1, vocabulary]: written
+        hidden: NDArray[np.float32] | None = None,  # never given
+    ) -> None:
+        """Compute a token of each row."""
+        assert hidden is None
         held = np.array(lengths)[:, None]
         new = {"input_ids": ids, "attention_mask": (self._positions <= held).astype(np.int64), POSITIONS: held}
         for name, value in self._values.items():

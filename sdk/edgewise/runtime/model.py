@@ -13,6 +13,7 @@ from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.rotary import frequencies, tables
+from edgewise.runtime.captured import is_captured
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
@@ -60,6 +61,7 @@ class Model:
         self.cache = self.signature.cache
         self.memory = Memory(self.graph, self.cache[0].past)
         self.singly = any(provider.name == DIRECTML for provider in providers)  # several tokens would not see the past
+        self.captures = is_captured(providers)  # decoding, as a CUDA graph
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None
         self.prefill_from = prefill_from

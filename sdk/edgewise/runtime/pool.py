@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from edgewise.errors import ContextOverflow, GenerationError
 from edgewise.memory import available_memory
 from edgewise.runtime.appended import Appended
-from edgewise.runtime.bound import Bound
+from edgewise.runtime.bound import Bound, place
+from edgewise.runtime.captured import Captured
 from edgewise.runtime.mirror import Mirror
 from edgewise.runtime.model import Model
 
@@ -70,7 +71,7 @@ class Pool:
         self._values: list[Any] = []  # which the buffers are the memory of
         self._mirror: Mirror | None = None  # on a device that has memory of its own
         self.logits: NDArray[np.float32]  # [slots, 1, vocabulary]: after the last token of each
-        self._bounds: dict[tuple[int, int, bool, bool], Bound | Appended] = {}
+        self._bounds: dict[tuple[int, int, bool, bool, bool], Bound | Appended | Captured] = {}
         self._allocate(capacity, slots)
 
     @property
@@ -187,19 +188,23 @@ class Pool:
             if self._mirror:
                 self._mirror.compute()
             prompt = model.prompts is not None and ids.shape[1] >= model.prefill_from
-            bound = self.bound(slots[0].index, slots[-1].index + 1, prompt=prompt, hidden=hidden is not None)
+            captured = model.captures and ids.shape[1] == 1 and hidden is None and not prompt
+            start, stop = slots[0].index, slots[-1].index + 1
+            bound = self.bound(start, stop, prompt=prompt, hidden=hidden is not None, captured=captured)
             lengths = [slot.length for slot in slots]
             if model.singly and lengths[0] and ids.shape[1] > 1:
                 _run_singly(bound, lengths[0], ids, logits, hidden)
             else:
                 bound.run(lengths, ids, logits, hidden)
 
-    def bound(self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False) -> Bound | Appended:
+    def bound(
+        self, start: int, stop: int, *, prompt: bool = False, hidden: bool = False, captured: bool = False
+    ) -> Bound | Appended | Captured:
         """A graph on a range of slots: the one that decodes, or that of prompts. It is valid until the pool grows.
 
         Where graphs append, it is both of them, on one slot.
         """
-        key, model = (start, stop, prompt, hidden), self.model
+        key, model = (start, stop, prompt, hidden, captured), self.model
         if key not in self._bounds:
             if len(self._bounds) == BOUNDS:
                 self._bounds.clear()
@@ -207,8 +212,9 @@ class Pool:
             if model.appends:
                 self._bounds[key] = Appended(model, buffers, self._values if len(self.slots) == 1 else ())
             else:
-                places = self._mirror.places(start, stop) if self._mirror else ()
-                self._bounds[key] = Bound(model, model.prompts if prompt else model.graph, buffers, places)
+                places = self._mirror.places(start, stop) if self._mirror else list(map(place, buffers))
+                graph = model.prompts if prompt else model.graph
+                self._bounds[key] = Captured(model, graph, places) if captured else Bound(model, graph, places)
         return self._bounds[key]
 
     def _allocate(self, capacity: int, slots: int) -> None:
@@ -250,7 +256,7 @@ def check_memory(model: Model, slots: int, capacity: int) -> None:
 
 
 def _run_singly(
-    bound: Bound | Appended,
+    bound: Bound | Appended | Captured,
     length: int,
     ids: NDArray[np.int64],
     logits: NDArray[np.float32],

@@ -13,10 +13,12 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 from shapes import shaped, write_checkpoint
 
@@ -51,6 +53,8 @@ COMBINATIONS = (
     ("llama-3.2-1b", "int4, block 128", 4096),
     ("llama-3.2-1b", "int8, block 128", 512),
 )
+COMMAND = "from edgewise.cli.main import main; main()"
+TIMED = 5  # runs of `edgewise plan`
 WORKER = str(Path(__file__).parent / "workers" / "plan.py")
 BEGIN, END = "<!-- benchmarks/plan.py: begin -->", "<!-- benchmarks/plan.py: end -->"
 
@@ -113,7 +117,7 @@ def rounds(work: Path, count: int, threads: int) -> tuple[list[Target], list[lis
         profile = work / f"probe-{threads}-{number}.toml"
         if not profile.exists():
             options = ["--threads", str(threads), "-o", str(profile)]
-            call(["-c", "from edgewise.cli.main import main; main()", "probe", *options])
+            call(["-c", COMMAND, "probe", *options])
         probes.append(registry().get_target(str(profile)))
         for bundle, (shape, bits, context), measured in zip(bundles, COMBINATIONS, found, strict=True):
             path = work / f"measured-{threads}-{number}-{bundle.stem}-{context}.json"
@@ -131,6 +135,16 @@ def say(text: str) -> None:
 def call(arguments: list[str]) -> str:
     """What another interpreter prints."""
     return subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def plan_seconds(checkpoint: Path, *options: str) -> float:
+    """How long the command takes, from the start of its process to the end: the median of some runs."""
+    taken = []
+    for _ in range(TIMED):
+        started = time.perf_counter()
+        call(["-c", COMMAND, "plan", str(checkpoint), *options])
+        taken.append(time.perf_counter() - started)
+    return median(taken)
 
 
 def best_profile(probes: list[Target]) -> Target:
@@ -158,7 +172,7 @@ def best(found: list[Measured]) -> Measured:
 
 
 def report(rows: list[Row], *, rounds: int, threads: int) -> str:
-    """The table, ratios first among equals: how far each prediction is from what was measured."""
+    """The table: what was predicted, what was measured, and how far they are apart."""
     lines = [
         f"Best of {rounds} rounds on {physical_cores()} cores of {processor()}, {threads} "
         f"thread{'s' if threads > 1 else ''}; onnxruntime {version('onnxruntime')}. A context is filled by one prompt; "
@@ -203,7 +217,9 @@ def main() -> None:
         Row(*each, predict(options.work, *each, target), best(measured))
         for each, measured in zip(COMBINATIONS, found, strict=True)
     ]
+    one, all_ = (plan_seconds(options.work / "qwen2.5-0.5b", *more) for more in ((), ("--all",)))
     table = report(rows, rounds=options.rounds, threads=options.threads)
+    table += f"\n\n`edgewise plan` itself, for the shape of Qwen2.5-0.5B: {one:.2f} s, with `--all` {all_:.1f} s."
     print(table)
     if options.docs:
         before, _, rest = options.docs.read_text().partition(BEGIN)

@@ -208,7 +208,7 @@ def test_a_step_takes_what_bandwidth_or_arithmetic_ask_for_whichever_is_more() -
     step = rates.step(SMALL, tokens=128, held=72)
     assert step.products == 64 + 14_000 / 500  # the head computes one token, and waits for its weights
     assert step.attention == 4 * 2 * 5 * 128 * 200 / (2000 * 0.8)
-    assert step.between == 2 * 4 * (50 * 128 + 20) / 500
+    assert step.between == 4 * (50 * 128 + 20) / 500
 
 
 def test_decoding_reads_all_keys_and_values_that_are_held() -> None:
@@ -230,7 +230,7 @@ def test_measured_kernels_are_used_alone() -> None:
     assert rates.product(SMALL.products[0], 1) == 2000 / 100  # blocks of 10: 16 is the nearest that was measured
     assert rates.product(SMALL.products[0], 5) == 2000 / 100 + 4 * 2000 / 1000
     assert rates.step(SMALL, tokens=1, held=9).attention == 4 * 2 * 5 * 10 / 100
-    assert rates.step(SMALL, tokens=1, held=9).between == 2 * 4 * (50 + 20) / 500 + 7 * 0.5
+    assert rates.step(SMALL, tokens=1, held=9).between == 4 * (50 + 20) / 500 + 7 * 0.5
 
 
 def test_a_prompt_is_the_sum_of_its_chunks() -> None:

@@ -179,8 +179,8 @@ def _scored(graph: ir.Graph) -> set[ir.Node]:
 
 
 def _between(model: ir.Model, facts: Facts) -> tuple[int, int, int]:
-    """Numbers that operators give for a token, but for products and attention; for a token with scores, beside those;
-    and those alive at once, at most, for a token without.
+    """Numbers that operators read and write for a token, but for products and attention; for one with scores, beside
+    those; and numbers alive at once, at most, for one without.
     """
     scored, widths = _scored(model.graph), dict[ir.Value, int]()
     last = {value: index for index, node in enumerate(model.graph) for value in node.inputs if value is not None}
@@ -204,10 +204,9 @@ def _between(model: ir.Model, facts: Facts) -> tuple[int, int, int]:
 
 
 def _moved(node: ir.Node, width: int, widths: Mapping[ir.Value, int]) -> int:
-    """What an operator's work comes to, in numbers read and written: a reduction writes none."""
-    if not node.op_type.startswith("Reduce"):
-        return width
-    return max((widths.get(value, 0) for value in node.inputs if value is not None), default=0) // 2
+    """Numbers that an operator reads and writes for a token."""
+    read = sum(widths.get(value, 0) for value in node.inputs if value is not None)
+    return read + width * sum(1 for value in node.outputs if value.uses() or value.is_graph_output())
 
 
 def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:

@@ -54,7 +54,7 @@ class Rates:
         attention = sum(self.attention(heads, tokens, held) for heads in work.attention)
         dispatch = self.hardware.dispatch.value if self.hardware.dispatch else 0.0
         elements = work.elements * tokens + work.late_elements * scores
-        moved = 2 * 4 * elements / self.bandwidth("float32")
+        moved = 4 * elements / self.bandwidth("float32")
         return Step(products, attention, moved + work.operators * dispatch)
 
     def product(self, product: Product, tokens: int) -> float:

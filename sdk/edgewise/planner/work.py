@@ -88,7 +88,7 @@ class Work:
     attention: tuple[Heads, ...]
     tables: tuple[Table, ...]
     operators: int
-    elements: int  # numbers that all other operators give for each token
+    elements: int  # numbers that all other operators read and write for each token
     late_elements: int  # and for each whose scores are asked for, beside those
     live: int  # numbers that are alive at once for each token, at most
     constants: int  # bytes of all other constants: rotary tables and norms

@@ -19,10 +19,6 @@ REFUSED = "fallback to CPU EP has been explicitly disabled"
 FATAL = 4  # its own log repeats on stderr what the exception says
 
 
-# Threads that spin on after a run take the processor from other models: a target beside its draft took twice the time.
-SPIN_ONLY_IN_RUNS = {"session.force_spinning_stop": "1"}
-
-
 def open_graph(
     path: Path,
     *,
@@ -65,6 +61,6 @@ def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
     options.enable_mem_pattern = False  # a plan for each length would be kept; as fast, and less memory, without
     for key in filter(FILES.search, entries):
         raise TargetError(f"a bundle may not set the session entry '{key}', which names a file")
-    for key, value in {**SPIN_ONLY_IN_RUNS, **exact_products(), **entries}.items():
+    for key, value in {**exact_products(), **entries}.items():
         options.add_session_config_entry(key, value)
     return options

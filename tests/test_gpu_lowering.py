@@ -12,7 +12,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-import edgewise_targets
 import parity
 from canonical import calibrated, tokens
 from cases import CASES
@@ -26,7 +25,7 @@ from edgewise.pipeline import build
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.registry import registry
 from edgewise.steps import resolve
-from edgewise.target import Numerics, Target
+from edgewise.target import Numerics
 from edgewise.tensors import constant, streamed
 from edgewise.writer import write_model
 from edgewise_plugins.cache import QuantizeCache
@@ -139,7 +138,7 @@ def test_floats_are_of_one_type_but_for_what_comes_out(
 def test_what_is_lowered_for_a_gpu_is_fit_for_it(
     name: str, target: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    device = profile(target)
+    device = registry().get_target(target)
     model = parity.export(name, tmp_path_factory.getbasetemp())
     model.meta["edgewise"] = BuildContext(target=device, context=64)
     for step in (*resolve(device.recipe, where="recipe"), *resolve(device.lowering, where="lowering")):
@@ -174,6 +173,31 @@ def test_norms_of_heads_are_inputs_of_attention_whose_queries_nobody_scales(
     assert attention.attributes["scale"].as_float() == pytest.approx(32**-0.5)
     np.testing.assert_array_equal(weight_of(model, "attention.q"), projected)
     assert not Roles.of(model).all("attention.q.norm", 1)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", "qwen3_moe"])
+def test_attention_that_norms_heads_computes_what_transformers_does(
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The processor has no such kernel: here its norms are written out in front of it, from what it is told."""
+    home = tmp_path_factory.getbasetemp()
+    model = parity.export(name, home)
+    facts = get_facts(model)
+    LowerOrt(head_norms="inside", packed=False)(model)
+    for index, spec in enumerate(facts.attention):
+        attention = Roles.of(model).one("attention", index)
+        epsilon = attention.attributes.pop("qk_norm_epsilon").as_float()
+        for place, heads in ((0, spec.heads), (1, spec.kv_heads)):
+            attributes = {"num_branches": heads, "epsilon": epsilon}
+            inputs = [attention.inputs[place], attention.inputs[14 + place]]
+            norm = ir.node("BranchwiseRMSNorm", inputs, attributes=attributes, domain="com.microsoft")
+            attention.prepend(norm)
+            attention.replace_input_with(place, norm.outputs[0])
+        attention.resize_inputs(9)
+    write_model(model, tmp_path / "model.onnx")
+    session = Lowered(parity.load(tmp_path / "model.onnx"), facts, CASES[name].context)
+    oracle = parity.oracle(name, home)
+    assert parity.difference(parity.in_chunks(session, oracle.tokens), oracle) <= parity.TOLERANCE
 
 
 def test_the_start_of_the_logits_that_are_kept_is_computed_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -230,7 +254,7 @@ def test_one_scale_for_keys_and_values_computes_what_the_graph_that_rounds_does(
 
 
 def test_a_cache_in_int8_is_for_nvidia_gpus_with_one_scale(tmp_path_factory: pytest.TempPathFactory) -> None:
-    home, device = tmp_path_factory.getbasetemp(), profile("cuda")
+    home, device = tmp_path_factory.getbasetemp(), registry().get_target("cuda")
     model = with_int8_cache("llama", home)
     model.meta["edgewise"] = BuildContext(target=device)
     Quantize(block_size=32, symmetric=True)(model)
@@ -256,7 +280,7 @@ def test_a_cache_in_int8_that_a_gpu_has_no_kernel_for_is_refused(
     target: str, scales: Literal["channel", "tensor"], fix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = with_int8_cache("llama", tmp_path_factory.getbasetemp(), scales=scales)
-    model.meta["edgewise"] = BuildContext(target=profile(target))
+    model.meta["edgewise"] = BuildContext(target=registry().get_target(target))
     with pytest.raises(LoweringError, match=f"target '{target}' runs on .*: {fix}"):
         LowerOrt(floats="float16")(model)
 
@@ -294,9 +318,3 @@ def weight_of(model: ir.Model, role: str) -> np.ndarray:
     value = Roles.of(model).one(role, 1).inputs[1]
     assert value
     return streamed(value.const_value).numpy()
-
-
-def profile(name: str) -> Target:
-    """A GPU's profile; those that no machine of ours runs are read from their files."""
-    path = Path(edgewise_targets.__file__).parent / "profiles" / f"{name}.toml"
-    return registry().get_target(str(path))

@@ -168,6 +168,7 @@ PUBLIC = [
     "Exporter",
     "Facts",
     "Pass",
+    "Plan",
     "Recipe",
     "RecipeStep",
     "Result",
@@ -179,6 +180,7 @@ PUBLIC = [
     "build",
     "export",
     "hookimpl",
+    "plan_build",
     "verify",
 ]
 

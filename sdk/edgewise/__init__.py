@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgewise.hookspecs import hookimpl
     from edgewise.passes import Pass
     from edgewise.pipeline import build, export
+    from edgewise.plan import Plan, plan_build
     from edgewise.recipe import Recipe, RecipeStep
     from edgewise.runtime.result import Result
     from edgewise.runtime.runner import Runner
@@ -32,6 +33,7 @@ _HOMES = {
     "Exporter": "edgewise.contracts",
     "Facts": "edgewise.facts",
     "Pass": "edgewise.passes",
+    "Plan": "edgewise.plan",
     "Recipe": "edgewise.recipe",
     "RecipeStep": "edgewise.recipe",
     "Result": "edgewise.runtime.result",
@@ -42,6 +44,7 @@ _HOMES = {
     "build": "edgewise.pipeline",
     "export": "edgewise.pipeline",
     "hookimpl": "edgewise.hookspecs",
+    "plan_build": "edgewise.plan",
     "verify": "edgewise.bundle.read",
 }
 
@@ -52,6 +55,7 @@ __all__ = [
     "Exporter",
     "Facts",
     "Pass",
+    "Plan",
     "Recipe",
     "RecipeStep",
     "Result",
@@ -63,6 +67,7 @@ __all__ = [
     "build",
     "export",
     "hookimpl",
+    "plan_build",
     "verify",
 ]
 

@@ -1,7 +1,7 @@
 """tests: OpenVINO on a processor computes bundles as they are built for it: every node, the same numbers and text."""
 
-import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,11 +28,12 @@ from edgewise.recipe import Recipe, RecipeStep
 from edgewise.registry import registry
 from edgewise.runtime.providers import configure
 from edgewise.runtime.runner import Runner
-from edgewise.target import Compile, Target
+from edgewise.target import Target
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
 from edgewise_targets.primitive.lower import LowerPrimitive
 
+PAGE = Path(__file__).parents[1] / "docs/openvino.md"
 NAME = "OpenVINOExecutionProvider"
 FAST = ["gemma2", "llama tied", "mixtral", "phi3 longrope", "qwen3", "smollm3"]  # all that families differ in
 PROMPT = "def mean(values):\n    "
@@ -46,17 +47,22 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        known = registry().get_target("openvino-cpu")
-        yield replace(known, providers=tuple(replace(provider, library=library) for provider in known.providers))
+        yield there(registry().get_target("openvino-cpu"), library)
         sys.modules.pop(library, None)
 
 
 @pytest.fixture(scope="module")
-def exact(target: Target) -> Target:
-    """Nothing is rounded: floats are multiplied by what the codes of weights stand for."""
-    (provider,) = target.providers
-    floats = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-    return replace(target, providers=(replace(provider, options={"load_config": json.dumps({"CPU": floats})}),))
+def exact(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """The profile on the page, in which nothing is rounded: floats times what the codes of weights stand for."""
+    (text,) = re.findall(r"`exact.toml`:\n\n```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    path = tmp_path_factory.mktemp("profile") / "exact.toml"
+    path.write_text(text, "utf-8")
+    return there(registry().get_target(str(path)), target.providers[0].library)
+
+
+def there(target: Target, library: str) -> Target:
+    """A target whose plugin is found on this processor."""
+    return replace(target, providers=tuple(replace(provider, library=library) for provider in target.providers))
 
 
 def session(model: ir.Model, path: Path, providers: tuple[Provider, ...]) -> ort.InferenceSession:
@@ -146,7 +152,8 @@ def test_int8_writes_what_floats_write(target: Target, pycoder: Path, tmp_path: 
 def test_a_bundle_that_is_compiled_ahead_is_the_same_bundle(
     bundle: Bundle, target: Target, pycoder: Path, tmp_path: Path
 ) -> None:
-    compiled = build(pycoder, target=replace(target, compile=Compile()), output=tmp_path / "compiled.edge")
+    ahead_of_time = there(registry().get_target("openvino-cpu-compiled"), target.providers[0].library)
+    compiled = build(pycoder, target=ahead_of_time, output=tmp_path / "compiled.edge")
     graph = ir.load(compiled.path / compiled.manifest.graphs["decoder"])
     assert [node.op_type for node in graph.graph] == ["EPContext"]
     assert "isa=" in compiled.manifest.card["compiled"]["compatibility"]

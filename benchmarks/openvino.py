@@ -112,7 +112,7 @@ def main() -> None:
             *lines,
             "",
             "What OpenVINO computes of the demo model in int4, against floats on a processor: how many tokens come",
-            "before the first other one, which two close scores decide, and how far the scores of all are apart at most.",
+            "before the first other one, which two close scores decide, and how far all scores are apart at most.",
             "",
             PRECISIONS,
             *precise,

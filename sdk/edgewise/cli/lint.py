@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edgewise.cli.output import json_option, print_json, talk
+from edgewise.cli.output import json_option, print_json
 
 
 @click.command()
@@ -37,5 +37,6 @@ def lint(graph: Path, target: str | None, as_json: bool) -> int:
     else:
         for name, finding in found:
             click.echo(f"{name}: {finding} [{finding.rule}]")
-        talk(f"{len(found) or 'no'} finding{'s' * (len(found) != 1)}: {graph} for target '{device.name}'")
+        if not found:
+            click.echo(f"{graph} is fit for target '{device.name}'")
     return int(bool(found))

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from edgewise.cli.output import talk
 from edgewise.cli.progress import bars
 
 
@@ -17,12 +16,11 @@ def probe(output: Path | None, threads: int | None) -> None:
     """Measure this machine, and write its profile.
 
     Memory bandwidth, products of every format through ONNX Runtime's own kernels, attention, memory. It takes about
-    half a minute, and means something on a machine that does nothing else meanwhile.
+    half a minute, and means something on a machine that does nothing else meanwhile. `plan --target FILE.toml` reads it.
 
     \b
     Example:
       edgewise probe -o mine.toml
-      edgewise plan examples/pycoder --target mine.toml
     """
     from edgewise.probe.machine import name_of
     from edgewise.probe.machine import probe as measure
@@ -35,4 +33,4 @@ def probe(output: Path | None, threads: int | None) -> None:
         click.echo(profile, nl=False)
         return
     output.write_text(profile, "utf-8")
-    talk(f"{output}: {found.source}")
+    click.echo(f"{output}: {found.source}")

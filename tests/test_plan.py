@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +161,27 @@ def test_a_device_that_is_too_small_ends_the_command_with_one_line(
 def test_a_gpu_of_unknown_size_is_not_held_against_the_memory_of_this_machine(pycoder: Path) -> None:
     assert plan_build(pycoder, target="cuda").memory is None
     assert plan_build(pycoder, target="cpu-x64").memory is not None
+
+
+MEASURE = """
+import sys
+from edgewise.runtime.result import peak_memory
+from edgewise.runtime.runner import Runner
+
+with Runner.open(sys.argv[1], threads=1, prefix_cache=0) as runner:
+    session = runner.session(capacity=int(sys.argv[2]))
+    session.prefill([i % runner.model.facts.vocab_size for i in range(int(sys.argv[2]))])
+print(peak_memory())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries of other systems take another room")
+@pytest.mark.parametrize("recipe", [FLOATS, INT4], ids=["floats", "int4"])
+def test_a_process_takes_the_memory_that_was_planned(pycoder: Path, tmp_path: Path, recipe: Recipe) -> None:
+    context = 1024
+    bundle = build(pycoder, output=tmp_path / "model.edge", recipe=recipe, context=context, load_check=False)
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(bundle.path), str(context)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    planned = plan_build(pycoder, recipe=recipe, context=context).run_memory
+    assert planned == pytest.approx(int(measured.stdout), rel=0.1)

@@ -15,6 +15,7 @@ from edgewise.plan import plan_build
 from edgewise.registry import registry
 from edgewise.steps import resolve
 from edgewise.target import Target
+from tiny import checkpoint
 
 EVERY = registry().targets.names()
 DEVICES = registry().devices()
@@ -58,6 +59,17 @@ def test_the_demo_model_is_planned_and_lowered_for_every_device(name: str, pycod
     plan = plan_build(pycoder, target=name, context=128)
     assert plan.target == name
     assert plan.fits is not False
+
+
+@pytest.fixture(scope="module")
+def with_head_norms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that normalizes each head of queries and keys, for which every dialect has another form."""
+    return checkpoint("qwen3", tmp_path_factory.mktemp("qwen3"), use_sliding_window=False)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_no_profile_denies_what_its_lowering_makes_of_heads(name: str, with_head_norms: Path) -> None:
+    assert plan_build(with_head_norms, target=name).target == name
 
 
 @pytest.mark.slow

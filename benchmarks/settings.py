@@ -42,6 +42,7 @@ CHANGES = (
     Change("one thread", {"threads": 1}),
     Change("threads spin on when a run has ended", {"session": {"session.force_spinning_stop": "0"}}),
     Change("threads never spin", {"session": {"session.intra_op.allow_spinning": "0"}}),
+    Change("work handed out in smaller pieces", {"session": {"session.dynamic_block_base": "4"}}),
     Change("weights packed by all threads", {"session": {"session.prepack.enable_parallel": "1"}}),
     Change("weights outside of the arena", {"session": {"session.use_device_allocator_for_initializers": "1"}}),
     Change("weights not packed", {"session": {"session.disable_prepacking": "1"}}, prefill=8, decode=2),

@@ -1,6 +1,7 @@
 // A bundle's decoder on onnxruntime-web alone: tokens in, the likeliest tokens out, one after the other.
 
 const GRAPH = "onnx/model.onnx";
+const ARRAYS = { float32: Float32Array, float16: globalThis.Float16Array ?? Uint16Array, int8: Int8Array };
 
 export class Decoder {
   constructor(ort, session, layers) {
@@ -48,7 +49,8 @@ export class Decoder {
     this.layers.forEach((layer, index) => {
       for (const part of ["key", "value"]) {
         const name = `past_key_values.${index}.${part}`;
-        cache[name] = new this.ort.Tensor(this.types.get(name), [], [1, layer.kv_heads, 0, layer.head_dim]);
+        const type = this.types.get(name);
+        cache[name] = new this.ort.Tensor(type, new ARRAYS[type](), [1, layer.kv_heads, 0, layer.head_dim]);
       }
     });
     return cache;

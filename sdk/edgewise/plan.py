@@ -114,19 +114,18 @@ def plan_everywhere(
 ) -> Iterator[tuple[str, Plan | EdgewiseError]]:
     """For every installed device its plan, or why there is none. Devices that want the same graph share the work."""
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
-    drafts: dict[str, Draft | EdgewiseError] = {}
+    drafts: dict[str, Draft] = {}
     for name in registry().devices():
         target = registry().get_target(name)
         key = _wants(target)
-        if key not in drafts:
-            try:
+        try:
+            if key not in drafts:
                 drafts[key] = Draft.of(
                     prepare(source, target=target, recipe=recipe, context=context, ignore_config=(), dry=True)
                 )
-            except EdgewiseError as error:
-                drafts[key] = error
-        draft = drafts[key]
-        yield name, draft.on(target) if isinstance(draft, Draft) else draft
+            yield name, drafts[key].on(target)
+        except EdgewiseError as error:
+            yield name, error
 
 
 def make_plan(prepared: Prepared) -> Plan:

@@ -87,7 +87,7 @@ class Work:
     products: tuple[Product, ...]
     attention: tuple[Heads, ...]
     tables: tuple[Table, ...]
-    operators: int
+    operators: int  # where all that play one role in a layer are one
     elements: int  # numbers that all other operators read and write for each token
     late_elements: int  # and for each whose scores are asked for, beside those
     live: int  # numbers that are alive at once for each token, at most

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgewise.runtime.ort import in_place, open_graph
+from edgewise.runtime.pages import huge_pages
 
 FEWEST = 3  # runs, whatever they take
 
@@ -18,7 +19,8 @@ def opened(graph: bytes, *, threads: int | None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(graph)
-        return open_graph(path, threads=threads)
+        with huge_pages():
+            return open_graph(path, threads=threads)
 
 
 def seconds(work: Callable[[], object], *, threads: int, budget: float) -> float:

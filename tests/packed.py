@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+import tiny
+from edgewise.checkpoint import Checkpoint
+from edgewise_exporters.decoder import Decoder
+
+GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": False}
+ACT_ORDER = {**GPTQ, "desc_act": True}
+AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+QUERY = "model.layers.1.self_attn.q_proj"
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # the outputs of a word, from its low bits on
 
 
@@ -118,3 +127,27 @@ def pack_checkpoint(
         save_file(saved, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.loads((floats / "config.json").read_text())
     (packed / "config.json").write_text(json.dumps({**text, "quantization_config": dict(config)}))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A packed checkpoint, and one of the floats that its codes stand for."""
+
+    packed: Path
+    twin: Path
+
+    def export(self) -> ir.Model:
+        return Decoder().export(Checkpoint.open(self.packed))
+
+
+def pair(folder: Path, config: Mapping[str, Any], family: str = "llama", keep: tuple[str, ...] = ()) -> Pair:
+    floats = tiny.checkpoint(family, folder / "floats", num_hidden_layers=2)
+    made = Pair(folder / "packed", folder / "twin")
+    pack_checkpoint(floats, made.packed, made.twin, config, keep=keep)
+    return made
+
+
+def change_config(folder: Path, table: Mapping[str, Any] | None = GPTQ, **changes: Any) -> None:
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), "quantization_config": table and {**table, **changes}}
+    path.write_text(json.dumps(config))

@@ -1,11 +1,8 @@
 """tests: checkpoints that others have quantized, GPTQ and AWQ, keep their codes and compute what these stand for."""
 
-import contextlib
-import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +13,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import packed
 import parity
 import tiny
 from edgewise.checkpoint import Checkpoint
-from edgewise.errors import CheckpointError, GraphError
+from edgewise.errors import GraphError
 from edgewise.graph import get_facts, linears, role
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
@@ -31,10 +28,9 @@ from edgewise.recipe import Recipe
 from edgewise.tensors import Streamed, constant
 from edgewise.writer import write_model
 from edgewise_exporters.decoder import Decoder
-from edgewise_exporters.decoder.config import Config
 from edgewise_exporters.decoder.packed import turned
 from edgewise_exporters.decoder.packed.awq import Awq
-from edgewise_exporters.decoder.packed.config import METHODS, read_packing
+from edgewise_exporters.decoder.packed.config import METHODS
 from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.packed.gptq import Gptq
 from edgewise_exporters.decoder.packed.matrix import read_matrix
@@ -42,31 +38,9 @@ from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
 from edgewise_targets.ort.lower import LowerOrt
 from lowered import Lowered
+from packed import ACT_ORDER, AWQ, GPTQ, change_config, pair
 
 PAGE = Path(__file__).parents[1] / "docs" / "quantized-checkpoints.md"
-
-GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False, "desc_act": False}
-ACT_ORDER = {**GPTQ, "desc_act": True}
-AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
-QUERY = "model.layers.1.self_attn.q_proj"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A packed checkpoint, and one of the floats that its codes stand for."""
-
-    packed: Path
-    twin: Path
-
-    def export(self) -> ir.Model:
-        return Decoder().export(Checkpoint.open(self.packed))
-
-
-def pair(folder: Path, config: Mapping[str, Any], family: str = "llama", keep: tuple[str, ...] = ()) -> Pair:
-    floats = tiny.checkpoint(family, folder / "floats", num_hidden_layers=2)
-    made = Pair(folder / "packed", folder / "twin")
-    packed.pack_checkpoint(floats, made.packed, made.twin, config, keep=keep)
-    return made
 
 
 @pytest.mark.parametrize(
@@ -327,7 +301,7 @@ def test_groups_of_a_size_that_no_kernel_takes_become_floats_and_that_is_said(
 
 def test_an_order_that_changes_no_group_stays_packed(tmp_path: Path) -> None:
     made = pair(tmp_path, GPTQ)
-    _change_config(made.packed, desc_act=True, static_groups=True)
+    change_config(made.packed, desc_act=True, static_groups=True)
     assert sum(isinstance(linear.matrix, BlockQuantized) for linear in linears(made.export())) == 14
 
 
@@ -352,133 +326,3 @@ def test_no_code_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
     }
     model = Decoder().export(Checkpoint("test", checkpoint.folder, checkpoint.config, {}, tensors, {}))
     assert sum(isinstance(linear.matrix, BlockQuantized) for linear in linears(model)) == 14
-
-
-def test_biases_of_zeros_that_older_tools_added_are_ignored_and_others_are_not(tmp_path: Path) -> None:
-    made = pair(tmp_path, GPTQ)
-    _change_tensors(made.packed, **{f"{QUERY}.bias": np.zeros(128, np.float16)})
-    made.export()
-    _change_tensors(made.packed, **{f"{QUERY}.bias": np.ones(128, np.float16)})
-    assert f"tensor '{QUERY}.bias', [128] FLOAT16, has no place" in _refusal(made)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"quant_method": "bitsandbytes"}, ["'bitsandbytes'", "known: awq, gptq", "the checkpoint that it was made"]),
-        ({"quant_method": "fp8"}, ["'quant_method': 'fp8'", "known: awq, gptq"]),
-        ({"quant_method": "compressed-tensors"}, ["'compressed-tensors'"]),
-        ({"quant_method": "hqq"}, ["'hqq'"]),
-        ({"quant_method": None}, ["'None'", "known: awq, gptq"]),
-        ({"quant_method": ["gptq"]}, ["known: awq, gptq"]),
-        ({"bits": 3}, ["quantization_config: 'bits' is 3", "expected 2, 4, 8"]),
-        ({"bits": None}, ["'bits' is missing"]),
-        ({"bits": "4"}, ["'bits' is '4'", "a whole number"]),
-        ({"group_size": 0}, ["'group_size' is 0", "-1: all of a row"]),
-        ({"group_size": -2}, ["'group_size' is -2"]),
-        ({"sym": "yes"}, ["'sym' is 'yes'", "true or false"]),
-        ({"checkpoint_format": "marlin"}, ["'checkpoint_format' is 'marlin'", "one of gptq, gptq_v2"]),
-        ({"format": "bitblas"}, ["'format' is 'bitblas'"]),
-        ({"is_marlin_format": True}, ["'is_marlin_format' is True"]),
-        ({"pack_dtype": "int16"}, ["'pack_dtype' is 'int16'", "int32"]),
-        ({"dynamic": {"+:.*down_proj": {"bits": 8}}}, ["'dynamic' is", "one format for all packed modules"]),
-        ({"dynamic": "all"}, ["'dynamic' is 'all'", "a table"]),
-        ({"adapter": {"lora": {"rank": 32}}}, ["'adapter' is", "not read"]),
-        ({**AWQ, "version": "gemv"}, ["'version' is 'gemv'", "'gemm'"]),
-        ({**AWQ, "version": "marlin"}, ["'version' is 'marlin'"]),
-        ({**AWQ, "backend": "llm-awq"}, ["'llm-awq'", "'autoawq'"]),
-        ({**AWQ, "bits": 8}, ["'bits' is 8; expected 4"]),
-        ({"bits": 8}, ["qweight' is [8, 128] INT32; expected [16, 128] INT32"]),
-        ({"group_size": 16}, ["qzeros' is [2, 16] INT32; expected [4, 16] INT32"]),
-    ],
-)  # fmt: skip
-def test_a_format_that_is_not_read_is_refused_by_name(
-    change: dict[str, Any], words: list[str], refused: Pair, tmp_path: Path
-) -> None:
-    checkpoint = Checkpoint.open(refused.packed)
-    config = {**checkpoint.config, "quantization_config": {**GPTQ, **change}}
-    with pytest.raises(CheckpointError) as caught:
-        Decoder().export(Checkpoint("test", tmp_path, config, {}, checkpoint.tensors, {}))
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
-
-VALUES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["4", "gptq_v2", "gemm", "int32", ""])
-)
-NESTED = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner))
-
-
-@settings(deadline=None)
-@given(st.sampled_from([GPTQ, AWQ]), st.data())
-def test_whatever_a_configuration_holds_it_is_read_or_refused(base: dict[str, Any], data: st.DataObject) -> None:
-    keys = [*base, "checkpoint_format", "format", "pack_dtype", "dynamic", "adapter", "is_marlin_format", "backend"]
-    table = base | data.draw(st.dictionaries(st.sampled_from(keys), NESTED, max_size=3))
-    with contextlib.suppress(CheckpointError):
-        packing = read_packing(Config({"quantization_config": table}, where="config.json"))
-        assert packing is not None
-        assert packing.expected(128, 64)["scales"].shape[1] == 128
-
-
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return pair(tmp_path_factory.mktemp("refused"), GPTQ)
-
-
-@pytest.mark.parametrize(
-    ("part", "array", "expected"),
-    [
-        ("qweight", np.zeros((8, 64), np.int32), "is [8, 64] INT32; expected [8, 128] INT32"),
-        ("qweight", np.zeros((8, 128), np.int64), "is [8, 128] INT64; expected [8, 128] INT32"),
-        ("qzeros", None, "is absent; expected [2, 16] INT32"),
-        ("scales", np.zeros((2, 128), np.float64), "is [2, 128] DOUBLE; expected [2, 128] BFLOAT16, FLOAT16 or FLOAT"),
-        ("g_idx", np.zeros(63, np.int32), "is [63] INT32; expected [64] INT32"),
-        ("g_idx", np.full(64, 2, np.int32), "names group 2; there are 2"),
-        ("g_idx", np.full(64, -1, np.int32), "names group -1; there are 2"),
-        ("weight", np.zeros((128, 64), np.float32), "has no place in a 'llama'"),
-        ("shift", np.zeros(3, np.float32), "has no place in a 'llama'"),
-    ],
-)
-def test_a_packed_module_with_other_tensors_is_refused(
-    part: str, array: np.ndarray | None, expected: str, tmp_path: Path
-) -> None:
-    made = pair(tmp_path, GPTQ)
-    _change_tensors(made.packed, **{f"{QUERY}.{part}": array})
-    message = _refusal(made)
-    assert f"tensor '{QUERY}.{part}'" in message
-    assert expected in message
-
-
-def test_packed_weights_that_no_configuration_speaks_of_are_named(tmp_path: Path) -> None:
-    made = pair(tmp_path, GPTQ)
-    _change_config(made.packed, None)
-    assert "q_proj.qweight' is there, and config.json has no 'quantization_config')" in _refusal(made)
-
-
-def test_zero_points_that_are_not_symmetric_as_said_are_refused_when_they_are_read(tmp_path: Path) -> None:
-    made = pair(tmp_path, {**GPTQ, "sym": False})
-    _change_config(made.packed, sym=True)
-    with pytest.raises(CheckpointError, match=r"qzeros' has a zero point of \d+; 'sym': true means 8 everywhere"):
-        build(made.packed, output=tmp_path / "model.edge", recipe=Recipe())
-    assert not (tmp_path / "model.edge").exists()
-
-
-def _change_tensors(folder: Path, **changes: np.ndarray | None) -> None:
-    path = folder / "model.safetensors"
-    tensors = {**load_file(path), **changes}
-    save_file({name: array for name, array in tensors.items() if array is not None}, path)
-
-
-def _change_config(folder: Path, table: Mapping[str, Any] | None = GPTQ, **changes: Any) -> None:
-    path = folder / "config.json"
-    config = {**json.loads(path.read_text()), "quantization_config": table and {**table, **changes}}
-    path.write_text(json.dumps(config))
-
-
-def _refusal(made: Pair) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        made.export()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)

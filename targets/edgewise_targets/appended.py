@@ -16,16 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import GraphError
 from edgewise.facts import Attention
 from edgewise.graph import Roles, get_facts
 from edgewise.passes import context_of
-from edgewise.tensors import constant
+from edgewise_targets.constants import integers
 from edgewise_targets.specification import refuse_unknown
-from edgewise_targets.step import Step, become, initializer, insert_before
+from edgewise_targets.step import Step, become, insert_before
 
 TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm"})
 
@@ -104,7 +103,7 @@ def _attend(graph: ir.Graph, roles: Roles, index: int, node: ir.Node, spec: Atte
         node, "Transpose", [heads], [f"{node.name}.turned"], {"perm": (0, 2, 1, 3)}, role="attention"
     )
     node.resize_outputs(1)
-    become(node, "Reshape", [turned, _integers(graph, 0, 0, spec.heads * spec.head_dim)], domain="")
+    become(node, "Reshape", [turned, integers(graph, 0, 0, spec.heads * spec.head_dim)], domain="")
 
 
 def _by_heads(
@@ -123,7 +122,7 @@ def _by_heads(
     if joins is not None and joins.op_type == "Reshape" and joins.inputs[0] is not None:  # a norm by heads ends so
         split = joins.inputs[0]
     else:
-        shape = _integers(graph, 0, 0, heads, spec.head_dim)
+        shape = integers(graph, 0, 0, heads, spec.head_dim)
         (split,) = insert_before(first, "Reshape", [x, shape], [f"{name}.split"], role=role)
     (turned,) = insert_before(first, "Transpose", [split], [f"{name}.heads"], {"perm": (0, 2, 1, 3)}, role=role)
     if rotation is None:
@@ -157,8 +156,3 @@ def _outputs(graph: ir.Graph, new: Length) -> None:
         elif value.shape is not None:  # logits, of all positions or of those that are kept, and hidden states
             tokens = value.shape[1]
             value.shape = ir.Shape((1, new if tokens == "sequence_length" else tokens, value.shape[2]))
-
-
-def _integers(graph: ir.Graph, *values: int) -> ir.Value:
-    name = f"integers.{'_'.join(map(str, values))}"
-    return initializer(graph, constant(np.array(values, np.int64)), name)

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from math import pi, sqrt
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.graph import role
-from edgewise.tensors import constant
-from edgewise_targets.step import Step, become, initializer, insert_before
+from edgewise_targets.constants import scalar
+from edgewise_targets.step import Step, become, insert_before
 
 
 @dataclass(frozen=True)
@@ -27,19 +26,15 @@ class PlainGelu(Step):
 
 
 def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
-    x, one, half = node.inputs[0], _scalar(graph, 1.0), _scalar(graph, 0.5)
+    x, one, half = node.inputs[0], scalar(graph, 1.0), scalar(graph, 0.5)
 
     def step(op_type: str, what: str, *inputs: ir.Value | None) -> ir.Value:
         return insert_before(node, op_type, inputs, [f"{node.name}.{what}"], role=role(node))[0]
 
     if node.attributes.get_string("approximate", "none") == "tanh":
-        cubes = step("Mul", "cubes", step("Pow", "cubed", x, _scalar(graph, 3.0)), _scalar(graph, 0.044715))
-        inner = step("Mul", "inner", step("Add", "sum", x, cubes), _scalar(graph, sqrt(2 / pi)))
+        cubes = step("Mul", "cubes", step("Pow", "cubed", x, scalar(graph, 3.0)), scalar(graph, 0.044715))
+        inner = step("Mul", "inner", step("Add", "sum", x, cubes), scalar(graph, sqrt(2 / pi)))
         bent = step("Tanh", "bent", inner)
     else:
-        bent = step("Erf", "bent", step("Div", "inner", x, _scalar(graph, sqrt(2))))
+        bent = step("Erf", "bent", step("Div", "inner", x, scalar(graph, sqrt(2))))
     become(node, "Mul", [step("Mul", "half", x, half), step("Add", "above_zero", bent, one)], domain="")
-
-
-def _scalar(graph: ir.Graph, number: float) -> ir.Value:
-    return initializer(graph, constant(np.array(number, np.float32)), f"scalar.{number:.9g}")

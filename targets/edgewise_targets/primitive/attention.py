@@ -7,13 +7,12 @@ the bias is the one of the run, once for each head of a group.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.facts import Attention
 from edgewise.graph import Roles, get_facts
-from edgewise.tensors import constant
-from edgewise_targets.step import Step, become, initializer, insert_before
+from edgewise_targets.constants import integers, scalar
+from edgewise_targets.step import Step, become, insert_before
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,21 @@ def _spell_out(graph: ir.Graph, node: ir.Node, spec: Attention) -> None:
         return insert_before(node, op_type, inputs, [f"{node.name}.{what}"], attributes, role="attention")[0]
 
     if group > 1:
-        query = step("Reshape", "grouped", query, _integers(graph, 0, spec.kv_heads, -1, spec.head_dim))
+        query = step("Reshape", "grouped", query, integers(graph, 0, spec.kv_heads, -1, spec.head_dim))
         bias = _repeated(graph, bias, group)
     factor = node.attributes.get_float("scale", 1.0)
     if factor != 1:
-        query = step("Mul", "scaled", query, _scalar(graph, factor))
+        query = step("Mul", "scaled", query, scalar(graph, factor))
     scores = step("MatMul", "scores", query, step("Transpose", "keys_turned", key, perm=(0, 1, 3, 2)))
     if spec.softcap:
-        cap = _scalar(graph, spec.softcap)
+        cap = scalar(graph, spec.softcap)
         scores = step("Mul", "capped", step("Tanh", "bent", step("Div", "relative", scores, cap)), cap)
     weights = step("Softmax", "weights", step("Add", "biased", scores, bias), axis=-1)
     if group == 1:
         become(node, "MatMul", [weights, value], domain="")
         return
     mixed = step("MatMul", "mixed", weights, value)
-    become(node, "Reshape", [mixed, _integers(graph, 0, spec.heads, -1, spec.head_dim)], domain="")
+    become(node, "Reshape", [mixed, integers(graph, 0, spec.heads, -1, spec.head_dim)], domain="")
 
 
 def _repeated(graph: ir.Graph, bias: ir.Value, group: int) -> ir.Value:
@@ -66,12 +65,3 @@ def _repeated(graph: ir.Graph, bias: ir.Value, group: int) -> ir.Value:
         if node.outputs[0].name == name:
             return node.outputs[0]
     return insert_before(graph[0], "Concat", [bias] * group, [name], {"axis": 2})[0]
-
-
-def _integers(graph: ir.Graph, *values: int) -> ir.Value:
-    name = f"integers.{'_'.join(map(str, values))}"
-    return initializer(graph, constant(np.array(values, np.int64)), name)
-
-
-def _scalar(graph: ir.Graph, number: float) -> ir.Value:
-    return initializer(graph, constant(np.array(number, np.float32)), f"scalar.{number:.9g}")

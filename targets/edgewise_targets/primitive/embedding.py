@@ -7,14 +7,13 @@ are floor(byte / 2 ** b), and what the codes above are worth is taken off.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.graph import Linear, linears
 from edgewise.quantized import BlockQuantized
-from edgewise.tensors import constant
 from edgewise_targets.codes import table_constants
-from edgewise_targets.step import Attributes, Step, become, initializer, insert_before
+from edgewise_targets.constants import integers, scalar
+from edgewise_targets.step import Step, become, insert_before
 
 
 @dataclass(frozen=True)
@@ -46,52 +45,50 @@ class Rows:
         blocks = form.blocks(columns)
         codes = self._numbers("codes", table, form.bits, (blocks, form.block_size))
         if zeros is None:
-            zero: ir.Value = self._scalar(form.middle)
+            zero: ir.Value = scalar(self.graph, form.middle)
         else:
             width = form.zero_point_bytes(columns) * 8 // form.bits
             zero = self._numbers("zeros", zeros, form.bits, (width, 1))
             if width > blocks:  # a row of them is whole bytes
-                zero = self._step("Slice", "zeros.held", zero, *map(self._integers, (0, blocks, 2)))
+                zero = self._step("Slice", "zeros.held", zero, *self._bounds(blocks))
         scale = self._reshape("scales", self._gather("scales", scales), (blocks, 1))
         values = self._step("Mul", "values", self._step("Sub", "centred", codes, zero), scale)
-        shape = self._integers(0, 0, blocks * form.block_size)
+        shape = integers(self.graph, 0, 0, blocks * form.block_size)
         if columns == blocks * form.block_size:
             become(self.linear.node, "Reshape", [values, shape], domain="")
             return
         whole = self._step("Reshape", "whole", values, shape)
-        become(self.linear.node, "Slice", [whole, *map(self._integers, (0, columns, 2))], domain="")
+        become(self.linear.node, "Slice", [whole, *self._bounds(columns)], domain="")
 
     def _numbers(self, what: str, table: ir.Value | None, bits: int, shape: tuple[int, int]) -> ir.Value:
         """The codes in the bytes of each row, as floats in that shape."""
         rows = self._step("Cast", f"{what}.bytes", self._gather(what, table), to=int(ir.DataType.FLOAT))
         if bits == 8:
             return self._reshape(what, rows, shape)
-        above = [rows] + [
-            self._step("Floor", f"{what}.{bit}", self._step("Div", f"{what}.from.{bit}", rows, self._scalar(1 << bit)))
-            for bit in range(bits, 8, bits)
-        ]
+        above = [rows, *(self._above(what, rows, bit) for bit in range(bits, 8, bits))]
         parts = []
         for number, value in enumerate(above):
             if number + 1 < len(above):
-                worth = self._step("Mul", f"{what}.worth.{number}", above[number + 1], self._scalar(1 << bits))
+                worth = self._step("Mul", f"{what}.worth.{number}", above[number + 1], scalar(self.graph, 1 << bits))
                 value = self._step("Sub", f"{what}.only.{number}", value, worth)
-            parts.append(self._step("Unsqueeze", f"{what}.part.{number}", value, self._integers(-1)))
+            parts.append(self._step("Unsqueeze", f"{what}.part.{number}", value, integers(self.graph, -1)))
         return self._reshape(what, self._step("Concat", f"{what}.parts", *parts, axis=-1), shape)
+
+    def _above(self, what: str, rows: ir.Value, bit: int) -> ir.Value:
+        """What is left of bytes without their lower bits."""
+        share = self._step("Div", f"{what}.share.{bit}", rows, scalar(self.graph, 1 << bit))
+        return self._step("Floor", f"{what}.above.{bit}", share)
 
     def _gather(self, what: str, table: ir.Value | None) -> ir.Value:
         return self._step("Gather", f"{what}.rows", table, self.linear.node.inputs[1], axis=0)
 
     def _reshape(self, what: str, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        return self._step("Reshape", f"{what}.shaped", x, self._integers(0, 0, *shape))
+        return self._step("Reshape", f"{what}.shaped", x, integers(self.graph, 0, 0, *shape))
 
     def _step(self, op_type: str, what: str, *inputs: ir.Value | None, **attributes: int) -> ir.Value:
-        node, settings = self.linear.node, dict[str, int](attributes)
-        given: Attributes = settings
-        return insert_before(node, op_type, inputs, [f"{node.name}.{what}"], given, role=self.linear.role)[0]
+        node = self.linear.node
+        return insert_before(node, op_type, inputs, [f"{node.name}.{what}"], attributes, role=self.linear.role)[0]
 
-    def _integers(self, *values: int) -> ir.Value:
-        name = f"integers.{'_'.join(map(str, values))}"
-        return initializer(self.graph, constant(np.array(values, np.int64)), name)
-
-    def _scalar(self, number: int) -> ir.Value:
-        return initializer(self.graph, constant(np.array(number, np.float32)), f"scalar.{number}")
+    def _bounds(self, stop: int) -> list[ir.Value]:
+        """Of a Slice that keeps the first so many along the axis behind those of the tokens."""
+        return [integers(self.graph, number) for number in (0, stop, 2)]

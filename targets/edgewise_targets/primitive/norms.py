@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.graph import role
-from edgewise.tensors import constant
-from edgewise_targets.step import Step, become, initializer, insert_before
+from edgewise_targets.constants import scalar
+from edgewise_targets.step import Step, become, insert_before
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class PlainNorms(Step):
 def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     x, gain = node.inputs
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    two, one, least = (_scalar(graph, number) for number in (2.0, 1.0, epsilon))
+    two, one, least = (scalar(graph, number) for number in (2.0, 1.0, epsilon))
 
     def step(op_type: str, what: str, *inputs: ir.Value | None, **attributes: int | tuple[int, ...]) -> ir.Value:
         names = [f"{node.name}.{what}"]
@@ -38,7 +37,3 @@ def _spell_out(graph: ir.Graph, node: ir.Node) -> None:
     root = step("Sqrt", "root", step("Add", "above_zero", mean, least))
     scaled = step("Mul", "scaled", x, step("Div", "inverse", one, root))
     become(node, "Mul", [scaled, gain], domain="")
-
-
-def _scalar(graph: ir.Graph, number: float) -> ir.Value:
-    return initializer(graph, constant(np.array(number, np.float32)), f"scalar.{number:g}")

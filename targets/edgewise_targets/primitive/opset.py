@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
 from edgewise.graph import role
-from edgewise.tensors import constant
-from edgewise_targets.step import Step, initializer
+from edgewise_targets.constants import integers
+from edgewise_targets.step import Step
 
 OPSET, IR_VERSION = 17, 8
 
@@ -44,7 +43,6 @@ class OlderOpset(Step):
 
 def _cut_by_sizes(graph: ir.Graph, node: ir.Node) -> None:
     """The canonical graph splits the gates of experts, one for each."""
-    sizes = np.ones(len(node.outputs), np.int64)
     node.attributes.pop("num_outputs")
     node.resize_inputs(2)
-    node.replace_input_with(1, initializer(graph, constant(sizes), f"integers.ones.{len(sizes)}"))
+    node.replace_input_with(1, integers(graph, *[1] * len(node.outputs)))

@@ -8,14 +8,13 @@ OpenVINO makes one operator of what stands here.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
 from edgewise.facts import Attention, Rotary
 from edgewise.graph import Roles, get_facts, role
-from edgewise.tensors import constant
-from edgewise_targets.step import Step, become, initializer, insert_before
+from edgewise_targets.constants import integers, scalar
+from edgewise_targets.step import Step, become, insert_before
 
 TABLES = (1, "cos"), (2, "sin")  # among the inputs of RotaryEmbedding
 
@@ -71,7 +70,7 @@ def _spell_out(graph: ir.Graph, node: ir.Node, spec: Attention, rotary: Rotary, 
     added = _turn(graph, node, rotated, rotary.dim, rows)
     (rotated,) = insert_before(node, "Add", added, [f"{node.name}.rotated"], role=role(node))
     if factor != 1:
-        (kept,) = insert_before(node, "Mul", [kept, _scalar(graph, factor)], [f"{node.name}.kept"], role=role(node))
+        (kept,) = insert_before(node, "Mul", [kept, scalar(graph, factor)], [f"{node.name}.kept"], role=role(node))
     become(node, "Concat", [rotated, kept], {"axis": -1}, domain="")
 
 
@@ -82,15 +81,13 @@ def _turn(graph: ir.Graph, node: ir.Node, x: ir.Value, dim: int, rows: list[ir.V
         return insert_before(node, op_type, inputs, [f"{node.name}.{what}"], attributes, role=role(node))[0]
 
     first, second = _split(graph, node, x, "halves", (dim // 2, dim // 2))
-    turned = step("Concat", "turned", step("Mul", "negated", second, _scalar(graph, -1.0)), first, axis=-1)
+    turned = step("Concat", "turned", step("Mul", "negated", second, scalar(graph, -1.0)), first, axis=-1)
     return [step("Mul", "by_cos", x, rows[0]), step("Mul", "by_sin", turned, rows[1])]
 
 
 def _split(graph: ir.Graph, node: ir.Node, x: ir.Value, what: str, sizes: tuple[int, int]) -> list[ir.Value]:
-    name = f"integers.{'_'.join(map(str, sizes))}"
-    lengths = initializer(graph, constant(np.array(sizes, np.int64)), name)
     names = [f"{node.name}.{what}.{number}" for number in range(2)]
-    return list(insert_before(node, "Split", [x, lengths], names, {"axis": 3}, role=role(node)))
+    return list(insert_before(node, "Split", [x, integers(graph, *sizes)], names, {"axis": 3}, role=role(node)))
 
 
 def _rows(graph: ir.Graph, node: ir.Node, place: int, table: str, factor: float) -> ir.Value:
@@ -103,15 +100,10 @@ def _rows(graph: ir.Graph, node: ir.Node, place: int, table: str, factor: float)
     if factor != 1:
         plain = _rows(graph, node, place, table, 1.0)
         after = next(user for user in graph if user.outputs[0] is plain)
-        scaled = ir.node("Mul", [plain, _scalar(graph, factor)], name=name)
+        scaled = ir.node("Mul", [plain, scalar(graph, factor)], name=name)
         scaled.outputs[0].name = name
         after.append(scaled)
         return scaled.outputs[0]
-    axes = initializer(graph, constant(np.array([1], np.int64)), "integers.1")
     (half,) = insert_before(first, "Gather", [node.inputs[place], node.inputs[3]], [f"{table}.half"], {"axis": 0})
     (both,) = insert_before(first, "Concat", [half, half], [f"{table}.both"], {"axis": -1})
-    return insert_before(first, "Unsqueeze", [both, axes], [name])[0]
-
-
-def _scalar(graph: ir.Graph, number: float) -> ir.Value:
-    return initializer(graph, constant(np.array(number, np.float32)), f"scalar.{number:.9g}")
+    return insert_before(first, "Unsqueeze", [both, integers(graph, 1)], [name])[0]

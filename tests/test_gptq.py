@@ -91,6 +91,16 @@ def test_no_row_has_more_error_than_round_to_nearest(form: Format, columns: int)
     assert found.nearest_error == pytest.approx(error(simple, matrix, gram), rel=1e-3)
 
 
+def test_a_matrix_as_wide_as_in_real_models_is_closer_than_round_to_nearest() -> None:
+    form, columns = Format(4, 128, False), 4864
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(600, columns)).astype(np.float32) * np.exp(rng.normal(size=columns)).astype(np.float32)
+    gram, matrix = inputs.T @ inputs / np.float32(600), weights(2, columns)
+    found = run(matrix, gram, form)
+    assert found.error < 0.5 * found.nearest_error
+    assert found.error == pytest.approx(error(found.coded.weights(), matrix, gram), rel=1e-3)
+
+
 @pytest.mark.parametrize("form", [Format(4, 32, False), Format(4, 128, False), Format(2, 32, False)], ids=str)
 def test_methods_rank_as_they_were_measured_to(form: Format) -> None:
     matrix, gram = weights(64, 256), second_moments(256)

@@ -323,6 +323,9 @@ def test_eight_bits_are_advised_before_four_and_a_shorter_context_before_two() -
         ("int2", 512),
         None,
     ]
+    shorter = largest_that_fits(four, numerics, 4096, takes, takes(four, 1024))
+    assert shorter
+    assert (shorter.weights.dtype, shorter.context) == ("int4", 1024)
 
 
 @pytest.mark.parametrize("bits", [None, 4])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgewise.planner.smaller import smaller
+from edgewise.planner.smaller import USUAL_BITS, smaller
 from edgewise.planner.speed import Chunks, Rates, Step, prompt
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Product, Work
@@ -13,7 +13,6 @@ Limit = Literal["bandwidth", "compute", "attention", "operators"]
 
 MEMORY_BOUND = 0.6  # share of the time of products that reading their weights takes, where it is what they wait for
 WORTH = 1.15  # times faster, to be worth saying
-FEWEST_BITS = 4  # that are advised for speed: fewer cost too much quality
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def advice(rates: Rates, work: Work, speed: Speed, *, context: int, integers: Ch
     if speed.decode_limit in ("bandwidth", "compute"):
         for weights, changed in smaller(work, rates.numerics):
             gain = now / rates.step(changed, tokens=1, held=speed.prompt).total
-            if gain >= WORTH and weights.bits >= FEWEST_BITS:
+            if gain >= WORTH and weights.bits >= USUAL_BITS:
                 yield f"{weights.dtype} would decode {gain:.1f} times faster"
     full = rates.step(work, tokens=1, held=context - 1)
     if full.attention > max(full.products, full.between):

@@ -8,6 +8,7 @@ from edgewise.planner.work import Work
 from edgewise.target import Numerics
 
 SHORTEST = 512  # tokens of a context that would be advised
+USUAL_BITS = 4  # fewer cost so much quality that a shorter context comes before them
 BLOCK = 128  # columns that share a scale, where the device takes such blocks
 
 
@@ -44,15 +45,13 @@ def largest_that_fits(
     work: Work, numerics: Numerics, context: int, takes: Callable[[Work, int], int], room: int
 ) -> Smaller | None:
     """What changes least and fits: 8 bits, 4 bits, shorter contexts with those, then fewer bits. None: nothing fits."""
-    found = [(weights, changed) for weights, changed in smaller(work, numerics)]
-    main = max(work.products, key=lambda p: p.operations, default=None)
-    if main is not None and not found:
-        found = [(main.weights, work)]
-    usual = [each for each in found if each[0].bits >= 4] or found
+    main = max(work.products, key=lambda product: product.operations)
+    found = [(main.weights, work), *smaller(work, numerics)]
+    usual = [each for each in found if each[0].bits >= USUAL_BITS] or found[:1]
     rest = [each for each in found if each not in usual]
     shorter = list(_contexts(context))
     options = [(each, context) for each in usual]
-    options += [(usual[-1], tokens) for tokens in shorter] if usual else []
+    options += [(usual[-1], tokens) for tokens in shorter]
     options += [(each, tokens) for each in rest for tokens in (context, *shorter)]
     for (weights, changed), tokens in options:
         if (memory := takes(changed, tokens)) <= room:

@@ -62,17 +62,16 @@ class Rates:
         if kernel := self.kernel(product.weights):
             operations = product.padded
             return operations / kernel.decode.value + (tokens - 1) * operations / kernel.prefill.value
-        operations = product.operations
-        bytes_ = product.read(tokens, packed=self.packed) / self.bandwidth(product.weights.dtype)
-        return max(bytes_, tokens * operations / self.compute(product.weights.dtype))
+        reading = product.read(tokens, packed=self.packed) / self.bandwidth(product.weights.dtype)
+        return max(reading, tokens * product.operations / self.compute(product.weights.dtype))
 
     def attention(self, heads: Heads, tokens: int, held: int) -> float:
         """Seconds of the attention of one layer."""
         operations = heads.operations(tokens, held)
         if kernel := self.hardware.kernels.get("attention"):
             return operations / (kernel.decode if tokens == 1 else kernel.prefill).value
-        read = heads.bytes(heads.seen(held + tokens)) / self.bandwidth(heads.cache)
-        return max(read, operations / self.compute(heads.cache))
+        reading = heads.bytes(heads.seen(held + tokens)) / self.bandwidth(heads.cache)
+        return max(reading, operations / self.compute(heads.cache))
 
     def kernel(self, weights: Weights) -> Kernel | None:
         """What was measured for a format, or for the nearest block size of the same number format."""

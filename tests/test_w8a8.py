@@ -25,7 +25,7 @@ from edgewise.registry import registry
 from edgewise.runtime import exact
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
-from edgewise.tensors import constant, transpose
+from edgewise.tensors import constant, storage, transpose
 from edgewise.writer import write_model
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.rules import Rule
@@ -41,8 +41,9 @@ NAMES = ["gemma3", "llama biased", "llama tied", "phi3"]
 Floats = NDArray[np.float32]
 
 
-def canonical(name: str, home: Path) -> ir.Model:
-    return W8A8(embedding=False)(parity.export(name, home)).model
+def canonical(name: str, home: Path, *, rows: bool = False) -> ir.Model:
+    """With `rows`, the embedding and the lm_head are as the layers; otherwise floats."""
+    return W8A8(embedding=rows, head="rows")(parity.export(name, home)).model
 
 
 def logits(model: ir.Model, name: str, home: Path, folder: Path) -> parity.Logits:
@@ -61,7 +62,8 @@ def with_rounded_activations(model: ir.Model) -> ir.Model:
         for name, value in {"axis": np.array([-1]), "steps": np.float32(127), "tiny": np.float32(1e-30)}.items()
     )
     for linear in list(linears(model)):
-        if isinstance(linear.matrix, BlockQuantized) and isinstance(linear.matrix.form, Int8Rows):
+        is_product = linear.node.op_type == "MatMul"
+        if is_product and isinstance(linear.matrix, BlockQuantized) and isinstance(linear.matrix.form, Int8Rows):
             node, x = linear.node, linear.node.inputs[0]
             (size,) = insert_before(node, "Abs", [x], [f"{node.name}.size"])
             (largest,) = insert_before(node, "ReduceMax", [size, axis], [f"{node.name}.largest"])
@@ -74,10 +76,13 @@ def with_rounded_activations(model: ir.Model) -> ir.Model:
     return model
 
 
+@pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_are_those_of_the_float_graph_with_rounded_activations(name: str, home: Path, tmp_path: Path) -> None:
-    expected = logits(with_rounded_activations(canonical(name, home)), name, home, tmp_path)
-    found = logits(LowerOrt()(canonical(name, home)).model, name, home, tmp_path)
+def test_logits_are_those_of_the_float_graph_with_rounded_activations(
+    name: str, rows: bool, home: Path, tmp_path: Path
+) -> None:
+    expected = logits(with_rounded_activations(canonical(name, home, rows=rows)), name, home, tmp_path)
+    found = logits(LowerOrt()(canonical(name, home, rows=rows)).model, name, home, tmp_path)
     error = np.abs(found - expected) / np.abs(expected).max()
     # Sums in another order: where that takes an activation over the middle of two steps, it is off by one of 127.
     assert np.median(error) < 1e-6
@@ -90,6 +95,17 @@ def test_rounded_activations_leave_logits_near(name: str, home: Path, tmp_path: 
     found = logits(LowerOrt()(canonical(name, home)).model, name, home, tmp_path)
     # As much as is allowed to int8 activations in blocks, see test_lower_ort_quantized.py.
     assert np.square(found - expected).mean() < 0.06**2 * np.square(expected).mean()
+
+
+def test_a_tied_table_of_rows_is_stored_once(home: Path, tmp_path: Path) -> None:
+    model = LowerOrt()(canonical("llama tied", home, rows=True)).model
+    vocabulary, hidden = get_facts(model).vocab_size, get_facts(model).hidden_size
+    tables = [value for value in model.graph.initializers.values() if vocabulary in (value.shape or ())]
+    assert sorted(str(value.dtype) for value in tables) == ["FLOAT", "FLOAT", "INT8"]
+    (table,) = (value for value in tables if value.dtype == ir.DataType.INT8)
+    assert {node.op_type for node in table.consumers()} == {"Gather", "Transpose"}
+    assert len({storage(value.const_value) for value in tables if value.const_value}) == 2  # the scales are one, too
+    assert (vocabulary, hidden) == tuple(table.shape or ())
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-35, 0.0])

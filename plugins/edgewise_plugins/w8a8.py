@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -40,7 +40,8 @@ class W8A8(Pass):
         pass = "w8a8"
         keep = ["model.layers.0.*"]
 
-    `embedding`: whether the embedding and the lm_head become int8 too, in blocks of 128, their activations as before.
+    `embedding`: whether the embedding and the lm_head become int8 too. `head`: in blocks of 128, and activations
+    stay as they are; or in rows, as all the rest, for devices without a kernel for blocks.
     The graph keeps its shape and stays runnable: its weights are now the dequantized ones, its activations float.
     """
 
@@ -48,6 +49,7 @@ class W8A8(Pass):
 
     keep: tuple[str, ...] = ()
     embedding: bool = True
+    head: Literal["blocks", "rows"] = "blocks"
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         self._refuse_unmatched([linear.name for linear in linears(model)])
@@ -64,10 +66,11 @@ class W8A8(Pass):
         for linear in linears(model):
             if isinstance(linear.matrix, BlockQuantized) or self._keeps(linear.name):
                 continue
+            rows = Int8Rows.of(columns=linear.matrix.dims[1])
             if linear.role.startswith(("attention.", "mlp.", "shared.")) and linear.role not in ROUTERS:
-                yield linear.name, (linear, Int8Rows.of(columns=linear.matrix.dims[1]))
+                yield linear.name, (linear, rows)
             elif self.embedding and linear.role in ("embedding", "lm_head"):
-                yield linear.name, (linear, TABLE)
+                yield linear.name, (linear, TABLE if self.head == "blocks" else rows)
 
     def _keeps(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.keep)

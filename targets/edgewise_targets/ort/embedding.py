@@ -7,15 +7,17 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.graph import Linear, linears
+from edgewise.integer import Int8Rows
 from edgewise.quantized import BlockQuantized
-from edgewise.tensors import constant
+from edgewise.tensors import constant, reshape
 from edgewise_targets.codes import table_constants
+from edgewise_targets.ort.integer import signed
 from edgewise_targets.step import CONTRIB, Step, become, initializer, insert_before
 
 
 @dataclass(frozen=True)
 class QuantizedEmbedding(Step):
-    """GatherBlockQuantized for an embedding whose table is quantized."""
+    """GatherBlockQuantized for an embedding whose table is quantized in blocks; its parts, for one of int8 rows."""
 
     name: ClassVar[str] = "ort-quantized-embedding"
 
@@ -24,7 +26,8 @@ class QuantizedEmbedding(Step):
         for linear in list(linears(model)):
             matrix = linear.matrix
             if linear.node.op_type == "Gather" and isinstance(matrix, BlockQuantized):
-                _gather(model.graph, linear, matrix)
+                gather = _gather_rows if isinstance(matrix.form, Int8Rows) else _gather
+                gather(model.graph, linear, matrix)
                 modified = True
         return modified
 
@@ -45,3 +48,17 @@ def _gather(graph: ir.Graph, linear: Linear, matrix: BlockQuantized) -> None:
         for what, number in (("start", 0), ("end", columns), ("axis", 2))
     ]
     become(node, "Slice", [whole, *bounds], domain="")
+
+
+def _gather_rows(graph: ir.Graph, linear: Linear, matrix: BlockQuantized) -> None:
+    """Rows of int8 and the scale of each."""
+    node, name = linear.node, f"{linear.node.name}"
+    rows, ids = matrix.dims[0], linear.node.inputs[1]
+    table = initializer(graph, signed(matrix), f"{linear.name}.int8")
+    scales = initializer(graph, reshape(matrix.scales, (rows, 1)), f"{linear.name}.row_scales")
+    (codes,) = insert_before(node, "Gather", [table, ids], [f"{name}.codes"], role=linear.role)
+    (scale,) = insert_before(node, "Gather", [scales, ids], [f"{name}.scales"], role=linear.role)
+    (floats,) = insert_before(
+        node, "Cast", [codes], [f"{name}.floats"], {"to": int(ir.DataType.FLOAT)}, role=linear.role
+    )
+    become(node, "Mul", [floats, scale], domain="")

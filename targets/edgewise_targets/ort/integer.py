@@ -102,8 +102,12 @@ def _multiply(graph: ir.Graph, linear: Linear, matrix: BlockQuantized, codes: ir
     """The product, scaled by the rows of the matrix as it leaves int32, then by the tokens."""
     node, name = linear.node, linear.name
     rows, _ = matrix.dims
-    weights = initializer(graph, transpose(_signed(matrix)), f"{name}.int8")
     scales = initializer(graph, reshape(matrix.scales, (rows,)), f"{name}.scales")
+    if linear.stored_by_rows:  # as the embedding reads it: ONNX Runtime turns it once
+        table = initializer(graph, signed(matrix), f"{name}.int8")
+        (weights,) = insert_before(node, "Transpose", [table], [f"{node.name}.int8"], role=linear.role)
+    else:
+        weights = initializer(graph, transpose(signed(matrix)), f"{name}.int8")
     *_, one, zero = _constants(graph)
     inputs = [codes, weights, one, scales, zero]
     (product,) = insert_before(
@@ -124,7 +128,7 @@ def _constants(graph: ir.Graph) -> list[ir.Value]:
     return [initializer(graph, constant(np.asarray(value)), f"w8a8.{name}") for name, value in values.items()]
 
 
-def _signed(matrix: BlockQuantized) -> Streamed:
+def signed(matrix: BlockQuantized) -> Streamed:
     """The codes around 0: int8 `[rows, columns]`."""
     flat = reshape(matrix.packed, matrix.dims)
     return map_rows(flat, lambda codes: (codes ^ np.uint8(128)).view(np.int8), dtype=ir.DataType.INT8)

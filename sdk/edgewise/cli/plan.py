@@ -94,6 +94,7 @@ def text(plan: "Plan") -> str:
             *([_prefill(plan)] if plan.prefill else []),
             f"to run    {size(plan.run_memory)} of memory{device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
+            *([f"helps     {plan.fitting}"] if plan.fitting else []),
             *_speed(plan),
         ]
     )
@@ -116,7 +117,7 @@ def _speed(plan: "Plan") -> list[str]:
         ]
     energy = f", {speed.joules_per_token:.2g} J a token" if speed.joules_per_token else ""
     return [
-        f"speed     {_seconds(speed.first_token_s)} to the first token of an answer to {speed.prompt:,}, then "
+        f"speed     {_seconds(speed.first_token_s)} to the first token after a prompt of {speed.prompt:,}, then "
         f"{_rate(speed.decode_tokens_per_s)} tokens/s{energy}",
         *([_full(speed, plan.context)] if plan.context > speed.prompt else []),
         f"limited   decoding by {LIMITS[speed.decode_limit]}, a prompt by {LIMITS[speed.prefill_limit]}",
@@ -126,7 +127,7 @@ def _speed(plan: "Plan") -> list[str]:
 
 def _full(speed: "Speed", context: int) -> str:
     rate = _rate(speed.full_tokens_per_s)
-    return f"          {_seconds(speed.full_prompt_s)} and {rate} tokens/s where {context:,} fill the context"
+    return f"          {_seconds(speed.full_prompt_s)} and {rate} tokens/s where {context:,} tokens fill the context"
 
 
 def _survey(found: "dict[str, Plan | EdgewiseError]") -> list[str]:

@@ -210,8 +210,8 @@ def items_of(model: ir.Model) -> dict[str, list[Linear]]:
     for linear in linears(model):
         if isinstance(linear.matrix, BlockQuantized):
             raise GraphError(
-                f"'{linear.name}' is quantized already ({linear.matrix.form}), and a mix chooses the bits of all matrices: "
-                "no step before it quantizes, and a checkpoint that comes quantized keeps what it has"
+                f"'{linear.name}' is quantized already ({linear.matrix.form}), and a mix chooses the bits of all "
+                "matrices: no step before it quantizes, and a checkpoint that comes quantized keeps what it has"
             )
         if linear.role in ROUTERS:
             continue

@@ -52,7 +52,7 @@ class Plan:
     fitting: str = ""  # where it does not fit: what would
     prefill: int = 0  # of a second graph for prompts, beside the parts
     prefill_memory: int = 0  # of the run's: that, and its own copy of the lm_head
-    calibration: CalibrationPlan | None = None  # at most, with whole second moments
+    calibration: CalibrationPlan | None = None  # of the steps that measure the model
 
     @property
     def cache(self) -> int:

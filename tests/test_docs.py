@@ -21,7 +21,10 @@ from edgewise.registry import Registry
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
-NAMES = ("start", "calibration", "cache", "generation", "gpu", "planning", "prefill", "quality", "speculation", "targets")
+NAMES = (
+    *("start", "calibration", "cache", "generation", "gpu", "planning"),
+    *("prefill", "quality", "speculation", "targets"),
+)
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
 

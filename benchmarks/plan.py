@@ -113,9 +113,9 @@ def rounds(work: Path, count: int, threads: int) -> tuple[list[Target], list[lis
     bundles = [build(work, shape, bits) for shape, bits, _ in COMBINATIONS]
     probes, found = list[Target](), [list[Measured]() for _ in COMBINATIONS]
     for number in range(count):
-        say(f"round {number + 1} of {count}: probe")
         profile = work / f"probe-{threads}-{number}.toml"
         if not profile.exists():
+            say(f"round {number + 1} of {count}: probe")
             options = ["--threads", str(threads), "-o", str(profile)]
             call(["-c", COMMAND, "probe", *options])
         probes.append(registry().get_target(str(profile)))

@@ -16,7 +16,8 @@ def probe(output: Path | None, threads: int | None) -> None:
     """Measure this machine, and write its profile.
 
     Memory bandwidth, products of every format through ONNX Runtime's own kernels, attention, memory. It takes about
-    half a minute, and means something on a machine that does nothing else meanwhile. `plan --target FILE.toml` reads it.
+    half a minute, and means something on a machine that does nothing else meanwhile. `edgewise plan --target FILE.toml`
+    reads it.
 
     \b
     Example:

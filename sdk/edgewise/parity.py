@@ -15,7 +15,21 @@ from edgewise.apart import answer, ask
 from edgewise.errors import GenerationError
 
 SECONDS = 7200
-SAMPLE = "def mean(values):\n    "
+PROMPT = 64  # tokens at most: enough for every tile of a compiled graph to be at work
+SAMPLE = """\
+def mean(values):
+    \"\"\"The arithmetic mean of some numbers.\"\"\"
+    return sum(values) / len(values)
+
+
+def variance(values):
+    \"\"\"How far numbers are spread out: the mean of the squared distances from their mean.\"\"\"
+    middle = mean(values)
+    return mean([(value - middle) ** 2 for value in values])
+
+
+def median(values):
+    """
 DIGITS = 6  # of the figures on a card
 
 
@@ -39,9 +53,10 @@ def _compare(job: dict[str, Any]) -> dict[str, float | int]:
 
     folder, tokens = Path(job["folder"]), int(job["tokens"])
     manifest = Bundle.open(folder, verify=False).manifest
-    prompt = _prompt(folder, manifest.facts.vocab_size)
-    if len(prompt) + tokens > manifest.context:
-        raise GenerationError(f"{tokens} tokens after {len(prompt)} do not fit a context of {manifest.context}")
+    room = min(PROMPT, manifest.context - tokens)
+    if room < 1:
+        raise GenerationError(f"{tokens} tokens after a prompt do not fit a context of {manifest.context}")
+    prompt = _prompt(folder, manifest.facts.vocab_size)[-room:]
     sessions = [
         Session(Model.load(folder, replace(manifest, providers=providers)), capacity=manifest.context)
         for providers in ((CPU,), manifest.providers)
@@ -87,7 +102,7 @@ def _log_sum(values: np.ndarray) -> np.ndarray:
 def _prompt(folder: Path, vocabulary: int) -> list[int]:
     """A text that stands for any; without a tokenizer, the first tokens."""
     if not (folder / "tokenizer.json").exists():
-        return list(range(min(8, vocabulary)))
+        return [number % vocabulary for number in range(PROMPT)]
     from edgewise.text.tokenizer import Tokenizer
 
     return list(Tokenizer.load(folder).encode(SAMPLE))

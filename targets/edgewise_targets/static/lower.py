@@ -7,6 +7,7 @@ from edgewise.passes import Pass
 from edgewise_targets.appended import AppendedCache
 from edgewise_targets.dialect import Dialect
 from edgewise_targets.static.lengths import FixedTables, OneOutput
+from edgewise_targets.static.norms import HeadNorms
 from edgewise_targets.static.operators import OnlyKnownOperators, RefuseExperts
 from edgewise_targets.static.products import QuantizedProducts
 
@@ -27,6 +28,7 @@ class LowerStatic(Dialect):
             FixedTables(),
             OneOutput(),
             AppendedCache(),
+            HeadNorms(),
             QuantizedProducts(),
             OnlyKnownOperators(),
         )

@@ -50,7 +50,7 @@ bundle's context in the graph; that of `edgewise export` is the table of the ori
 
 In the graph of the exporter every expert is a set of matrix products of its own, under the checkpoint's names whether
 that has stored experts one by one or as stacks, and computes every token; gates of zero drop what a token was not given
-to. So every step of a recipe works on them: `quantize`, by any method but `autoround`, `awq`, `smoothquant`, `mix` (not
+to. So every step of a recipe works on them: `quantize`, by any method, `awq`, `smoothquant`, `mix` (not
 `rotate`). Routers stay in floats unless a rule says otherwise (`role = "router"`).
 
 For ONNX Runtime each mixture becomes one operator, which computes only what it must: `MoE` in floats, `QMoE` where the

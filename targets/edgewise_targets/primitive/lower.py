@@ -6,6 +6,7 @@ from typing import ClassVar
 from edgewise.passes import Pass
 from edgewise_targets.appended import AppendedCache
 from edgewise_targets.dialect import Dialect
+from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
 from edgewise_targets.primitive.activation import PlainGelu
 from edgewise_targets.primitive.attention import PlainAttention
@@ -37,6 +38,7 @@ class LowerPrimitive(Dialect):
             PlainNorms(),
             PlainGelu(),
             PlainEmbedding(),
+            PackProjections(),
             QuantizedProducts(accuracy_level=0),
             OlderOpset(),
         )

@@ -45,7 +45,7 @@ CHANGES = (
     Change("work handed out in smaller pieces", {"session": {"session.dynamic_block_base": "4"}}),
     Change("weights packed by all threads", {"session": {"session.prepack.enable_parallel": "1"}}),
     Change("weights outside of the arena", {"session": {"session.use_device_allocator_for_initializers": "1"}}),
-    Change("weights not packed", {"session": {"session.disable_prepacking": "1"}}, prefill=8, decode=2),
+    Change("weights not packed", {"session": {"session.disable_prepacking": "1"}}, prefill=2, decode=1),
     Change("pages of 4 KiB", {"huge_pages": False}),
 )
 

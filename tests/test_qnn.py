@@ -34,7 +34,7 @@ FAMILIES = (
     "mistral",
     "olmo2",
     "phi3",
-    "phi3 longrope",
+    "phi3 longrope short",
     "qwen2",
     "qwen3",
     "smollm3",

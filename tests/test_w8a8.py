@@ -89,10 +89,11 @@ def test_logits_are_those_of_the_float_graph_with_rounded_activations(
     assert error.max() < 0.03
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_rounded_activations_leave_logits_near(name: str, home: Path, tmp_path: Path) -> None:
-    expected = logits(canonical(name, home), name, home, tmp_path)
-    found = logits(LowerOrt()(canonical(name, home)).model, name, home, tmp_path)
+# In olmo2 products read the embedding as it is: steps of an int8 row, so that halves of the new steps are frequent.
+@pytest.mark.parametrize(("name", "rows"), [*((name, False) for name in NAMES), ("llama tied", True), ("olmo2", True)])
+def test_rounded_activations_leave_logits_near(name: str, rows: bool, home: Path, tmp_path: Path) -> None:
+    expected = logits(canonical(name, home, rows=rows), name, home, tmp_path)
+    found = logits(LowerOrt()(canonical(name, home, rows=rows)).model, name, home, tmp_path)
     # As much as is allowed to int8 activations in blocks, see test_lower_ort_quantized.py.
     assert np.square(found - expected).mean() < 0.06**2 * np.square(expected).mean()
 

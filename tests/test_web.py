@@ -6,15 +6,18 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tiny
 from edgewise import Runner
 from edgewise.bundle.read import Bundle
 from edgewise.pipeline import build
+from edgewise.runtime.model import Model
+from edgewise.runtime.session import Session
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "examples" / "web"
@@ -65,14 +68,33 @@ def address(bundle: Bundle) -> Iterator[str]:
         server.terminate()
 
 
+def in_node(bundle: Bundle, prompt: Sequence[int], count: int) -> list[int]:
+    command = ["node", "--input-type=module", "-e", IN_NODE, str(bundle.path), *map(str, [count, *prompt])]
+    done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    tokens: list[int] = json.loads(done.stdout)
+    return tokens
+
+
 @node
 @packages
 def test_tokens_in_node_are_those_of_the_runner(bundle: Bundle, runner: Runner) -> None:
-    prompt = map(str, runner.tokenizer.encode(TEXT))
-    command = ["node", "--input-type=module", "-e", IN_NODE, str(bundle.path), str(COUNT), *prompt]
-    done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == list(runner.generate(TEXT, max_tokens=COUNT).tokens)
+    tokens = in_node(bundle, runner.tokenizer.encode(TEXT), COUNT)
+    assert tokens == list(runner.generate(TEXT, max_tokens=COUNT).tokens)
+
+
+@pytest.mark.slow
+@node
+@packages
+@pytest.mark.parametrize("family", ["mixtral", "olmo2", "phi3", "qwen2", "qwen2_moe", "qwen3"])
+def test_other_families_run_in_node_too(family: str, tmp_path: Path) -> None:
+    checkpoint = tiny.checkpoint(family, tmp_path / "checkpoint", eos_token_id=1)
+    bundle = build(checkpoint, target="web-wasm", output=tmp_path / "model.edge")
+    session = Session(Model.load(bundle.path, bundle.manifest), capacity=COUNT)
+    tokens = [int(session.prefill([5, 6, 7, 8, 9])[0].argmax())]
+    while len(tokens) < 12:
+        tokens.append(int(session.decode(tokens[-1])[0].argmax()))
+    assert in_node(bundle, [5, 6, 7, 8, 9], len(tokens)) == tokens
 
 
 @pytest.mark.slow

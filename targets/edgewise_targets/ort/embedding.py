@@ -56,9 +56,9 @@ def _gather_rows(graph: ir.Graph, linear: Linear, matrix: BlockQuantized) -> Non
     rows, ids = matrix.dims[0], linear.node.inputs[1]
     table = initializer(graph, signed(matrix), f"{linear.name}.int8")
     scales = initializer(graph, reshape(matrix.scales, (rows, 1)), f"{linear.name}.row_scales")
-    (codes,) = insert_before(node, "Gather", [table, ids], [f"{name}.codes"], role=linear.role)
-    (scale,) = insert_before(node, "Gather", [scales, ids], [f"{name}.scales"], role=linear.role)
+    (codes,) = insert_before(node, "Gather", [table, ids], [f"{name}.rows"], role=linear.role)
+    (scale,) = insert_before(node, "Gather", [scales, ids], [f"{name}.row_scales"], role=linear.role)
     (floats,) = insert_before(
-        node, "Cast", [codes], [f"{name}.floats"], {"to": int(ir.DataType.FLOAT)}, role=linear.role
+        node, "Cast", [codes], [f"{name}.row_floats"], {"to": int(ir.DataType.FLOAT)}, role=linear.role
     )
     become(node, "Mul", [floats, scale], domain="")

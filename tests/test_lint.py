@@ -16,8 +16,10 @@ from edgewise.cli.main import execute
 from edgewise.errors import TargetError
 from edgewise.graph import get_facts
 from edgewise.lint import RULES, lint, refuse
+from edgewise.passes import BuildContext
 from edgewise.pipeline import build
 from edgewise.registry import registry
+from edgewise.steps import resolve
 from edgewise.target import Lengths, Needs, Number, Numerics, Target
 from edgewise_plugins.quantize import Quantize
 from edgewise_targets.ort.lower import LowerOrt
@@ -227,11 +229,13 @@ def test_what_is_wrong_in_one_way_is_one_finding_that_names_the_first_places() -
 def test_what_is_lowered_for_a_processor_is_fit_for_it(
     name: str, block_size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    model = parity.export("qwen3", tmp_path_factory.getbasetemp())
+    model, target = parity.export("qwen3", tmp_path_factory.getbasetemp()), registry().get_target(name)
+    model.meta["edgewise"] = BuildContext(target=target)
     if block_size:
         Quantize(block_size=32, symmetric=True)(model)
-    LowerOrt()(model)
-    assert lint(model, registry().get_target(name)) == ()
+    for step in resolve(target.lowering, where=name):
+        step(model)
+    assert lint(model, target) == ()
 
 
 def test_a_build_refuses_what_its_target_does_not_take(tmp_path: Path) -> None:

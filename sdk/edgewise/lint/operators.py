@@ -13,8 +13,10 @@ CONTAINER = "com.microsoft:EPContext"  # of what a provider has compiled, and so
 
 def allowed(model: ir.Model, target: Target) -> Iterator[Finding]:
     needs = target.needs
-    lowering = known(step.name for step in target.lowering)
+    lowering = known(" ".join([step.name, *(f"{k}={v}" for k, v in step.options.items())]) for step in target.lowering)
     for node in model.graph.all_nodes():
         name = operator(node)
         if name in needs.denied or (needs.only and name not in (*needs.only, CONTAINER)):
-            yield Finding("operators", at(node), f"the device has no {name}", f"lower the graph again: {lowering}")
+            yield Finding(
+                "operators", at(node), f"the device has no {name}", f"lower it as the target does: {lowering}"
+            )

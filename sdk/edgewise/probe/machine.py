@@ -131,6 +131,7 @@ def probe(
     tell()
     rates["attention"] = attention_rate(threads=used, budget=budget)
     tell()
+    small = rates.get(SMALL) or product_rate(KINDS[SMALL], threads=used, budget=budget)
     return Probe(
         host=Host.here(),
         extends=PROFILES[machine],
@@ -141,7 +142,7 @@ def probe(
         available=available_memory(),
         bandwidths=bandwidths,
         kernels=rates,
-        dispatch=dispatch_seconds(rates[SMALL], threads=used, budget=budget),
+        dispatch=dispatch_seconds(small, threads=used, budget=budget),
         watts=joules / elapsed if joules else None,
     )
 

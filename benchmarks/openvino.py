@@ -106,7 +106,7 @@ def main() -> None:
         [
             f"Prefill of {options.prefill} tokens, then {options.decode} decoded, in tokens a second: medians of",
             f"{options.rounds} rounds on {hardware()}, 2 threads; {versions({GENAI: python})}. Above 1, the bundle for",
-            "OpenVINO is faster.",
+            f"OpenVINO is faster. These processes and others of the machine made a load of {os.getloadavg()[0]:.0f}.",
             "",
             HEADING,
             *lines,

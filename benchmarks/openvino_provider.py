@@ -1,6 +1,6 @@
 """Prefill and decode of a bundle for `openvino-cpu`, beside openvino-genai and our own bundle for `cpu-x64`, in turn.
 
-    python benchmarks/openvino.py --work /tmp/edgewise-benchmarks --docs docs/openvino.md
+    python benchmarks/openvino_provider.py --work /tmp/edgewise-benchmarks --docs docs/openvino.md
 
 All run on 2 threads, each in a process of its own, with fresh random prompts. The first round is not counted. Quotes
 medians, and medians of the ratios within a round with their least and most. openvino-genai has the model as

@@ -151,7 +151,7 @@ def _python(text: str) -> tuple[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints, builds and environments")
-    parser.add_argument("--shapes", nargs="+", default=sorted(SHAPES, reverse=True), choices=sorted(SHAPES))
+    parser.add_argument("--shapes", nargs="+", default=["qwen2.5-0.5b", "llama-3.2-1b"], choices=sorted(SHAPES))
     parser.add_argument("--peers", nargs="+", default=sorted(PACKAGES), choices=sorted(PACKAGES))
     parser.add_argument("--python", dest="pythons", action="append", type=_python, default=[], metavar="NAME=PATH")
     parser.add_argument("--prefill", type=int, default=512)

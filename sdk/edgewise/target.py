@@ -94,7 +94,6 @@ class Hardware:
     dispatch: Number | None = None  # seconds that each operator takes, whatever it computes
     runtime: Number | None = None  # bytes of memory that the runtime takes beside weights and cache
     power: Number | None = None  # watts, under load
-    storage: Number | None = None  # bytes a second read from it
 
     def numbers(self) -> Iterator[tuple[str, Number]]:
         """All of them by their keys: `memory`, `compute.int8`, `efficiency.decode.any`."""

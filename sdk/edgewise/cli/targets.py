@@ -16,7 +16,7 @@ PROOF = {
     "emulated": "bundles for it are compiled and emulated where edgewise is tested",
     "specified": "by specification only: no bundle was run on it",
 }
-UNITS = {"memory": "B", "runtime": "B", "bandwidth": "B/s", "storage": "B/s", "power": "W", "dispatch": "s"}
+UNITS = {"memory": "B", "runtime": "B", "bandwidth": "B/s", "power": "W", "dispatch": "s"}
 OPERATIONS = ("compute", "kernels")
 
 

@@ -8,8 +8,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgewise.ahead import check_compiler
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import MissingExtra, TargetError
+from edgewise.errors import MissingExtra, OptionError, TargetError
+from edgewise.names import check_options, check_session
+from edgewise.profile import read_target
+from edgewise.registry import registry
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.providers import CPU
 
@@ -54,19 +58,58 @@ def test_nothing_is_imported_for_a_bundle_but_packages_that_were_installed(
         open_graph(graph(tmp_path, "Relu"), providers=(Provider("SomeExecutionProvider", library="numpy"),))
 
 
-@pytest.mark.parametrize("option", ["backend_path", "trt_engine_cache_path", "cache_dir", "trt_extra_plugin_lib_paths"])
-def test_an_option_that_names_a_file_is_refused(tmp_path: Path, option: str) -> None:
-    given = Provider("QNNExecutionProvider", {option: "./hostile.so"}, library="onnxruntime_qnn", extra="qnn")
-    with pytest.raises(TargetError, match=rf"^QNN.*: a bundle may not set its option '{option}', which names a file$"):
+def test_a_compiler_is_looked_for_among_installed_packages_only() -> None:
+    absent = Provider("QNNExecutionProvider", library="no_such.package")
+    target = replace(registry().get_target("qnn-x-elite"), providers=(absent,))
+    with pytest.raises(TargetError, match=r"is in the package no_such\.package, which is not installed$"):
+        check_compiler(target)
+
+
+@pytest.mark.parametrize(
+    ("provider", "option", "value"),
+    [
+        ("QNN", "backend_path", "./hostile.so"),
+        ("QNN", "op_packages", "MatMul:./hostile.so:Interface:HTP"),
+        ("QNN", "dump_qnn_ep_input_graph", "1"),
+        ("QNN", "backend_type", "saver"),
+        ("CUDA", "gpu_external_alloc", "4096"),
+        ("CUDA", "user_compute_stream", "4096"),
+        ("CoreML", "ModelCacheDirectory", "/"),
+        ("OpenVINO", "cache_dir", "/"),
+        ("OpenVINO", "load_config", "hostile.json"),
+        ("OpenVINO", "load_config", '{"CPU": {"CACHE_DIR": "/"}}'),
+        ("VitisAI", "xclbin", "hostile.xclbin"),
+        ("Somebody's", "trt_engine_cache_path", "/"),
+        ("Somebody's", "ModelFolder", "/"),
+    ],
+)
+def test_an_option_that_reaches_files_libraries_or_addresses_is_refused(
+    tmp_path: Path, provider: str, option: str, value: str
+) -> None:
+    given = Provider(f"{provider}ExecutionProvider", {option: value}, library="onnxruntime_absent")
+    with pytest.raises(TargetError, match=rf"^{provider}.*: a bundle may not set its option '{option}'") as caught:
         open_graph(graph(tmp_path, "Relu"), providers=(given,))
+    assert "\n" not in str(caught.value)
+    text = f'name = "a"\ndescription = "a"\n[[providers]]\nname = "{given.name}"\nlibrary = "onnxruntime_absent"\n'
+    text += f"options = {{ {option} = '{value}' }}\n"
+    with pytest.raises(TargetError, match=rf"^mine.toml: .*a bundle may not set its option '{option}'"):
+        read_target(text, where="mine.toml", profiles=registry()._profile)
 
 
-def test_a_session_entry_that_names_a_file_is_refused(tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
-    entries = {"ep.context_enable": "1", "ep.context_file_path": str(victim)}
-    with pytest.raises(TargetError, match=r"a bundle may not set the session entry 'ep\.context_file_path'"):
-        open_graph(graph(tmp_path, "Relu"), entries=entries)
-    assert not victim.exists()
+@pytest.mark.parametrize("name", registry().targets.names())
+def test_options_of_installed_profiles_are_none_of_these(name: str) -> None:
+    for provider in registry().find_target(name).providers:
+        check_options(provider)
+
+
+@pytest.mark.parametrize("entry", ["ep.context_file_path", "ep.context_enable"])
+def test_a_session_entry_that_names_or_writes_a_file_is_refused(tmp_path: Path, entry: str) -> None:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(TargetError, match=rf"a bundle may not set the session entry '{entry}'"):
+        open_graph(tmp_path / "graph.onnx", entries={entry: "1"})
+    with pytest.raises(OptionError, match=rf"a bundle may not set the session entry '{entry}'"):
+        check_session([entry])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_provider_that_this_onnxruntime_was_built_without_is_named_with_the_extra(tmp_path: Path) -> None:

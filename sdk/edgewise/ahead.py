@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import onnx_ir as ir
 from edgewise.apart import answer, ask
 from edgewise.bundle.manifest import File, Provider
 from edgewise.bundle.read import file_hash
-from edgewise.errors import MissingExtra, TargetError
+from edgewise.errors import TargetError
+from edgewise.extras import require_library
 from edgewise.options import parse, record
 from edgewise.placement import CPU, made_by
 from edgewise.target import Compile, Target
@@ -41,11 +41,11 @@ class Job:
 
 
 def check_compiler(target: Target) -> None:
-    """Raises MissingExtra where the compiler that a target needs is not installed, before any work is done for it."""
+    """Raises as `require_library` where a target's compiler is not installed, before any work is done for it."""
     if target.compile:
         for provider in target.providers:
-            if provider.library and find_spec(provider.library) is None:
-                raise MissingExtra(provider.library, provider.extra)
+            if provider.library:
+                require_library(provider)
 
 
 @dataclass(frozen=True)

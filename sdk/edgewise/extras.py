@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from edgewise.errors import MissingExtra
+from edgewise.errors import MissingExtra, TargetError
+
+if TYPE_CHECKING:
+    from edgewise.bundle.manifest import Provider
 
 EXTRAS = {
     "onnxruntime": "cpu",
@@ -29,6 +34,17 @@ def extras() -> Iterator[None]:
         if package not in EXTRAS:
             raise
         raise MissingExtra(package, EXTRAS[package]) from error
+
+
+def require_library(provider: "Provider") -> None:
+    """Raises MissingExtra or TargetError where the package of a provider's library is not installed.
+
+    What a profile or a bundle names is never looked for in the folder that one is in.
+    """
+    if provider.library not in packages_distributions():
+        if provider.extra:
+            raise MissingExtra(provider.library, provider.extra)
+        raise TargetError(f"{provider.name} is in the package {provider.library}, which is not installed")
 
 
 def require(package: str) -> None:

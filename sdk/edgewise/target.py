@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgewise.bundle.manifest import Provider
 from edgewise.errors import OptionError
-from edgewise.names import check_operators, check_provider, check_session
+from edgewise.names import check_operators, check_options, check_provider, check_session
 from edgewise.recipe import RecipeStep
 
 Kind = Literal["measured", "published", "estimated"]
@@ -201,6 +201,8 @@ class Target:
             raise OptionError("providers: none is given; one is CPUExecutionProvider")
         for provider in self.providers:
             check_provider(provider)
+            if self.compile:
+                check_options(replace(provider, options=self.compile.options))
         check_session(self.session)
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
 from edgewise.errors import BundleError, OptionError, TargetError
+from edgewise.names import FILES
 from edgewise.options import known
 from edgewise.runtime.exact import exact_products
 from edgewise.runtime.library import first_line, onnxruntime
-from edgewise.runtime.providers import CPU, FILES, configure
+from edgewise.runtime.providers import CPU, configure
 from edgewise.runtime.threads import physical_cores
 
 REFUSED = "fallback to CPU EP has been explicitly disabled"

@@ -3,15 +3,15 @@
 A library is registered once in a process, and finds the devices that it can use; a session is given one of them.
 """
 
-import re
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import packages_distributions
 from threading import Lock
 from typing import Any
 
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import MissingExtra, TargetError
+from edgewise.errors import OptionError, TargetError
+from edgewise.extras import require_library
+from edgewise.names import check_options
 from edgewise.options import known
 from edgewise.runtime.library import first_line, onnxruntime
 
@@ -21,7 +21,6 @@ CUDA = "CUDAExecutionProvider"
 # Without this a session of a library's provider gives the nodes that it does not take to the CPU, and says nothing.
 NO_FALLBACK = {"session.disable_cpu_ep_fallback": "1"}
 
-FILES = re.compile("path|file|folder|lib|_dir$")  # in the names of options
 ALREADY = "already registered"  # by the program that we are part of, say
 
 _registered: set[str] = set()
@@ -32,10 +31,13 @@ _lock = Lock()
 def check(providers: Sequence[Provider]) -> None:
     """Raises MissingExtra or TargetError for a provider that is not installed, or finds no device of its kind.
 
-    TargetError, too, for an option that names a file.
+    TargetError, too, for an option that reaches a file, a library or an address.
     """
     for provider in providers:
-        _refuse_files(provider)
+        try:
+            check_options(provider)
+        except OptionError as error:
+            raise TargetError(str(error)) from error
         if provider.library:
             find_device(provider)
         else:
@@ -92,22 +94,11 @@ def _register(provider: Provider) -> None:
 
 
 def _library_path(provider: Provider) -> str:
-    """Of a package that was installed: what a bundle names is not imported from the folder that one is in."""
-    if provider.library not in packages_distributions():
-        if provider.extra:
-            raise MissingExtra(provider.library, provider.extra)
-        raise TargetError(f"{provider.name} is in the package {provider.library}, which is not installed")
+    require_library(provider)
     find = getattr(import_module(provider.library), "get_library_path", None)
     if find is None:
         raise TargetError(f"the package {provider.library} has no library of {provider.name}: no get_library_path()")
     return str(find())
-
-
-def _refuse_files(provider: Provider) -> None:
-    """A provider loads, reads and writes files that its options name; a bundle, which anybody can write, may not."""
-    for name in provider.options:
-        if FILES.search(name):
-            raise TargetError(f"{provider.name}: a bundle may not set its option '{name}', which names a file")
 
 
 def _check_built_in(provider: Provider) -> None:

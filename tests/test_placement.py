@@ -16,7 +16,7 @@ from edgewise.errors import MissingExtra, OptionError, TargetError
 from edgewise.pipeline import build
 from edgewise.placement import CPU, Node, Placement
 from edgewise.runtime.runner import Runner
-from edgewise.target import Target
+from edgewise.target import Compile, Target
 from fixed import FIXED
 
 AZURE = Provider("AzureExecutionProvider")  # part of every onnxruntime, and takes no node of any graph
@@ -62,6 +62,14 @@ def test_a_build_whose_nodes_fall_back_fails_and_names_them(pycoder: Path, tmp_p
     assert "com.microsoft:MatMulNBits 'model.layers.0.self_attn.q_proj'" in line
     assert line.endswith(" more; take another recipe, or let them: --allow-fallback")
     assert "\n" not in line
+    assert not (tmp_path / "model.edge").exists()
+
+
+def test_nodes_that_fall_back_are_named_before_anything_is_compiled(pycoder: Path, tmp_path: Path) -> None:
+    compiled = copy(on(FIXED, AZURE))
+    object.__setattr__(compiled, "compile", Compile())
+    with pytest.raises(TargetError, match=r"nodes of the graph 'decode' fall back from Azure.*RMSNormalization 'model"):
+        build(pycoder, target=compiled, output=tmp_path / "model.edge")
     assert not (tmp_path / "model.edge").exists()
 
 

@@ -163,6 +163,11 @@ def test_there_is_nothing_to_compare_on_a_processor(home: Path, tmp_path: Path) 
         build(parity.oracle(LLAMA, home).checkpoint, output=tmp_path / "model.edge", parity=4)
 
 
+def test_less_than_no_tokens_are_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"^parity: -3 is not a number of tokens$"):
+        build(parity.oracle(LLAMA, home).checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", parity=-3)
+
+
 def test_the_speed_of_an_emulator_is_not_measured(home: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the speed of an emulator says nothing about target 'qnn-x-elite'"):
         build(parity.oracle(LLAMA, home).checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", measure=True)

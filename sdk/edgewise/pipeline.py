@@ -107,12 +107,12 @@ def build(
         if prepared.prompts:
             beside = prepared.model, stage / GRAPH
             files |= _write_graph(prepared.prompts, stage, PREFILL, progress, beside=beside)
-        compiled = _compile(stage, prepared, allow_fallback)
         manifest = finish(stage, files, prepared, plan, {})
         measured: dict[str, Any] = {}
         if load_check:
             measured["placement"] = _check_load(stage, prepared.target, allow_fallback)
             manifest = finish(stage, files, prepared, plan, measured)
+        compiled = _compile(stage, prepared, allow_fallback)
         if quality and heldout is not None:
             measured["quality"] = {"text": quality.path.name, **_judge(stage, manifest, prepared, heldout, progress)}
         if measure:
@@ -159,7 +159,9 @@ def _write_graph(
 def _check_accelerator(target: Target, parity: int, *, measure: bool) -> None:
     """Refuse what cannot be done for a target, before the weights are read."""
     check_compiler(target)
-    if parity < 0 or (parity and all(provider.name == CPU.name for provider in target.providers)):
+    if parity < 0:
+        raise OptionError(f"parity: {parity} is not a number of tokens")
+    if parity and all(provider.name == CPU.name for provider in target.providers):
         raise OptionError(f"parity: {parity} tokens cannot be compared; target '{target.name}' runs on the processor")
     if measure and is_emulated(target.providers):
         raise OptionError(f"measure: the speed of an emulator says nothing about target '{target.name}'")

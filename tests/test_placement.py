@@ -14,7 +14,7 @@ from edgewise.bundle.read import Bundle, verify
 from edgewise.cli.inspect import inspect
 from edgewise.errors import MissingExtra, OptionError, TargetError
 from edgewise.pipeline import build
-from edgewise.placement import CPU, Node, Placement
+from edgewise.placement import CPU, Node, Placement, run
 from edgewise.runtime.runner import Runner
 from edgewise.target import Compile, Target
 from fixed import FIXED
@@ -108,6 +108,21 @@ def test_shapes_may_be_computed_beside_a_provider_of_onnxruntime_and_nothing_bes
     assert placement.fallen((built_in,)) == {}
     assert placement.fallen((library,)) == {"decoder": [nodes[0]]}
     assert placement.fallen((library, CPU)) == {}
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up.product", "hidden.1", "logits.float32", "model.embed_tokens"])
+def test_what_a_module_computes_is_no_arithmetic_of_shapes(name: str) -> None:
+    node = Node(name, "Mul", CPU.name)
+    assert Placement({"decoder": (node,)}).fallen((Provider("CUDAExecutionProvider"),)) == {"decoder": [node]}
+
+
+def test_the_arithmetic_of_shapes_of_a_bundle_has_other_names(pycoder_bundle: Bundle) -> None:
+    """Where all is computed beside a GPU, the arithmetic of shapes, and nothing else, may be."""
+    nodes = run(pycoder_bundle.path, pycoder_bundle.manifest, "decoder")
+    (fallen,) = Placement({"decoder": nodes}).fallen((Provider("CUDAExecutionProvider"),)).values()
+    spared = {node.name.partition(".")[0] for node in nodes} - {node.name.partition(".")[0] for node in fallen}
+    assert spared <= {"attention_mask", "seqlens_k", "total_sequence_length", "logits_to_keep"}
+    assert "attention_mask" in spared
 
 
 def test_what_a_process_says_of_a_placement_is_read_back() -> None:

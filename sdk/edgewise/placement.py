@@ -23,24 +23,11 @@ EMULATED = frozenset({"QNNExecutionProvider"})  # whose library computes on a pr
 NAMED = 5  # nodes of an error message
 
 # Arithmetic of shapes, which ONNX Runtime computes on the CPU beside any provider of its own, to spare the way there.
-SHAPES = frozenset(
-    {
-        "Add",
-        "Cast",
-        "Concat",
-        "ConstantOfShape",
-        "Div",
-        "Equal",
-        "Expand",
-        "Gather",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "Range",
-    }
-    | {"ReduceSum", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
-)
+SHAPES = {
+    "Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Max", "Min", "Mul", "Neg", "Range",
+    "ReduceSum", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
+}  # fmt: skip
+MODULES = ("model.", "hidden.", "logits.", "lm_head")  # what names of nodes begin with that compute what modules do
 
 
 @dataclass(frozen=True)
@@ -109,9 +96,9 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     from edgewise.runtime.model import Model
     from edgewise.runtime.session import Session
 
-    open_to_all = dataclasses.replace(
-        manifest, providers=(*manifest.providers, CPU), session={**manifest.session, **RECORD}
-    )
+    named = {provider.name for provider in manifest.providers}
+    providers = (*manifest.providers, *([] if CPU.name in named else [CPU]))
+    open_to_all = dataclasses.replace(manifest, providers=providers, session={**manifest.session, **RECORD})
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
@@ -147,7 +134,7 @@ def _nodes(session: Any) -> Iterator[Node]:
 
 
 def _is_shape(node: Node) -> bool:
-    return node.provider == CPU.name and node.operator in SHAPES
+    return node.provider == CPU.name and node.operator in SHAPES and not node.name.startswith(MODULES)
 
 
 def made_by(providers: Sequence[Provider]) -> str:

@@ -143,6 +143,11 @@ def test_the_survey_has_a_line_for_each_device(pycoder: Path) -> None:
         assert name in result.output
 
 
+def test_one_device_and_all_are_not_asked_for_at_once(pycoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", str(pycoder), "--all", "--target", "h200"]) == 2
+    assert "Give '--target' or '--all', not both." in capsys.readouterr().err
+
+
 def test_a_device_that_is_too_small_ends_the_command_with_one_line(
     pycoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

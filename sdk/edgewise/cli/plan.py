@@ -27,7 +27,7 @@ LIMITS = {
 
 @click.command()
 @click.argument("checkpoint")
-@click.option("--target", default="cpu-x64", show_default=True, help="A device by its name, or a profile by its path.")
+@click.option("--target", help="A device by its name, or a profile by its path.  [default: cpu-x64]")
 @click.option("--all", "everywhere", is_flag=True, help="One line for each installed device.")
 @click.option("--context", type=int, help="Tokens that a session holds.  [default: the device's]")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
@@ -35,7 +35,7 @@ LIMITS = {
 @json_option
 def plan(
     checkpoint: str,
-    target: str,
+    target: str | None,
     everywhere: bool,
     context: int | None,
     recipe: Path | None,
@@ -54,6 +54,8 @@ def plan(
     """
     from edgewise.plan import plan_build, plan_everywhere
 
+    if everywhere and target:
+        raise click.UsageError("Give '--target' or '--all', not both.")
     gc.set_threshold(COLLECT)
     if everywhere:
         found = dict(plan_everywhere(checkpoint, recipe=recipe, context=context, ignore_config=ignore_config))
@@ -62,7 +64,9 @@ def plan(
         else:
             click.echo("\n".join(_survey(found)))
         return
-    made = plan_build(checkpoint, target=target, recipe=recipe, context=context, ignore_config=ignore_config)
+    made = plan_build(
+        checkpoint, target=target or "cpu-x64", recipe=recipe, context=context, ignore_config=ignore_config
+    )
     print_json(plain(made)) if as_json else click.echo(text(made))
     made.refuse_what_does_not_fit()
 

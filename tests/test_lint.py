@@ -13,7 +13,7 @@ import pytest
 import parity
 from edgewise.bundle.manifest import Provider
 from edgewise.cli.main import execute
-from edgewise.errors import TargetError
+from edgewise.errors import GraphError, TargetError
 from edgewise.graph import get_facts
 from edgewise.lint import RULES, lint, refuse
 from edgewise.passes import BuildContext
@@ -261,6 +261,12 @@ def test_the_command_prints_a_line_for_each_finding_and_exits_with_1(
     lines = capsys.readouterr().out.splitlines()
     assert "model.onnx: 'gate': ONNX Runtime has no product with 3-bit weights; choose bits 2, 4 or 8 [slow]" in lines
     assert all(line.startswith("model.onnx: ") for line in lines)
+
+
+@pytest.mark.parametrize("op_type", ["FusedMatMul", "MatMulIntegerToFloat", "MoE"])
+def test_a_node_without_its_inputs_is_one_line(op_type: str) -> None:
+    with pytest.raises(GraphError, match=r"^the graph is damaged: rule '\w+' cannot read one of its nodes: [^\n]*$"):
+        lint(graph(op_type, []), device())
 
 
 def test_json_has_the_findings_as_data(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from edgewise.errors import TargetError
+from edgewise.errors import GraphError, TargetError
 from edgewise.lint import attention, dtypes, graphs, operators, slow, weights
 from edgewise.lint.finding import Finding, Rule
 from edgewise.target import Target
@@ -27,15 +27,23 @@ RULES: Mapping[str, Rule] = {
 def lint(model: ir.Model, target: Target) -> tuple[Finding, ...]:
     """What the target does not take, or only slowly; nothing for a graph that is fit to run there.
 
-    No weight is read. What is wrong in one way at several places is one finding.
+    No weight is read. What is wrong in one way at several places is one finding. Raises GraphError for a graph whose
+    nodes lack what their operators must have.
     """
     merged: dict[tuple[str, str, str], Finding] = {}
-    for rule in RULES.values():
-        for found in rule(model, target):
+    for name in RULES:
+        for found in _findings(name, model, target):
             key = (found.rule, found.problem, found.fix)
             places = merged[key].places if key in merged else ()
             merged[key] = replace(found, places=places + tuple(p for p in found.places if p not in places))
     return tuple(merged.values())
+
+
+def _findings(name: str, model: ir.Model, target: Target) -> list[Finding]:
+    try:
+        return list(RULES[name](model, target))
+    except (IndexError, TypeError) as error:  # an input that is not there, an attribute of another type
+        raise GraphError(f"the graph is damaged: rule '{name}' cannot read one of its nodes: {error}") from error
 
 
 def refuse(model: ir.Model, target: Target) -> None:

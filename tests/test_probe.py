@@ -20,7 +20,6 @@ from edgewise.probe.timing import opened
 from edgewise.probe.toml import lines
 from edgewise.quantized import Format, unpack
 from edgewise.registry import registry
-from edgewise.target import Hardware
 
 FEW = {name: replace(kind, matrices=2) for name, kind in KINDS.items()}
 
@@ -68,7 +67,7 @@ def test_a_plan_with_the_profile_foretells_speed(profile: Path, pycoder: Path) -
     plan = plan_build(pycoder, target=registry().get_target(str(profile)))
     assert plan.speed
     assert plan.speed.decode_tokens_per_s > 0
-    assert plan.memory != Hardware().memory
+    assert plan.memory == registry().get_target(str(profile)).hardware.memory
 
 
 def test_bandwidth_is_measured_with_one_thread_twice_as_many_and_so_on_up_to_all() -> None:
@@ -119,6 +118,11 @@ def test_a_profile_is_named_by_its_file(path: str, name: str) -> None:
 def test_a_file_that_is_no_profile_is_refused_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["probe", "-o", "mine.txt"]) == 1
     assert capsys.readouterr().err == "error: mine.txt: a profile is a file that ends in .toml\n"
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["probe", "-o", "nowhere/mine.toml"]) == 1
+    assert capsys.readouterr().err == "error: nowhere/mine.toml: there is no folder nowhere\n"
 
 
 def test_no_threads_are_refused() -> None:

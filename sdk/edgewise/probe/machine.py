@@ -59,13 +59,7 @@ class Probe:
             "bandwidth": self._number(self.bandwidth),
             "dispatch": self._number(self.dispatch, 3),
             "power": self._number(self.watts, 3),
-            "kernels": {
-                kind: Kernel(
-                    Number(_round(rate.decode), self.source, "measured"),
-                    Number(_round(rate.prefill), self.source, "measured"),
-                )
-                for kind, rate in self.kernels.items()
-            },
+            "kernels": {kind: self._kernel(rate) for kind, rate in self.kernels.items()},
         }
         table = {
             "name": name,
@@ -98,7 +92,7 @@ def probe(
 ) -> Probe:
     """Measure this machine, as ONNX Runtime uses it with so many threads: one for each core, unless told otherwise.
 
-    It takes a quarter of a minute, and means something on a machine that does nothing else. `budget` is the time that
+    It takes half a minute, and means something on a machine that does nothing else. `budget` is the time that
     each figure is given, in seconds. Raises TargetError on machines that no profile describes, OptionError.
     """
     import onnxruntime
@@ -148,9 +142,11 @@ def probe(
 
 
 def name_of(path: Path) -> str:
-    """The name of a profile in a file. Raises OptionError for one that `--target` would not take."""
+    """The name of a profile in a file. Raises OptionError for what `--target` would not take, or has no folder."""
     if path.suffix != ".toml":
         raise OptionError(f"{path}: a profile is a file that ends in .toml")
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: there is no folder {path.parent}")
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in path.stem.lower()).strip("-") or "this-machine"
 
 

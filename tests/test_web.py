@@ -150,6 +150,7 @@ def console(url: str) -> dict[str, Any]:
         ("/..%2F..%2Fpyproject.toml", 404),
         ("/bundle", 404),
         ("/nothing", 404),
+        ("/%", 404),
     ],
 )
 def test_the_server_gives_files_of_the_example_and_of_the_bundle(address: str, path: str, status: int) -> None:

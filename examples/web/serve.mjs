@@ -28,14 +28,20 @@ if (!bundle) {
 }
 const folders = { "/bundle/": resolve(bundle), "/": fileURLToPath(new URL(".", import.meta.url)).replace(/.$/, "") };
 
-function find(path) {
+function find(url) {
+  let path;
+  try {
+    path = decodeURIComponent(url.split("?")[0]);
+  } catch {
+    return null; // "%" that encodes nothing
+  }
   const [prefix, folder] = Object.entries(folders).find(([prefix]) => path.startsWith(prefix));
   const file = resolve(join(folder, path === "/" ? "index.html" : path.slice(prefix.length)));
   return file.startsWith(folder + sep) ? file : null;
 }
 
 async function serve(request, response) {
-  const file = find(decodeURIComponent(request.url.split("?")[0]));
+  const file = find(request.url);
   const found = file && (await stat(file).catch(() => null));
   if (!found?.isFile()) {
     response.writeHead(404).end();

@@ -11,6 +11,7 @@ from edgewise.parity import describe, figures
 
 CHILDREN = {
     "answers": 'import json, sys; print("a line of the library"); print(json.dumps({"got": json.load(sys.stdin)}))',
+    "babbles": "import os; os.write(1, b'\\xff\\xfe\\n'); print('3')",
     "crashes": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "hangs": "import time; time.sleep(60)",
     "logs": "import sys; sys.exit('\\x1b[1;31m[E:onnxruntime:, file.cc:1 f] no such chip\\x1b[m\\nFail: it did')",
@@ -28,6 +29,11 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("children")
 def test_a_child_answers_in_its_last_line() -> None:
     assert ask("answers", {"x": 1}, doing="it", seconds=30) == {"got": {"x": 1}}
+
+
+@pytest.mark.usefixtures("children")
+def test_what_a_library_prints_may_be_no_text() -> None:
+    assert ask("babbles", {}, doing="it", seconds=30) == 3
 
 
 @pytest.mark.usefixtures("children")

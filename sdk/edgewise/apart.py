@@ -26,7 +26,13 @@ def ask(module: str, job: object, *, doing: str, seconds: float) -> Any:
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     try:
         child = subprocess.run(
-            command, input=json.dumps(job), capture_output=True, text=True, timeout=seconds, env=environment
+            command,
+            input=json.dumps(job),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise TargetError(f"{doing} took more than {seconds:,.0f} s and was ended") from None

@@ -43,7 +43,9 @@ def ask(kind: Kind, folder: Path) -> Answer:
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, str(folder)]
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
+        child = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, env=environment
+        )
     except subprocess.TimeoutExpired:
         return Answer(f"{folder}: could not be read within {TIMEOUT_S} s")
     said = (child.stdout.splitlines() or [str(folder)])[-1]

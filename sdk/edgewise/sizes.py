@@ -48,12 +48,6 @@ def bytes_beside(model: ir.Model, other: ir.Model) -> int:
     return sum(map(stored_bytes, own))
 
 
-def head_bytes(model: ir.Model) -> int:
-    """Bytes of the lm_head, tied or not: what each runtime session rearranges for itself."""
-    heads = [node for node in model.graph if role(node) == "lm_head"]
-    return sum(stored_bytes(v) for node in heads for v in node.inputs if v is not None and v.const_value is not None)
-
-
 def total(parts: Mapping[str, Size]) -> Size:
     return sum(parts.values(), Size())
 

@@ -4,7 +4,6 @@ Layer after layer, on a text: the neurons go whose loss the others make up for b
 are left, and later layers see what the earlier ones became (see `eliminate`).
 """
 
-import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,8 +17,6 @@ from edgewise_plugins.prune.eliminate import Moments, Refit, eliminate, refit
 from edgewise_plugins.prune.observed import moments
 from edgewise_plugins.prune.parts import floats, keep_rows, put, resize
 from edgewise_plugins.views import take_columns
-
-logger = logging.getLogger(__name__)
 
 WIDE = ("mlp.gate", "mlp.gate.bias", "mlp.up", "mlp.up.bias", "mlp.activation", "mlp.product")
 

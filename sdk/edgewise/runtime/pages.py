@@ -1,7 +1,8 @@
 """sdk, runtime: memory in huge pages: a processor that reads weights in order fetches them ahead within a page only.
 
-Decoding reads each weight once a token, so it gains most of pages of 2 MiB instead of 4 KiB (benchmarks/settings.py). Linux can exchange the pages of memory that is in use (MADV_COLLAPSE, since 6.1; man madvise); elsewhere,
-and where the administrator has turned them off, nothing is done.
+Decoding reads each weight once a token, so it gains most of pages of 2 MiB instead of 4 KiB (benchmarks/settings.py).
+Linux can exchange the pages of memory that is in use (MADV_COLLAPSE, since 6.1; man madvise); elsewhere, and where the
+administrator has turned them off, nothing is done.
 """
 
 import ctypes

@@ -5,7 +5,7 @@ past and present may be one buffer. So the attention mask is only counted, and p
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgewise.lint.finding import CPU, CUDA
 from edgewise.passes import context_of
 from edgewise.target import Target
 from edgewise.tensors import constant, streamed
+from edgewise_targets.specification import refuse_unknown
 from edgewise_targets.step import Step, become, initializer, insert_before
 
 TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache"})
@@ -54,12 +55,7 @@ class FuseAttention(Step):
 
 def refuse_untranslatable(spec: Attention, *, layer: int) -> None:
     """Raises LoweringError for a specification that GroupQueryAttention on a CPU does not express."""
-    for field in fields(spec):
-        if field.name not in TRANSLATED and getattr(spec, field.name) != field.default:
-            raise LoweringError(
-                f"layer {layer}: attention with '{field.name}' = {getattr(spec, field.name)!r} is not something that "
-                f"the dialect 'ort' expresses; it knows {', '.join(sorted(TRANSLATED))}"
-            )
+    refuse_unknown(spec, TRANSLATED, dialect="ort", layer=layer)
     if spec.rotary is not None and spec.head_dim % 16:
         raise LoweringError(
             f"layer {layer}: heads of {spec.head_dim} are rotated; GroupQueryAttention rotates multiples of 16 only"

@@ -16,8 +16,6 @@ from edgewise.graph import Roles, get_facts, role
 from edgewise_targets.constants import integers, scalar
 from edgewise_targets.step import Step, become, insert_before
 
-TABLES = (1, "cos"), (2, "sin")  # among the inputs of RotaryEmbedding
-
 
 @dataclass(frozen=True)
 class PlainRotary(Step):

@@ -34,7 +34,7 @@ HEADING = "| what | bytes | mean KLD | p99 KLD | top-1 | seconds |\n|---|---:|--
 
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 
-LEARNING = {"length": 256, "training": {"steps": 300, "batch": 8, "evaluate": 50}}
+LEARNING = {"length": 256, "training": {"steps": 100, "batch": 8, "evaluate": 25}}
 DENSE: Mapping[str, Steps] = {
     "the checkpoint": (),
     "75 % of the neurons, cut": (("prune-width", {"keep": 0.75, "multiple": 32, "refit": False}),),

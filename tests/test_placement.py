@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
@@ -13,12 +14,14 @@ from edgewise.bundle.manifest import Provider
 from edgewise.bundle.read import Bundle, verify
 from edgewise.cli.inspect import inspect
 from edgewise.errors import MissingExtra, OptionError, TargetError
+from edgewise.graph import mark
 from edgewise.pipeline import build
-from edgewise.placement import CPU, Node, Placement, run
+from edgewise.placement import CPU, Node, Placement, judge, run
 from edgewise.runtime.runner import Runner
 from edgewise.target import Compile, Target
 from fixed import FIXED
 
+CUDA = Provider("CUDAExecutionProvider")
 AZURE = Provider("AzureExecutionProvider")  # part of every onnxruntime, and takes no node of any graph
 QNN = Provider(
     "QNNExecutionProvider",
@@ -101,8 +104,8 @@ def test_a_bundle_for_a_provider_that_is_not_installed_is_built_and_says_so(
         Runner.open(bundle.path)
 
 
-def test_shapes_may_be_computed_beside_a_provider_of_onnxruntime_and_nothing_beside_a_library() -> None:
-    nodes = (Node("size", "Shape", CPU.name), Node("product", "MatMul", "CUDAExecutionProvider"))
+def test_sizes_may_be_computed_beside_a_provider_of_onnxruntime_and_nothing_beside_a_library() -> None:
+    nodes = (Node("size", "Shape", CPU.name, sizes=True), Node("product", "MatMul", "CUDAExecutionProvider"))
     placement = Placement({"decoder": nodes})
     built_in, library = Provider("CUDAExecutionProvider"), Provider("CUDAExecutionProvider", library="cuda_plugin")
     assert placement.fallen((built_in,)) == {}
@@ -110,19 +113,53 @@ def test_shapes_may_be_computed_beside_a_provider_of_onnxruntime_and_nothing_bes
     assert placement.fallen((library, CPU)) == {}
 
 
-@pytest.mark.parametrize("name", ["model.layers.0.mlp.up.product", "hidden.1", "logits.float32", "model.embed_tokens"])
-def test_what_a_module_computes_is_no_arithmetic_of_shapes(name: str) -> None:
-    node = Node(name, "Mul", CPU.name)
-    assert Placement({"decoder": (node,)}).fallen((Provider("CUDAExecutionProvider"),)) == {"decoder": [node]}
+def written() -> ir.Graph:
+    """A residual stream, and lengths by the same operators."""
+    floats = ir.TensorType(ir.DataType.FLOAT)
+    x, y = (ir.Value(name=name, type=floats) for name in "xy")
+    lengths = ir.Value(name="lengths", type=ir.TensorType(ir.DataType.INT64))
+    shape = ir.node("Shape", [y], name="shape")
+    add = ir.node("Add", [shape.outputs[0], lengths], name="longer")
+    nodes = [
+        mark(ir.node("Add", [x, y], name="residual"), "mlp.residual", 0),
+        shape,
+        add,
+        ir.node("Cast", [add.outputs[0]], {"to": ir.DataType.INT32.value}, name="length"),
+        ir.node("Cast", [add.outputs[0]], {"to": ir.DataType.FLOAT.value}, name="scale"),
+        ir.node("Slice", [x, lengths, lengths], name="kept"),
+        mark(ir.node("Gather", [lengths, lengths], name="order"), "mlp.down.order", 0),
+        ir.node("Sub", [lengths, lengths], name="twice"),
+        ir.node("Sub", [lengths, lengths], name="twice"),
+    ]
+    return ir.Graph([x, y, lengths], [nodes[0].outputs[0]], nodes=nodes)
 
 
-def test_the_arithmetic_of_shapes_of_a_bundle_has_other_names(pycoder_bundle: Bundle) -> None:
-    """Where all is computed beside a GPU, the arithmetic of shapes, and nothing else, may be."""
+@pytest.mark.parametrize("name", ["residual", "scale", "kept", "order"])
+def test_a_node_with_a_role_or_with_floats_is_work_whatever_its_operator(name: str) -> None:
+    (operator,) = (node.op_type for node in written() if node.name == name)
+    nodes = judge(written(), [Node(name, operator, CPU.name), Node("shape", "Shape", CPU.name)])
+    assert Placement({"decoder": nodes}).fallen((CUDA,)) == {"decoder": [nodes[0]]}
+
+
+def test_a_node_without_a_role_that_computes_integers_of_integers_is_spared() -> None:
+    nodes = judge(written(), [Node(n, o, CPU.name) for n, o in (("longer", "Add"), ("length", "Cast"))])
+    assert Placement({"decoder": nodes}).fallen((CUDA,)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [("fused", "Add"), ("longer", "Sub"), ("twice", "Sub"), ("", "Cast"), ("InsertedCast", "Cast")],
+)
+def test_a_node_that_the_written_graph_does_not_have_is_work(name: str, operator: str) -> None:
+    assert not judge(written(), [Node(name, operator, CPU.name)])[0].sizes
+    assert judge(written(), [Node(name, "Shape", CPU.name)])[0].sizes
+
+
+def test_of_a_bundle_beside_a_gpu_only_lengths_and_bounds_are_spared(pycoder_bundle: Bundle) -> None:
     nodes = run(pycoder_bundle.path, pycoder_bundle.manifest, "decoder")
-    (fallen,) = Placement({"decoder": nodes}).fallen((Provider("CUDAExecutionProvider"),)).values()
-    spared = {node.name.partition(".")[0] for node in nodes} - {node.name.partition(".")[0] for node in fallen}
+    spared = {node.name.partition(".")[0] for node in nodes if node.sizes}
+    assert {"attention_mask", "seqlens_k", "total_sequence_length"} <= spared
     assert spared <= {"attention_mask", "seqlens_k", "total_sequence_length", "logits_to_keep"}
-    assert "attention_mask" in spared
 
 
 def test_what_a_process_says_of_a_placement_is_read_back() -> None:

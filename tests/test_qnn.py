@@ -168,6 +168,15 @@ def test_less_than_no_tokens_are_refused(home: Path, tmp_path: Path) -> None:
         build(parity.oracle(LLAMA, home).checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", parity=-3)
 
 
+@pytest.mark.parametrize("tokens", [CONTEXT, 100])
+def test_more_tokens_than_the_context_holds_are_refused(tokens: int, home: Path, tmp_path: Path) -> None:
+    checkpoint = parity.oracle(LLAMA, home).checkpoint
+    with pytest.raises(
+        OptionError, match=rf"^parity: {tokens} tokens after a prompt do not fit a context of {CONTEXT};"
+    ):
+        build(checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", context=CONTEXT, parity=tokens)
+
+
 def test_the_speed_of_an_emulator_is_not_measured(home: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="the speed of an emulator says nothing about target 'qnn-x-elite'"):
         build(parity.oracle(LLAMA, home).checkpoint, target="qnn-x-elite", output=tmp_path / "m.edge", measure=True)

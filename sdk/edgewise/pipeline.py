@@ -89,7 +89,7 @@ def build(
         prepared = preparing(checkpoint, dry=calibration is not None)
         if prepared.gate and not quality:
             raise RecipeError("the recipe has a gate, which needs a text to measure the bundle on: --quality-text FILE")
-        _check_accelerator(prepared.target, parity, measure=measure)
+        _check_accelerator(prepared, parity, measure=measure)
         plan = make_plan(prepared)
         if on_plan:
             on_plan(plan)
@@ -156,13 +156,19 @@ def _write_graph(
     return {file.path.relative_to(folder).as_posix(): File(file.bytes, file.blake3) for file in written}
 
 
-def _check_accelerator(target: Target, parity: int, *, measure: bool) -> None:
+def _check_accelerator(prepared: Prepared, parity: int, *, measure: bool) -> None:
     """Refuse what cannot be done for a target, before the weights are read."""
+    target = prepared.target
     check_compiler(target)
     if parity < 0:
         raise OptionError(f"parity: {parity} is not a number of tokens")
     if parity and all(provider.name == CPU.name for provider in target.providers):
         raise OptionError(f"parity: {parity} tokens cannot be compared; target '{target.name}' runs on the processor")
+    if parity >= prepared.context:
+        raise OptionError(
+            f"parity: {parity:,} tokens after a prompt do not fit a context of {prepared.context:,}; "
+            "compare fewer, or take a larger --context"
+        )
     if measure and is_emulated(target.providers):
         raise OptionError(f"measure: the speed of an emulator says nothing about target '{target.name}'")
 

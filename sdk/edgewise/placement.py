@@ -7,27 +7,23 @@ are asked for by name, in a session that lets the CPU take what it gets, and cou
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewise.bundle.manifest import Manifest, Provider
 from edgewise.errors import TargetError
 from edgewise.options import known, parse
 
+if TYPE_CHECKING:  # who reads what a card says need not have it
+    import onnx_ir as ir
+
 CPU = Provider("CPUExecutionProvider")
 RECORD = {"session.record_ep_graph_assignment_info": "1"}
 EMULATED = frozenset({"QNNExecutionProvider"})  # whose library computes on a processor what accelerators would
 NAMED = 5  # nodes of an error message
-
-# Arithmetic of shapes, which ONNX Runtime computes on the CPU beside any provider of its own, to spare the way there.
-SHAPES = {
-    "Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Max", "Min", "Mul", "Neg", "Range",
-    "ReduceSum", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
-}  # fmt: skip
-MODULES = ("model.", "hidden.", "logits.", "lm_head")  # what names of nodes begin with that compute what modules do
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,7 @@ class Node:
     name: str
     operator: str
     provider: str
+    sizes: bool = False  # whether it computes nothing but shapes, lengths, bounds
 
     def __str__(self) -> str:
         return f"{self.operator} '{self.name}'"
@@ -58,11 +55,14 @@ class Placement:
         return json.dumps(dataclasses.asdict(self))
 
     def fallen(self, providers: Sequence[Provider]) -> dict[str, list[Node]]:
-        """The nodes of each graph that another provider computes than those that were asked for."""
+        """The nodes of each graph that another provider computes than those that were asked for.
+
+        Beside a provider that is no library, the CPU may compute sizes (`edgewise.shapes`).
+        """
         asked = {provider.name for provider in providers}
         strict = any(provider.library for provider in providers)
         found = {
-            graph: [node for node in nodes if node.provider not in asked and (strict or not _is_shape(node))]
+            graph: [node for node in nodes if node.provider not in asked and (strict or not _is_spared(node))]
             for graph, nodes in self.graphs.items()
         }
         return {graph: nodes for graph, nodes in found.items() if nodes}
@@ -93,18 +93,35 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     In an emulator nothing is computed, as a token of a large model would take minutes there. Raises TargetError or
     MissingExtra where a provider is not here.
     """
+    import onnx_ir as ir
+
     from edgewise.runtime.model import Model
     from edgewise.runtime.session import Session
 
     named = {provider.name for provider in manifest.providers}
     providers = (*manifest.providers, *([] if CPU.name in named else [CPU]))
-    open_to_all = dataclasses.replace(manifest, providers=providers, session={**manifest.session, **RECORD})
+    open_to_all = replace(manifest, providers=providers, session={**manifest.session, **RECORD})
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
     if not is_emulated(manifest.providers):
         Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
-    return tuple(_nodes(model.prompts if of_prompts else model.graph))
+    written = ir.load(folder / manifest.graphs[graph]).graph
+    return judge(written, _nodes(model.prompts if of_prompts else model.graph))
+
+
+def judge(written: "ir.Graph", assigned: Iterable[Node]) -> tuple[Node, ...]:
+    """The assigned nodes, and which of them compute sizes only, by the graph as it was written.
+
+    ONNX Runtime assigns nodes of a graph that it has optimized: one that the written graph does not have, by this name
+    and with this operator, counts as work, unless its operator measures.
+    """
+    from edgewise.shapes import MEASURES, of_sizes
+
+    sizes = of_sizes(written)
+    return tuple(
+        replace(node, sizes=(node.name, node.operator) in sizes or node.operator in MEASURES) for node in assigned
+    )
 
 
 def is_emulated(providers: Sequence[Provider]) -> bool:
@@ -133,8 +150,8 @@ def _nodes(session: Any) -> Iterator[Node]:
             yield Node(node.name, operator, part.ep_name)
 
 
-def _is_shape(node: Node) -> bool:
-    return node.provider == CPU.name and node.operator in SHAPES and not node.name.startswith(MODULES)
+def _is_spared(node: Node) -> bool:
+    return node.provider == CPU.name and node.sizes
 
 
 def made_by(providers: Sequence[Provider]) -> str:

@@ -8,8 +8,8 @@ from edgewise.profile import Profile, Profiles, read_profile, read_target
 from edgewise.target import Target
 
 PROVIDER = """[[providers]]
-name = "CPUExecutionProvider"
-options = { arena = "off" }"""
+name = "XnnpackExecutionProvider"
+options = { intra_op_num_threads = "2" }"""
 
 BOARD = f"""
 name = "board"

@@ -12,7 +12,7 @@ from edgewise.target import Number
 
 def test_a_profile_says_everything_that_a_target_is() -> None:
     target = read(BOARD)
-    assert (target.name, target.context, target.providers[0].options) == ("board", 1024, {"arena": "off"})
+    assert (target.name, target.context, target.providers[0].options) == ("board", 1024, {"intra_op_num_threads": "2"})
     assert target.hardware.memory == Number(1e9, "its data sheet", "published")
     assert [step.record() for step in target.recipe] == [{"pass": "quantize", "bits": 8}]
     assert [step.name for step in target.calibrated] == ["accuracy-level"]
@@ -57,7 +57,8 @@ def test_the_numbers_of_the_hardware_are_listed_by_their_keys() -> None:
         ("context = 1024", "contxt = 1024", "no option is named 'contxt'; did you mean 'context'? known: aliases,"),
         ("context = 1024", 'proof = "sure"', "proof: 'sure' is not one of run, emulated, specified"),
         (PROVIDER, "providers = []", "providers: none is given"),
-        ("CPUExecutionProvider", "CPU", "no provider is named 'CPU'; known: CPUExecutionProvider, CUDA"),
+        ("XnnpackExecutionProvider", "XNN", "no provider is named 'XNN'; known: CPUExecutionProvider, CUDA"),
+        ("intra_op_num_threads", "arena", "XnnpackExecutionProvider: a bundle may not set its option 'arena'; it may"),
         ('["linux"]', '["lnux"]', "device: os[0]: 'lnux' is not one of linux, windows, macos, android, ios, web"),
         ('os = ["linux"]', 'form = "toy"', "form: 'toy' is not one of server, desktop, laptop, phone, board"),
         ('{ value = 1e9, source = "its data sheet", kind = "published" }', "1e9", "with kind, source, value, got 1000"),
@@ -96,7 +97,7 @@ def test_operators_and_entries_of_others_are_theirs_to_know() -> None:
 
 
 def test_a_library_may_bring_a_provider_that_onnx_runtime_does_not_have() -> None:
-    text = BOARD.replace('name = "CPUExecutionProvider"', 'name = "Mine"\nlibrary = "my_provider"')
+    text = BOARD.replace('name = "XnnpackExecutionProvider"', 'name = "Mine"\nlibrary = "my_provider"')
     assert read(text).providers[0].library == "my_provider"
 
 

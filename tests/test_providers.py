@@ -1,5 +1,7 @@
 """tests: execution providers: built in or of a vendor's library, on the device that is asked for, and on no other."""
 
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from onnx import TensorProto, helper
 
 from edgewise.ahead import check_compiler
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import MissingExtra, OptionError, TargetError
+from edgewise.bundle.probe import ask
+from edgewise.bundle.read import Bundle
+from edgewise.errors import MissingDevice, MissingExtra, OptionError, TargetError
 from edgewise.names import check_options, check_session
 from edgewise.profile import read_target
 from edgewise.registry import registry
@@ -59,10 +63,11 @@ def test_nothing_is_imported_for_a_bundle_but_packages_that_were_installed(
 
 
 def test_a_compiler_is_looked_for_among_installed_packages_only() -> None:
-    absent = Provider("QNNExecutionProvider", library="no_such.package")
-    target = replace(registry().get_target("qnn-x-elite"), providers=(absent,))
-    with pytest.raises(TargetError, match=r"is in the package no_such\.package, which is not installed$"):
-        check_compiler(target)
+    for name in ("no_such.package", "a.b", "numpy.linalg", ".."):
+        absent = Provider("QNNExecutionProvider", library=name)
+        target = replace(registry().get_target("qnn-x-elite"), providers=(absent,))
+        with pytest.raises(MissingDevice, match=rf"is in the package {re.escape(name)}, which is not installed$"):
+            check_compiler(target)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +83,19 @@ def test_a_compiler_is_looked_for_among_installed_packages_only() -> None:
         ("OpenVINO", "cache_dir", "/"),
         ("OpenVINO", "load_config", "hostile.json"),
         ("OpenVINO", "load_config", '{"CPU": {"CACHE_DIR": "/"}}'),
+        ("OpenVINO", "load_config", r'{"CPU": {"CACHE_\u0044IR": "."}}'),
+        ("OpenVINO", "load_config", '{"CPU": {"CACHE_DIR": "."}, "CPU": {}}'),
+        ("OpenVINO", "load_config", '{"CPU": {"NUM_STREAMS": "../model"}}'),
+        ("OpenVINO", "load_config", '{"../model.xml": {}}'),
+        ("OpenVINO", "load_config", '[["CPU", [["NUM_STREAMS", "1"]]]]'),
+        ("OpenVINO", "load_config", '{"CPU": {"DEVICE_PROPERTIES": {"CPU": {"CACHE_DIR": "."}}}}'),
+        ("OpenVINO", "precision", "../FP16"),
+        ("CPU", "arena", "off"),
         ("VitisAI", "xclbin", "hostile.xclbin"),
         ("Somebody's", "trt_engine_cache_path", "/"),
         ("Somebody's", "ModelFolder", "/"),
+        ("Somebody's", "gpu_external_alloc", "4096"),
+        ("Somebody's", "model", "../model"),
     ],
 )
 def test_an_option_that_reaches_files_libraries_or_addresses_is_refused(
@@ -102,14 +117,67 @@ def test_options_of_installed_profiles_are_none_of_these(name: str) -> None:
         check_options(provider)
 
 
-@pytest.mark.parametrize("entry", ["ep.context_file_path", "ep.context_enable"])
+@pytest.mark.parametrize(
+    ("provider", "option", "value"),
+    [
+        ("QNNExecutionProvider", "vtcm_mb", "8"),
+        ("OpenVINOExecutionProvider", "load_config", '{"CPU": {"NUM_STREAMS": 1}, "GPU.0": {"NPU_TURBO": true}}'),
+        ("NvTensorRTRTXExecutionProvider", "nv_profile_max_shapes", "input_ids:1x128,attention_mask:1x4096"),
+        ("Somebody's", "threads", "2"),
+    ],
+)
+def test_an_option_that_only_says_how_to_compute_may_be_set(provider: str, option: str, value: str) -> None:
+    check_options(Provider(provider, {option: value}, library="somebodys"))
+
+
+def test_of_a_provider_of_onnxruntime_nobody_here_knows_nothing_may_be_set() -> None:
+    for name, library in (("ROCMExecutionProvider", ""), ("OpenVINOExecutionProvider.AUTO", "onnxruntime_ep_openvino")):
+        with pytest.raises(OptionError, match=rf"{name}: a bundle may not set its option 'threads'; it may set: "):
+            check_options(Provider(name, {"threads": "2"}, library=library))
+
+
+def test_options_of_a_compiler_are_held_to_the_same(tmp_path: Path) -> None:
+    text = 'name = "a"\ndescription = "a"\nextends = "qnn-x-elite"\n[compile]\noptions = { %s = "1" }\n'
+    assert read_target(text % "vtcm_mb", where="mine.toml", profiles=registry()._profile).compile
+    for option in ("op_packages", "saver", "model_name"):
+        with pytest.raises(TargetError, match=rf"^mine\.toml: .*: a bundle may not set its option '{option}'"):
+            read_target(text % option, where="mine.toml", profiles=registry()._profile)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "ep.context_file_path",
+        "ep.context_enable",
+        "ep.context.file",
+        "ep.qnnexecutionprovider.op_packages",
+        "ep.QNNExecutionProvider.backend_type",
+        "ep.openvinoexecutionprovider.load_config",
+        "ep.openvino.load_config",
+        "ep.cuda.gpu_external_alloc",
+        "ep.somebody.library",
+        "ep.share_ep_contexts",
+    ],
+)
 def test_a_session_entry_that_names_or_writes_a_file_is_refused(tmp_path: Path, entry: str) -> None:
-    before = sorted(tmp_path.iterdir())
     with pytest.raises(TargetError, match=rf"a bundle may not set the session entry '{entry}'"):
         open_graph(tmp_path / "graph.onnx", entries={entry: "1"})
     with pytest.raises(OptionError, match=rf"a bundle may not set the session entry '{entry}'"):
         check_session([entry])
-    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_build_does_not_take_what_is_refused_for_what_is_not_here(pycoder_bundle: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(pycoder_bundle.path, tmp_path / "hostile.edge")
+    hostile = replace(pycoder_bundle.manifest, session={"ep.context_enable": "1"})
+    (folder / "manifest.json").write_text(hostile.write())
+    found = ask("graph", folder)
+    assert found.problem
+    assert "a bundle may not set the session entry 'ep.context_enable'" in found.problem
+
+
+def test_a_session_entry_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"^session: no session entry is named 'session\.load_model_format'"):
+        open_graph(graph(tmp_path, "Relu"), entries={"session.load_model_format": "ORT"})
 
 
 def test_a_provider_that_this_onnxruntime_was_built_without_is_named_with_the_extra(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def compile_graphs(
     """
     made = folder / MADE
     made.mkdir()
-    compilers = tuple(replace(p, options={**p.options, **settings.options}) for p in target.providers)
+    compilers = tuple(
+        p if p.name == CPU.name else replace(p, options={**p.options, **settings.options}) for p in target.providers
+    )
     paths = {name: f"{MADE}/{Path(name).name}" for name in graphs}
     job = Job(str(folder), (*compilers, *[CPU] * allow_fallback), paths, settings.share_weights, target.session)
     found = ask("edgewise.ahead", record(job), doing=_doing(compilers), seconds=SECONDS)

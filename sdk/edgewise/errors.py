@@ -8,6 +8,7 @@ EdgewiseError
 ├── GraphError               a graph lacks what a pass or a lowering relies on
 │   └── LoweringError        a target cannot express what the graph computes
 ├── TargetError              a target profile is wrong, or the model does not fit it
+│   └── MissingDevice        the library or the device of an execution provider is not on this machine
 ├── GateError                a build finished, and is not good enough to keep
 ├── BundleError              a bundle is damaged, incomplete or from a newer format, or cannot be written
 ├── CacheError               keys and values on the disk are damaged or of another model, or cannot be written
@@ -47,6 +48,10 @@ class LoweringError(GraphError):
 
 class TargetError(EdgewiseError):
     """A target profile is wrong, or the model does not fit it."""
+
+
+class MissingDevice(TargetError):
+    """The library or the device of an execution provider is not on this machine; on another one it may be."""
 
 
 class GateError(EdgewiseError):

@@ -6,7 +6,7 @@ from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from edgewise.errors import MissingExtra, TargetError
+from edgewise.errors import MissingDevice, MissingExtra
 
 if TYPE_CHECKING:
     from edgewise.bundle.manifest import Provider
@@ -37,14 +37,14 @@ def extras() -> Iterator[None]:
 
 
 def require_library(provider: "Provider") -> None:
-    """Raises MissingExtra or TargetError where the package of a provider's library is not installed.
+    """Raises MissingExtra or MissingDevice where the package of a provider's library is not installed.
 
     What a profile or a bundle names is never looked for in the folder that one is in.
     """
-    if provider.library not in packages_distributions():
+    if not provider.library.isidentifier() or provider.library not in packages_distributions():
         if provider.extra:
             raise MissingExtra(provider.library, provider.extra)
-        raise TargetError(f"{provider.name} is in the package {provider.library}, which is not installed")
+        raise MissingDevice(f"{provider.name} is in the package {provider.library}, which is not installed")
 
 
 def require(package: str) -> None:

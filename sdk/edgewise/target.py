@@ -25,6 +25,8 @@ OPSETS = range(7, 27)  # ONNX Runtime 1.31 refuses what is newer
 BLOCKS = (0, *(1 << power for power in range(4, 11)))
 KERNEL = "attention, or a format with what shares a scale: 'int4 block 128', 'int8 rows', 'float32'"
 
+CPU = "CPUExecutionProvider"
+
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _KERNEL = re.compile(r"attention|(float32|float16|bfloat16|float8|float4|int8|int4|int2)( rows| block \d+)?")
 
@@ -201,7 +203,7 @@ class Target:
             raise OptionError("providers: none is given; one is CPUExecutionProvider")
         for provider in self.providers:
             check_provider(provider)
-            if self.compile:
+            if self.compile and provider.name != CPU:  # which takes what a compiler leaves
                 check_options(replace(provider, options=self.compile.options))
         check_session(self.session)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgewise.catalog import one_line
-from edgewise.errors import EdgewiseError, GenerationError, MissingExtra, TargetError
+from edgewise.errors import EdgewiseError, GenerationError, MissingDevice, MissingExtra
 
 TIMEOUT_S = 600
 TEXT_CPU_S = 30  # the largest tokenizers in use take 2 s
@@ -94,7 +94,7 @@ def run_graphs(folder: Path) -> None:
             _at(bundle.graph(name))
             found[name] = run(folder, bundle.manifest, name)
         placement = Placement(found)
-    except (TargetError, MissingExtra) as error:
+    except (MissingDevice, MissingExtra) as error:
         placement = Placement(not_run=" ".join(str(error).split()))
     print(placement.write(), flush=True)
 

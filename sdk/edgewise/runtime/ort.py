@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import BundleError, OptionError, TargetError
-from edgewise.names import FILES
+from edgewise.errors import BundleError, MissingDevice, OptionError, TargetError
+from edgewise.names import check_session
 from edgewise.options import known
 from edgewise.runtime.exact import exact_products
 from edgewise.runtime.library import first_line, onnxruntime
@@ -43,7 +43,7 @@ def open_graph(
             raise TargetError(f"{path}: {wanted} does not take all of its nodes, and no other may") from error
         raise BundleError(f"{path}: {first_line(error)}") from error
     if missing := {provider.name for provider in providers} - set(session.get_providers()):
-        raise TargetError(f"{path}: {known(missing)} did not start; running: {known(session.get_providers())}")
+        raise MissingDevice(f"{path}: {known(missing)} did not start; running: {known(session.get_providers())}")
     return session
 
 
@@ -60,8 +60,10 @@ def _session_options(threads: int | None, entries: Mapping[str, str]) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     options.enable_mem_pattern = False  # a plan for each length would be kept; as fast, and less memory, without
-    for key in filter(FILES.search, entries):
-        raise TargetError(f"a bundle may not set the session entry '{key}', which names a file")
+    try:
+        check_session(entries)
+    except OptionError as error:
+        raise TargetError(str(error)) from error
     for key, value in {**exact_products(), **entries}.items():
         options.add_session_config_entry(key, value)
     return options

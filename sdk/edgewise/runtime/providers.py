@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from edgewise.bundle.manifest import Provider
-from edgewise.errors import OptionError, TargetError
+from edgewise.errors import MissingDevice, OptionError, TargetError
 from edgewise.extras import require_library
 from edgewise.names import check_options
 from edgewise.options import known
@@ -29,9 +29,9 @@ _lock = Lock()
 
 
 def check(providers: Sequence[Provider]) -> None:
-    """Raises MissingExtra or TargetError for a provider that is not installed, or finds no device of its kind.
+    """Raises MissingExtra or MissingDevice for a provider that is not installed, or finds no device of its kind.
 
-    TargetError, too, for an option that reaches a file, a library or an address.
+    TargetError for an option that a bundle may not set.
     """
     for provider in providers:
         try:
@@ -72,7 +72,7 @@ def find_device(provider: Provider) -> Any:
             return device
     wanted = f"'{provider.device}' device" if provider.device else "device"
     there = known({device.device.type.name.lower() for device in found}) if found else "none"
-    raise TargetError(f"{provider.name} finds no {wanted} here that it can use; it finds: {there}")
+    raise MissingDevice(f"{provider.name} finds no {wanted} here that it can use; it finds: {there}")
 
 
 def is_processor(provider: Provider) -> bool:
@@ -89,7 +89,7 @@ def _register(provider: Provider) -> None:
             onnxruntime.register_execution_provider_library(provider.name, path)
         except Exception as error:
             if ALREADY not in str(error):
-                raise TargetError(f"the library of {provider.name} does not load: {first_line(error)}") from error
+                raise MissingDevice(f"the library of {provider.name} does not load: {first_line(error)}") from error
         _registered.add(provider.library)
 
 
@@ -109,7 +109,7 @@ def _check_built_in(provider: Provider) -> None:
             if provider.extra
             else "install the onnxruntime of that device"
         )
-        raise TargetError(f"the bundle runs on {provider.name}, and this onnxruntime has: {known(available)}; {mend}")
+        raise MissingDevice(f"the bundle runs on {provider.name}, and this onnxruntime has: {known(available)}; {mend}")
 
 
 def _preload(providers: Sequence[Provider]) -> None:

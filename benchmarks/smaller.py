@@ -1,4 +1,4 @@
-"""What pruned models cost and save: bytes, divergence from the checkpoint, seconds of the pass.
+"""What pruned models cost and save: bytes, and divergence from the checkpoint.
 
     python benchmarks/smaller.py --work /tmp/edgewise-benchmarks --docs docs/smaller.md
 
@@ -8,7 +8,6 @@ figures are on heldout.txt. A run that was stopped goes on with what it made in 
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from edgewise.text.tokenizer import Tokenizer
 
 MARK = "smaller"
 TOKENS, HELD_OUT, LENGTH = 32_768, 16_384, 512
-HEADING = "| what | bytes | mean KLD | p99 KLD | top-1 | seconds |\n|---|---:|---:|---:|---:|---:|"
+HEADING = "| what | bytes | mean KLD | p99 KLD | top-1 |\n|---|---:|---:|---:|---:|"
 
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 
@@ -59,19 +58,15 @@ EXPERTS: Mapping[str, Steps] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One build: bytes of its weights, figures on the held-out text, seconds in all but these."""
+    """One build: bytes of its weights, figures on the held-out text."""
 
     bytes: int
     mean_kld: float
     p99_kld: float
     top1: float
-    seconds: float
 
     def row(self, name: str) -> str:
-        return (
-            f"| {name} | {self.bytes:,} | {self.mean_kld:.4f} | {self.p99_kld:.3f} | {self.top1:.1%} | "
-            f"{self.seconds:.0f} |"
-        )
+        return f"| {name} | {self.bytes:,} | {self.mean_kld:.4f} | {self.p99_kld:.3f} | {self.top1:.1%} |"
 
 
 def measure(name: str, steps: Steps, checkpoint: Path, work: Path) -> Measured:
@@ -82,12 +77,11 @@ def measure(name: str, steps: Steps, checkpoint: Path, work: Path) -> Measured:
     recipe = Recipe(tuple(RecipeStep(step, options) for step, options in steps))
     measuring = any(step != "active-experts" for step, _ in steps)
     text = CalibrationText(DEMO / "calibration.txt", tokens=TOKENS, length=LENGTH) if measuring else None
-    output, started = work / "smaller.edge", time.perf_counter()
+    output = work / "smaller.edge"
     bundle = edgewise.build(checkpoint, output=output, recipe=recipe, calibration=text, force=True, load_check=False)
-    seconds = time.perf_counter() - started
     distance = distance_of(bundle, checkpoint)
     stored = sum(file.bytes for path, file in bundle.manifest.files.items() if path.endswith(".onnx_data"))
-    found = Measured(stored, distance.mean_kld, distance.p99_kld, distance.top1, seconds)
+    found = Measured(stored, distance.mean_kld, distance.p99_kld, distance.top1)
     kept.write_text(json.dumps(asdict(found)), "utf-8")
     return found
 
@@ -113,10 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--experts", type=Path, help="a checkpoint with 8 experts, of which 2 are active")
+    parser.add_argument("--distill", action="store_true", help="models that learn, too: minutes for each")
     parser.add_argument("--docs", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    table = [HEADING, *rows(DENSE, DEMO, options.work)]
+    dense = {name: steps for name, steps in DENSE.items() if options.distill or ("distill", LEARNING) not in steps}
+    table = [HEADING, *rows(dense, DEMO, options.work)]
     if options.experts:
         table += ["", "And of a mixture of experts of the same kind of text:", "", HEADING]
         table += rows(EXPERTS, options.experts, options.work)

@@ -1,6 +1,6 @@
 """plugins, distill: the canonical graph as a torch module: what was exported, pruned or quantized can learn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -77,10 +77,3 @@ class Executor(torch.nn.Module):
                 found.append(node)
                 names.update(str(value.name) for value in node.inputs if value is not None)
         return found[::-1]
-
-
-def values_of(executor: Executor, input_ids: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """The same in NumPy, without gradients."""
-    with torch.no_grad():
-        found = executor(torch.from_numpy(input_ids), wanted)
-    return {name: tensor.numpy() for name, tensor in found.items()}

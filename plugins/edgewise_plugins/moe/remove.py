@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgewise.facts import Experts
 from edgewise.graph import EXPERT, Linear, Roles, expert, get_facts, layer, linears, mark, role, set_facts
-from edgewise.tensors import constant
+from edgewise_plugins.prune.parts import drop_unused, integers
 from edgewise_plugins.views import take_rows
 
 ROUTING = ("router", "router.probabilities", "router.gates")  # whose last axis is the experts
@@ -29,7 +29,7 @@ def remove_experts(model: ir.Model, number: int, left: Sequence[int]) -> None:
         if layer(node) == number and expert(node) is not None:
             node.metadata_props[EXPERT] = places[node.metadata_props[EXPERT]]
     _resize(model, number, len(left))
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     before = facts.experts[number]
     assert before is not None
     _state(model, number, replace(before, count=len(left)))
@@ -40,21 +40,12 @@ def give_to(model: ir.Model, number: int, active: int) -> None:
     roles = Roles.of(model)
     top, before = roles.one("router.top", number), get_facts(model).experts[number]
     assert before is not None
-    name = f"{top.name}.count"
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(ir.DataType.INT64),
-        shape=ir.Shape([1]),
-        const_value=constant(np.array([active], np.int64)),
-    )
-    model.graph.initializers.pop(name, None)
-    model.graph.register_initializer(value)
-    top.replace_input_with(1, value)
+    top.replace_input_with(1, integers(model, f"{top.name}.count", [active]))
     for node in [top, *roles.all("router.normalized", number)]:
         for output in node.outputs:
             if node.op_type != "ReduceSum" and output.shape is not None:
                 output.shape = ir.Shape([*output.shape[:-1], active])
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     _state(model, number, replace(before, active=active))
 
 
@@ -102,9 +93,3 @@ def _state(model: ir.Model, number: int, experts: Experts) -> None:
     facts = get_facts(model)
     layers = tuple(experts if i == number else other for i, other in enumerate(facts.experts))
     set_facts(model, replace(facts, experts=layers))
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
-            del graph.initializers[name]

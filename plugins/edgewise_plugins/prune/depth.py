@@ -17,6 +17,7 @@ from edgewise.graph import LAYER, Roles, get_facts, layer, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quality.sensitivity import Change, sensitivity
 from edgewise.tensors import constant, streamed
+from edgewise_plugins.prune.parts import drop_unused
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +130,7 @@ def _bypass(model: ir.Model, number: int) -> None:
     entering.name = kept_name
     for node in reversed(nodes):
         model.graph.remove(node, safe=True)
-    for name, value in list(model.graph.initializers.items()):
-        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
-            del model.graph.initializers[name]
+    drop_unused(model.graph)
 
 
 def _rename(model: ir.Model, left: Sequence[int], before: int) -> None:

@@ -13,10 +13,9 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, Roles, get_facts, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
-from edgewise.tensors import constant
 from edgewise_plugins.prune.eliminate import eliminate
 from edgewise_plugins.prune.observed import moments
-from edgewise_plugins.prune.parts import floats, keep_rows, put, resize
+from edgewise_plugins.prune.parts import floats, integers, keep_rows, put, resize
 from edgewise_plugins.views import take_columns
 
 HEADS = {"attention.q": "q", "attention.k": "k", "attention.v": "v"}
@@ -115,13 +114,5 @@ def _split(model: ir.Model, roles: Roles, name: str, number: int, count: int, wi
             continue
         tail = (count, width) if len(shape) == 4 else (count * width,)
         if node.op_type == "Reshape":
-            node.replace_input_with(1, _integers(model, f"{node.name}.shape", [0, 0, *tail]))
+            node.replace_input_with(1, integers(model, f"{node.name}.shape", [0, 0, *tail]))
         value.shape = ir.Shape([*shape[: len(shape) - len(tail)], *tail])
-
-
-def _integers(model: ir.Model, name: str, numbers: list[int]) -> ir.Value:
-    model.graph.initializers.pop(name, None)
-    kind, shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(numbers)])
-    value = ir.Value(name=name, type=kind, shape=shape, const_value=constant(np.array(numbers, np.int64)))
-    model.graph.register_initializer(value)
-    return value

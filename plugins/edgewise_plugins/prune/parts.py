@@ -54,6 +54,22 @@ def resize(model: ir.Model, index: int, roles: Sequence[str], width: int) -> Non
                     value.shape = ir.Shape([*value.shape[:-1], width])
 
 
+def integers(model: ir.Model, name: str, numbers: Sequence[int]) -> ir.Value:
+    """A constant vector of the graph, in the place of one that has the name already."""
+    model.graph.initializers.pop(name, None)
+    kind, shape = ir.TensorType(ir.DataType.INT64), ir.Shape([len(numbers)])
+    value = ir.Value(name=name, type=kind, shape=shape, const_value=constant(np.array(numbers, np.int64)))
+    model.graph.register_initializer(value)
+    return value
+
+
+def drop_unused(graph: ir.Graph) -> None:
+    """Remove the initializers that nothing reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del graph.initializers[name]
+
+
 def _add_bias(model: ir.Model, linear: Linear, offset: np.ndarray) -> None:
     name = linear.name.removesuffix(".weight") + ".bias"
     value = ir.Value(

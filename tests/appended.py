@@ -8,8 +8,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgewise.facts import Facts
-from edgewise.rotary import tables
-from parity import Logits, Row
+from parity import Logits, Row, following
 
 MASKED = -10_000.0
 GARBAGE = 7.0  # in slots that nothing was written to
@@ -26,12 +25,7 @@ class Appended:
     ) -> None:
         self.graph, self.facts, self.capacity, self.keep = graph, facts, capacity or context, keep
         self.rows: list[SingleRow] = []
-        self.tables = {
-            f"rotary.{name}.{part}": values
-            for name, rotary in facts.rotary.items()
-            if rotary.follows_context
-            for part, values in zip(("cos", "sin"), tables(rotary, context), strict=True)
-        }
+        self.tables = following(facts, context)
 
     def __call__(self, rows: Sequence[Row]) -> list[Logits]:
         if not self.rows:

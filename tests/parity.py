@@ -70,6 +70,16 @@ def oracle(name: str, home: Path) -> Oracle:
     return Oracle(checkpoint, tokens, logits, tuple(generated[0, PROMPT:].tolist()))
 
 
+def following(facts: Facts, context: int) -> dict[str, NDArray[np.float32]]:
+    """The rotary tables that follow the context, by the names of the graph's inputs."""
+    return {
+        f"rotary.{name}.{part}": values
+        for name, rotary in facts.rotary.items()
+        if rotary.follows_context
+        for part, values in zip(("cos", "sin"), tables(rotary, context), strict=True)
+    }
+
+
 def export(name: str, home: Path) -> ir.Model:
     """The canonical graph of a case."""
     return Decoder().export(Checkpoint.open(oracle(name, home).checkpoint))
@@ -148,12 +158,7 @@ class Canonical:
         self.outputs = [output.name for output in graph.get_outputs()]
         self.valid = np.zeros((0, 0), np.int64)
         self.cache: dict[str, NDArray[np.float32]] = {}
-        self.tables = {
-            f"rotary.{name}.{part}": values
-            for name, rotary in facts.rotary.items()
-            if rotary.follows_context
-            for part, values in zip(("cos", "sin"), tables(rotary, context), strict=True)
-        }
+        self.tables = following(facts, context)
 
     def __call__(self, rows: Sequence[Row]) -> list[Logits]:
         if not self.cache:

@@ -33,7 +33,7 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     library: str = ""  # import name of the package whose library is registered first; empty: it is built in
     device: Literal["", "cpu", "gpu", "npu"] = ""  # which of the devices that the library finds; empty: the first
-    extra: str = ""  # of edgewise, to install it
+    extra: Literal["", "cpu", "gpu", "qnn", "openvino"] = ""  # of edgewise, to install it
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Experts:
     count: int
     active: int  # that each token is given to: those which its softmax over all of them prefers
     normalized: bool  # the gates of the active ones add up to 1; otherwise they are the softmax's probabilities
+    equal: bool = False  # the gates of the active ones are 1, whatever the softmax says
+    evaluated: float | None = None  # of the active ones, where some are skipped: mean over a text; None: all of them
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ class Facts:
 
     @property
     def active_experts(self) -> float:
-        """The share of all experts that a token is given to; 1 in a dense model."""
+        """The share of all experts that a token is given to, on average; 1 in a dense model."""
         mixtures = [mixture for mixture in self.experts if mixture]
         count = sum(mixture.count for mixture in mixtures)
-        return sum(mixture.active for mixture in mixtures) / count if count else 1.0
+        return sum(mixture.evaluated or mixture.active for mixture in mixtures) / count if count else 1.0
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""

@@ -44,6 +44,7 @@ class Attention:
     rotary: str | None = "global"  # which of Facts.rotary; None: no position embedding
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
     cache: Literal["float32", "float16", "bfloat16", "int8"] = "float32"  # how keys, once rotated, and values are kept
+    sinks: bool = False  # each head has a score of its own more, that takes a share of the softmax and adds nothing
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,13 @@ class Experts:
     """One layer's mixture of experts: how many there are, and how a token's gates come from its router."""
 
     count: int
-    active: int  # that each token is given to: those which its softmax over all of them prefers
-    normalized: bool  # the gates of the active ones add up to 1; otherwise they are the softmax's probabilities
+    active: int  # that each token is given to: those of the best scores
+    normalized: bool  # the gates of the active ones add up to 1; otherwise they are the scores
+    scores: Literal["softmax", "sigmoid"] = "softmax"  # over all logits of the router, or of each
+    corrected: bool = False  # they are chosen by scores plus a number for each expert, which gates are without
+    groups: int = 1  # above 1: chosen among the experts of some groups, whose two best add up to the most
+    active_groups: int = 1
+    scale: float = 1.0  # of the gates
     equal: bool = False  # the gates of the active ones are 1, whatever the softmax says
     evaluated: float | None = None  # of the active ones, where some are skipped: mean over a text; None: all of them
 

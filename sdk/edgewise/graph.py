@@ -4,14 +4,16 @@ Nodes carry their `layer`, their `role` and, for attention, its specification; p
 never by a name or a pattern. Roles of a decoder layer, in order of computation:
 
     attention.norm  attention.q  attention.k  attention.v  (attention.q.bias ...)  attention.q.norm  attention.k.norm
-    attention.q.rotary  attention.k.rotary  (attention.k.cache  attention.v.cache)  attention  attention.o
-    (attention.o.bias)  attention.post_norm  attention.residual
+    attention.q.rotary  attention.k.rotary  (attention.k.cache  attention.v.cache)  attention  (attention.sink)
+    attention.o  (attention.o.bias)  attention.post_norm  attention.residual
     mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product  mlp.down  mlp.post_norm  mlp.residual
 
 where a layer has a mixture of experts, between mlp.norm and mlp.post_norm
 
-    router  router.probabilities  router.top  (router.normalized)  router.gates
-    expert.gate  expert.up  expert.activation  expert.product  expert.down  expert.weighted  expert.sum
+    router  (router.bias)  router.probabilities  (router.correction  router.groups)  router.top  (router.chosen)
+    (router.normalized  router.scaled)  router.gates
+    expert.gate  expert.up  (expert.gate.bias ...)  expert.activation  expert.product  expert.down  expert.weighted
+    expert.sum
     (shared.gate  shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum)
 
 and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
@@ -19,6 +21,10 @@ each of them the role; so does the rounding of keys, and of values, to what a ca
 DequantizeLinear). Where a weight has its input features in another order, a Gather before the product brings them into
 it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
 enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
+
+What experts are chosen by is the input of `router.top`: probabilities, or these with a correction, of some groups.
+Where it is not the probabilities, `router.chosen` reads those of the chosen. The share of a softmax that a head's sink
+takes is taken from the result of the attention, which gives its scores for that.
 
 Nodes of one expert carry its number. Every expert computes every token here; the value of `router.gates`,
 `[batch, sequence, experts]`, weights what they give, with zeros for the experts that a token is not given to.

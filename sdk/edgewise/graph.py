@@ -11,7 +11,7 @@ never by a name or a pattern. Roles of a decoder layer, in order of computation:
 where a layer has a mixture of experts, between mlp.norm and mlp.post_norm
 
     router  (router.bias)  router.probabilities  (router.correction  router.groups)  router.top  (router.chosen)
-    (router.normalized  router.scaled)  router.gates
+    (router.kept)  (router.normalized  router.scaled)  router.gates
     expert.gate  expert.up  (expert.gate.bias ...)  expert.activation  expert.product  expert.down  expert.weighted
     expert.sum
     (shared.gate  shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum)
@@ -23,7 +23,8 @@ it: attention.q.order, mlp.down.order ..., one for those that share input and or
 enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
 
 What experts are chosen by is the input of `router.top`: probabilities, or these with a correction, of some groups.
-Where it is not the probabilities, `router.chosen` reads those of the chosen. The share of a softmax that a head's sink
+Where it is not the probabilities, `router.chosen` reads those of the chosen. Of these `router.kept` makes zeros of
+small ones, whose experts are skipped. The share of a softmax that a head's sink
 takes is taken from the result of the attention, which gives its scores for that.
 
 Nodes of one expert carry its number. Every expert computes every token here; the value of `router.gates`,
@@ -49,6 +50,7 @@ ROLE = "edgewise.role"
 LAYER = "edgewise.layer"
 EXPERT = "edgewise.expert"
 ACTIVATIONS = "edgewise.activations"
+REMARK = "edgewise.remark."
 FLOAT = "float32"  # activations that are not rounded
 
 OPSET = 23
@@ -64,6 +66,16 @@ def get_facts(model: ir.Model) -> Facts:
     if FACTS not in model.metadata_props:
         raise GraphError("the graph states no facts (metadata 'edgewise.facts'): was it made by an exporter?")
     return parse(Facts, json.loads(model.metadata_props[FACTS]), what="facts of the graph")
+
+
+def remark(model: ir.Model, about: str, sentence: str) -> None:
+    """Put a sentence about what was done to a model on its plan and its card."""
+    model.metadata_props[f"{REMARK}{about}"] = sentence
+
+
+def remarks(model: ir.Model) -> tuple[str, ...]:
+    """What passes have remarked."""
+    return tuple(said for key, said in sorted(model.metadata_props.items()) if key.startswith(REMARK))
 
 
 def mark(node: ir.Node, role: str, layer: int | None = None) -> ir.Node:

@@ -119,7 +119,7 @@ def main() -> None:
         ]
     )
     if options.docs:
-        insert(options.docs, text, "openvino")
+        insert(options.docs, text, "openvino_provider")
 
 
 if __name__ == "__main__":

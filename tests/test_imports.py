@@ -18,7 +18,7 @@ ROOMS = {
     "targets": "edgewise_targets",
 }
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "transformers", "rich")
-DEVICE = ("edgewise.runtime", "edgewise.search", "edgewise.text")
+DEVICE = ("edgewise.runtime", "edgewise.scaling", "edgewise.search", "edgewise.text")
 DEVICE_PACKAGES = {"numpy", "onnxruntime", "tokenizers"}
 WHEN_ASKED = {"jinja2", "llguidance"}  # templates and grammars: for those who use them
 BASE_PACKAGES = DEVICE_PACKAGES | {"jinja2", "blake3", "pluggy"}  # what they reach: a bundle's hashes, the registry
@@ -162,6 +162,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 
 PUBLIC = [
+    "Budget",
     "Bundle",
     "Checkpoint",
     "EdgewiseError",
@@ -173,14 +174,18 @@ PUBLIC = [
     "RecipeStep",
     "Result",
     "Runner",
+    "Scaled",
+    "Scaler",
     "Scheduler",
     "Search",
     "Target",
+    "Verifier",
     "__version__",
     "build",
     "export",
     "hookimpl",
     "plan_build",
+    "scale",
     "verify",
 ]
 

@@ -59,7 +59,9 @@ def test_what_comes_with_edgewise_has_no_problems() -> None:
     assert registry().problems == []
 
 
-@pytest.mark.parametrize("plural", ["exporters", "passes", "targets", "searches", "processors", "stop_rules"])
+@pytest.mark.parametrize(
+    "plural", ["exporters", "passes", "targets", "searches", "processors", "stop_rules", "scalers", "verifiers"]
+)
 def test_all_that_is_installed_loads_under_its_own_name_and_is_described(plural: str) -> None:
     catalog: Catalog[object] = getattr(registry(), plural)
     assert catalog.names(), f"edgewise comes with {plural}"

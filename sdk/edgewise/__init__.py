@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from edgewise.runtime.result import Result
     from edgewise.runtime.runner import Runner
     from edgewise.runtime.scheduler import Scheduler
+    from edgewise.scaling.budget import Budget
+    from edgewise.scaling.protocol import Scaler
+    from edgewise.scaling.result import Scaled
+    from edgewise.scaling.scale import scale
+    from edgewise.scaling.verifier import Verifier
     from edgewise.search.protocol import Search
     from edgewise.target import Target
 
 _HOMES = {
+    "Budget": "edgewise.scaling.budget",
     "Bundle": "edgewise.bundle.read",
     "Checkpoint": "edgewise.checkpoint",
     "EdgewiseError": "edgewise.errors",
@@ -38,17 +44,22 @@ _HOMES = {
     "RecipeStep": "edgewise.recipe",
     "Result": "edgewise.runtime.result",
     "Runner": "edgewise.runtime.runner",
+    "Scaled": "edgewise.scaling.result",
+    "Scaler": "edgewise.scaling.protocol",
     "Scheduler": "edgewise.runtime.scheduler",
     "Search": "edgewise.search.protocol",
     "Target": "edgewise.target",
+    "Verifier": "edgewise.scaling.verifier",
     "build": "edgewise.pipeline",
     "export": "edgewise.pipeline",
     "hookimpl": "edgewise.hookspecs",
     "plan_build": "edgewise.plan",
+    "scale": "edgewise.scaling.scale",
     "verify": "edgewise.bundle.read",
 }
 
 __all__ = [
+    "Budget",
     "Bundle",
     "Checkpoint",
     "EdgewiseError",
@@ -60,14 +71,18 @@ __all__ = [
     "RecipeStep",
     "Result",
     "Runner",
+    "Scaled",
+    "Scaler",
     "Scheduler",
     "Search",
     "Target",
+    "Verifier",
     "__version__",
     "build",
     "export",
     "hookimpl",
     "plan_build",
+    "scale",
     "verify",
 ]
 

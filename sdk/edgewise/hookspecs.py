@@ -47,5 +47,15 @@ def register_stop_rules() -> Mapping[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_scalers() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Ways to spend compute on a prompt, by name: subclasses of `edgewise.Scaler`."""
+
+
+@hookspec
+def register_verifiers() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """What says how good an answer is, by name: subclasses of `edgewise.Verifier`."""
+
+
+@hookspec
 def register_commands(cli: "click.Group") -> None:
     """Add commands to the command line: `cli.add_command(...)`."""

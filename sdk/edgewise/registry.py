@@ -32,6 +32,8 @@ from edgewise.target import Target
 if TYPE_CHECKING:
     from edgewise.contracts import Exporter
     from edgewise.passes import Pass
+    from edgewise.scaling.protocol import Scaler
+    from edgewise.scaling.verifier import Verifier
     from edgewise.search.protocol import Processor, Search
     from edgewise.search.stops import StopRule
 
@@ -64,6 +66,8 @@ class Registry:
         self.searches: Catalog[type[Search]] = self._classes("search", needs=("name", "flow"))
         self.processors: Catalog[type[Processor]] = self._classes("processor", needs=("start", "advance", "apply"))
         self.stop_rules: Catalog[type[StopRule]] = self._classes("stop rule", needs=("name", "check"))
+        self.scalers: Catalog[type[Scaler]] = self._classes("scaler", needs=("name", "flow"))
+        self.verifiers: Catalog[type[Verifier]] = self._classes("verifier", needs=("name", "judge"))
         self.targets: Catalog[Target] = self._fill(Catalog("target", self._load_target, describe_resource))
 
     def get_target(self, name: str) -> Target:

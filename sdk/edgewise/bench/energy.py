@@ -100,6 +100,10 @@ class Meter(AbstractContextManager["Meter"]):
         self._counter, self._reason = _counter(self.rapl, self.hwmon)
         return self
 
+    def joules(self) -> float | None:
+        """So far; None where nothing counts."""
+        return self._counter.joules() if self._counter else None
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

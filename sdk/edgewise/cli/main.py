@@ -17,7 +17,7 @@ from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
 from edgewise.cli.lint import lint
-from edgewise.cli.listings import exporters, passes, processors, searches, stop_rules
+from edgewise.cli.listings import exporters, passes, processors, scalers, searches, stop_rules, verifiers
 from edgewise.cli.output import talk
 from edgewise.cli.plan import plan
 from edgewise.cli.plugins import plugins
@@ -35,7 +35,17 @@ COMMANDS = {
     "Make a bundle": (plan, probe, build, export),
     "Run it": (run, chat, score, bench),
     "Look at it": (inspect, verify, lint, evaluate),
-    "See what is installed": (targets, passes, exporters, searches, processors, stop_rules, plugins),
+    "See what is installed": (
+        targets,
+        passes,
+        exporters,
+        searches,
+        processors,
+        stop_rules,
+        scalers,
+        verifiers,
+        plugins,
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import click
 
 from edgewise.cli.generation import Generation, generation_options, say_timings
 from edgewise.cli.output import json_option, print_json, talk
+from edgewise.cli.parts import Part, part
+from edgewise.cli.scaled import run_scaled
 from edgewise.errors import CacheError, GenerationError
 
 if TYPE_CHECKING:
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Read what is known of the prompt from a file, if it is there; keep there what is not known yet.",
 )
+@click.option(
+    "--scale",
+    metavar="NAME[=VALUE | :KEY=VALUE,...]",
+    callback=lambda _, __, text: None if text is None else part(text),
+    help="Spend more on the answer, such as self-consistency or best-of-n; assistants are further models.",
+)
+@click.option("--budget", help="With --scale: samples, or 2000tokens, 30s, 50J, or several with commas.  [default: 16]")
 @json_option
 def run(
     bundle: str,
@@ -40,6 +50,8 @@ def run(
     n: int | None,
     logprobs: int | None,
     prompt_cache: Path | None,
+    scale: Part | None,
+    budget: str | None,
     as_json: bool,
 ) -> None:
     """Continue PROMPT; "-" reads it from stdin.
@@ -52,12 +64,14 @@ def run(
       edgewise run pycoder.edge "def read_json("
       edgewise run pycoder.edge "class Queue:" --search sample --set temperature=0.7 --seed 7
       edgewise run pycoder.edge "version = " --regex "[0-9]+[.][0-9]" --json
+      edgewise run pycoder.edge "def add(a, b):" --scale best-of-n --budget 4
     """
     from edgewise.runtime.prefix import LIMIT
     from edgewise.runtime.runner import Runner
 
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
+    _check_scale(scale, budget, {"--n": n, "--logprobs": logprobs, "--prompt-cache": prompt_cache})
     text = _stdin() if prompt == "-" else prompt
     kept = prompt_cache is not None and prompt_cache.exists()
     known = prompt_cache.stat().st_size if prompt_cache and kept else 0
@@ -72,10 +86,23 @@ def run(
             tokens = runner.tokenizer.encode(text)
             if len(tokens) - runner.known_prefix(tokens) > runner.model.chunk:
                 _refuse_unwritable(prompt_cache)
+        if scale:
+            run_scaled(runner, text, scale, budget, options, as_json=as_json)
+            return
         stream = runner.stream(text, **options, n=n, logprobs=logprobs)
         result = _print_json(stream) if as_json else _print(stream)
         if prompt_cache:
             _keep(runner, text, result, prompt_cache)
+
+
+def _check_scale(scale: Part | None, budget: str | None, others: Mapping[str, object]) -> None:
+    if scale is None:
+        if budget is not None:
+            raise click.UsageError("Option '--budget' needs '--scale'.")
+        return
+    for option, value in others.items():
+        if value is not None:
+            raise click.UsageError(f"Option '{option}' does not go with '--scale', which draws samples itself.")
 
 
 def _print_json(stream: "Stream") -> "Result":

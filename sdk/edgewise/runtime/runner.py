@@ -174,7 +174,7 @@ class Runner:
         check_options(options)
         window = Window.of(options.get("overflow"))
         tokens, dropped, limit = fit(prompt, self.tokenizer, self.model, options.get("max_tokens"), window)
-        eos = eos_tokens(self._config, self.facts.eos)
+        eos = self.eos
         vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
         rules = find_rules(options.get("stop"), vocabulary)
         after = tokens if isinstance(prompt, str) else ()
@@ -230,6 +230,16 @@ class Runner:
         return self._template.encode(messages, tools=tools)
 
     @property
+    def eos(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
+        return eos_tokens(self._config, self.facts.eos)
+
+    @property
+    def default_search(self) -> Search:
+        """What the checkpoint's generation config asks for."""
+        return default_search(self._config)
+
+    @property
     def reasoning_tags(self) -> Tags | None:
         """The texts around the model's thoughts; None where its chat template speaks of none."""
         return None if self._template is None else tags_of(self._template.source)
@@ -283,7 +293,7 @@ class Runner:
         return encode(prompt, self.tokenizer, context=self.model.context)
 
     def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
-        return default_search(self._config) if search is None else find_search(search, vocabulary)
+        return self.default_search if search is None else find_search(search, vocabulary)
 
     def _processors(self, options: Options, vocabulary: Vocabulary) -> tuple[Processor, ...]:
         """The checkpoint's own go with its own search only; the caller's come after them."""

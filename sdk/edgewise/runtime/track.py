@@ -43,10 +43,9 @@ class Track:
         before, texts = len(self.tokens), []
         for place, token in enumerate(tokens):
             if self.reason is None:
-                texts.append(self._take(token, logprobs[place].logprob if place < len(logprobs) else None))
+                texts.append(self._take(token, logprobs[place] if place < len(logprobs) else None))
         text = "".join(texts)
         self._texts.append(text)
-        self.logprobs += logprobs[: len(self.tokens) - before]
         return Piece(text, tuple(self.tokens[before:]))
 
     def fork(self) -> "Track":
@@ -65,14 +64,16 @@ class Track:
         self._texts.append(text)
         return Piece(text, ())
 
-    def _take(self, token: int, logprob: float | None) -> str:
+    def _take(self, token: int, logprob: LogProb | None) -> str:
         if logprob is None and self._needing:
             raise GenerationError(f"stop rule '{self._needing[0]}' needs log-probabilities, and the search gives none")
         before = self._stream.fork()
         self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
         piece = self._stream.push(token)
         self._tail += piece
-        progress = Progress(self.tokens, piece, self._tail, self._seconds(), logprob)
+        progress = Progress(self.tokens, piece, self._tail, self._seconds(), self.logprobs)
         hold = 0
         stops: list[Verdict] = []
         for rule in self._rules:
@@ -83,6 +84,7 @@ class Track:
                 stops.append(verdict)
         if not all(verdict.keep for verdict in stops):
             self.tokens.pop()
+            del self.logprobs[len(self.tokens) :]
             self._stream = before
         if stops:
             return self._end(stops)

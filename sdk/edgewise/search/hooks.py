@@ -1,4 +1,4 @@
-"""sdk, search: the searches, processors and stop rules that come with edgewise."""
+"""sdk, search: the searches, processors, stop rules, scalers and verifiers that come with edgewise."""
 
 from edgewise.hookspecs import hookimpl
 
@@ -48,4 +48,25 @@ def register_stop_rules() -> dict[str, str]:
         "loop": "edgewise.search.stops:Loop",
         "stop": "edgewise.search.stops:StopStrings",
         "time": "edgewise.search.stops:TimeLimit",
+    }
+
+
+@hookimpl
+def register_scalers() -> dict[str, str]:
+    return {
+        "adaptive-consistency": "edgewise.scaling.adaptive:AdaptiveConsistency",
+        "best-of-n": "edgewise.scaling.best_of_n:BestOfN",
+        "cascade": "edgewise.scaling.cascade:Cascade",
+        "cot-decoding": "edgewise.scaling.cot:CotDecoding",
+        "deepconf": "edgewise.scaling.confidence:DeepConf",
+        "refine": "edgewise.scaling.refine:Refine",
+        "self-consistency": "edgewise.scaling.votes:SelfConsistency",
+        "tree": "edgewise.scaling.tree:TreeSearch",
+    }
+
+
+@hookimpl
+def register_verifiers() -> dict[str, str]:
+    return {
+        "logprob": "edgewise.scaling.likelihood:Likelihood",
     }

@@ -1,12 +1,13 @@
 """sdk, search: what ends a sequence. Rules are independent: each says after every token whether it is over."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 from edgewise.errors import OptionError
 from edgewise.search.bias import check_tokens
-from edgewise.search.protocol import Vocabulary
+from edgewise.search.protocol import LogProb, Vocabulary
 from edgewise.text.overlap import overlap
 
 
@@ -18,7 +19,12 @@ class Progress:
     piece: str  # text that the last token added
     tail: str  # text that has not been handed out yet; `piece` is its end
     seconds: float  # since the generation began
-    logprob: float | None = None  # of the last token, by the model's own scores; None where nobody asked for it
+    logprobs: Sequence[LogProb] = ()  # of these tokens, where somebody asked for them
+
+    @property
+    def logprob(self) -> float | None:
+        """Of the last token, by the model's own scores; None where nobody asked for it."""
+        return self.logprobs[-1].logprob if self.logprobs else None
 
 
 @dataclass(frozen=True, slots=True)

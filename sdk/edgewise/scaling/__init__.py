@@ -1,0 +1,1 @@
+"""sdk, scaling: compute that is spent at inference: more samples, wider trees, verifiers, several models."""

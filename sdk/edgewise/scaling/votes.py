@@ -1,0 +1,44 @@
+"""sdk, scaling: self-consistency (Wang et al., arXiv 2203.11171): the answer that most samples come to."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from edgewise.scaling.answers import Extract, find_extract
+from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
+
+BATCH = 8  # samples that are drawn together
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfConsistency(Scaler):
+    """Samples until the budget is spent, and counts answers; of equal counts the one that came first."""
+
+    name: ClassVar[str] = "self-consistency"
+    extract: str | Extract = "last_number"
+
+    def __post_init__(self) -> None:
+        find_extract(self.extract)
+
+    def flow(self, context: Context) -> Flow:
+        found: tuple[Candidate, ...] = ()
+        while drawn := (yield Draw(count=BATCH)):
+            found += answered(drawn, self.extract)
+        return elected(found, Counter(each.answer for each in found if each.answer is not None))
+
+
+def answered(candidates: Iterable[Candidate], extract: str | Extract) -> tuple[Candidate, ...]:
+    """Candidates with what their texts say."""
+    find = find_extract(extract)
+    return tuple(replace(each, answer=find(each.text)) for each in candidates)
+
+
+def elected(candidates: tuple[Candidate, ...], votes: Counter[str]) -> Choice:
+    """The first candidate with the answer that has most votes; scores are the shares of their answers."""
+    if not votes:
+        return Choice(candidates[0], candidates, f"none of {len(candidates)} came to an answer: the first of them")
+    total = votes.total()
+    scored = tuple(replace(each, score=votes[each.answer] / total if each.answer else 0.0) for each in candidates)
+    best = max(scored, key=lambda each: each.score)
+    return Choice(best, scored, f"{votes[str(best.answer)]:.4g} of {total:.4g} votes")

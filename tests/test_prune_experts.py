@@ -14,8 +14,9 @@ from edgewise.graph import get_facts, linears
 from edgewise.passes import Pass
 from edgewise.tensors import constant
 from edgewise.writer import write_model
+from edgewise_plugins.moe.mixtures import routers
 from edgewise_plugins.moe.prune import ActiveExperts, PruneExperts
-from edgewise_plugins.moe.remove import remove_experts, routers
+from edgewise_plugins.moe.remove import remove_experts
 from edgewise_plugins.quantize import Quantize
 from edgewise_targets.ort.lower import LowerOrt
 from lowered import Lowered

@@ -88,5 +88,8 @@ def take_rows(tensor: Streamed, chosen: np.ndarray) -> Streamed:
 
 def take_columns(matrix: Streamed, chosen: np.ndarray) -> Streamed:
     """Some columns of a matrix."""
-    rows = matrix.dims[0]
-    return Streamed((rows, len(chosen)), matrix.dtype, lambda a, b: matrix.read(a, b)[:, chosen], name=matrix.name)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return np.ascontiguousarray(matrix.read(start, stop)[:, chosen])
+
+    return Streamed((matrix.dims[0], len(chosen)), matrix.dtype, read, name=matrix.name)

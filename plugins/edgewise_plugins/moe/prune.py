@@ -15,11 +15,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.routing import ExpertStatistics
-from edgewise.errors import GraphError, OptionError
+from edgewise.errors import OptionError
 from edgewise.facts import Experts
-from edgewise.graph import get_facts
 from edgewise.passes import Pass, calibration_of, context_of
+from edgewise_plugins.moe.correct import correct_routers
+from edgewise_plugins.moe.groups import Groups
+from edgewise_plugins.moe.mixtures import mixtures, refuse_count
 from edgewise_plugins.moe.remove import give_to, remove_experts
 from edgewise_plugins.prune.parts import floats
 
@@ -39,34 +42,38 @@ class PruneExperts(Pass):
     """Removes experts from each mixture: a smaller bundle; tokens still go to as many experts as before.
 
     `keep` experts of each layer stay, by what they are `worth` on the calibration text: mean gate times output
-    (`reap`), `frequency`, or the size of the output alone (`norm`). Comes before `quantize`.
+    (`reap`), `frequency`, or the size of the output alone (`norm`). With `correct` routers are fitted anew, so that
+    they choose as before although what they see has changed. Comes before `quantize`.
     """
 
     name: ClassVar[str] = "prune-experts"
 
     keep: int
     worth: Worth = "reap"
+    correct: bool = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        calibration, mixtures = calibration_of(model, needed_by="pass 'prune-experts'"), _mixtures(model)
+        calibration, found = calibration_of(model, needed_by="pass 'prune-experts'"), mixtures(model)
         floats(model, needed_by="prune-experts")
-        for number, mixture in mixtures.items():
-            if not mixture.active <= self.keep <= mixture.count:
-                raise OptionError(
-                    f"keep: layer {number} has {mixture.count} experts, and gives each token to {mixture.active}: "
-                    f"{self.keep} is not between them"
-                )
-        if context_of(model).dry:
-            worths = {number: np.arange(mixture.count)[::-1] for number, mixture in mixtures.items()}
-        else:
-            found = calibration.statistics(model).experts
-            worths = {number: WORTH[self.worth](found[number]) for number in mixtures}
-        for number, worth in worths.items():
+        refuse_count(found, self.keep)
+        dry = context_of(model).dry
+        before = model.clone() if self.correct and not dry else None
+        groups: dict[int, Groups] = {}
+        for number, worth in self._worths(model, found, calibration).items():
             left = np.sort(np.argsort(-worth, kind="stable")[: self.keep]).tolist()
             remove_experts(model, number, left)
             gone = sorted(set(range(len(worth))) - set(left))
+            groups[number] = [[index] for index in left]
             logger.info("prune-experts: layer %d without experts %s", number, ", ".join(map(str, gone)))
+        if before is not None:
+            correct_routers(model, before, groups, calibration)
         return ir.passes.PassResult(model, modified=True)
+
+    def _worths(self, model: ir.Model, found: Mapping[int, Experts], calibration: Calibration) -> dict[int, np.ndarray]:
+        if context_of(model).dry:
+            return {number: np.arange(mixture.count)[::-1] for number, mixture in found.items()}
+        statistics = calibration.statistics(model).experts
+        return {number: WORTH[self.worth](statistics[number]) for number in found}
 
 
 @dataclass(frozen=True)
@@ -78,16 +85,8 @@ class ActiveExperts(Pass):
     active: int
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        for number, mixture in _mixtures(model).items():
+        for number, mixture in mixtures(model).items():
             if not 1 <= self.active <= mixture.active:
                 raise OptionError(f"active: {self.active} is not from 1 to {mixture.active}, those of layer {number}")
             give_to(model, number, self.active)
         return ir.passes.PassResult(model, modified=True)
-
-
-def _mixtures(model: ir.Model) -> dict[int, Experts]:
-    """By layer; GraphError for a dense model."""
-    found = {number: mixture for number, mixture in enumerate(get_facts(model).experts) if mixture is not None}
-    if not found:
-        raise GraphError("the model is dense: no layer has a mixture of experts")
-    return found

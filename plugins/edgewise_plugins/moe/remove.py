@@ -6,19 +6,30 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.facts import Experts
-from edgewise.graph import EXPERT, Linear, Roles, expert, get_facts, layer, linears, mark, role, set_facts
+from edgewise.errors import GraphError
+from edgewise.graph import EXPERT, Roles, expert, get_facts, layer, mark, role
+from edgewise.tensors import streamed
+from edgewise_plugins.absorb import replace as put
+from edgewise_plugins.moe.mixtures import routers, state
 from edgewise_plugins.prune.parts import drop_unused, integers
 from edgewise_plugins.views import take_rows
 
-ROUTING = ("router", "router.probabilities", "router.gates")  # whose last axis is the experts
+NUMBERS = ("router.bias", "router.correction")  # that add one for each expert
+ROUTING = ("router", "router.probabilities", "router.gates", *NUMBERS)  # whose last axis is the experts
+CHOSEN = ("router.chosen", "router.kept", "router.normalized", "router.scaled")  # whose last axis is the active ones
 
 
 def remove_experts(model: ir.Model, number: int, left: Sequence[int]) -> None:
     """Leave these experts in a layer, which are numbered anew in their order."""
     facts, roles = get_facts(model), Roles.of(model)
-    router = next(linear for linear in linears(model) if linear.layer == number and linear.role == "router")
+    before = facts.experts[number]
+    assert before is not None
+    if before.groups > 1:
+        raise GraphError(f"layer {number} chooses its experts in {before.groups} groups: none can be taken out of one")
+    router = routers(model)[number]
     router.replace(take_rows(router.matrix, np.array(left)))
+    for part in NUMBERS:
+        _leave(roles.maybe(part, number), left)
     _split(model, roles, number, left)
     _sum(roles, number, left)
     gone = [n for n in model.graph if layer(n) == number and expert(n) is not None and expert(n) not in left]
@@ -30,9 +41,7 @@ def remove_experts(model: ir.Model, number: int, left: Sequence[int]) -> None:
             node.metadata_props[EXPERT] = places[node.metadata_props[EXPERT]]
     _resize(model, number, len(left))
     drop_unused(model.graph)
-    before = facts.experts[number]
-    assert before is not None
-    _state(model, number, replace(before, count=len(left)))
+    state(model, number, replace(before, count=len(left), evaluated=None))
 
 
 def give_to(model: ir.Model, number: int, active: int) -> None:
@@ -41,17 +50,12 @@ def give_to(model: ir.Model, number: int, active: int) -> None:
     top, before = roles.one("router.top", number), get_facts(model).experts[number]
     assert before is not None
     top.replace_input_with(1, integers(model, f"{top.name}.count", [active]))
-    for node in [top, *roles.all("router.normalized", number)]:
+    for node in [top, *(node for part in CHOSEN for node in roles.all(part, number))]:
         for output in node.outputs:
-            if node.op_type != "ReduceSum" and output.shape is not None:
+            if output.shape is not None and output.shape[-1] == before.active:
                 output.shape = ir.Shape([*output.shape[:-1], active])
     drop_unused(model.graph)
-    _state(model, number, replace(before, active=active))
-
-
-def routers(model: ir.Model) -> dict[int, Linear]:
-    """By layer."""
-    return {linear.layer: linear for linear in linears(model) if linear.role == "router" and linear.layer is not None}
+    state(model, number, replace(before, active=active, evaluated=None))
 
 
 def _split(model: ir.Model, roles: Roles, number: int, left: Sequence[int]) -> None:
@@ -73,6 +77,14 @@ def _split(model: ir.Model, roles: Roles, number: int, left: Sequence[int]) -> N
     model.graph.remove(old, safe=True)
 
 
+def _leave(add: ir.Node | None, left: Sequence[int]) -> None:
+    """Numbers of the experts that stay, in what is added to all."""
+    for value in add.inputs if add else ():
+        if value is not None and value.const_value is not None:
+            put(value, take_rows(streamed(value.const_value), np.array(left)))
+            value.shape = ir.Shape([len(left)])
+
+
 def _sum(roles: Roles, number: int, left: Collection[int]) -> None:
     node = roles.one("expert.sum", number)
     kept = [value for value in node.inputs if (p := value.producer() if value else None) and expert(p) in left]
@@ -87,9 +99,3 @@ def _resize(model: ir.Model, number: int, count: int) -> None:
             for value in node.outputs:
                 if value.shape is not None:
                     value.shape = ir.Shape([*value.shape[:-1], count])
-
-
-def _state(model: ir.Model, number: int, experts: Experts) -> None:
-    facts = get_facts(model)
-    layers = tuple(experts if i == number else other for i, other in enumerate(facts.experts))
-    set_facts(model, replace(facts, experts=layers))

@@ -10,6 +10,7 @@ from edgewise.options import check
 
 if TYPE_CHECKING:
     from edgewise.calibration.calibration import Calibration
+    from edgewise.companions import Companions
     from edgewise.target import Target
 
 
@@ -21,7 +22,8 @@ class BuildContext:
     context: int | None = None  # tokens that a session gets unless it asks for more or fewer
     calibration: "Calibration | None" = None  # where the user gave a text
     width: int | None = None  # tokens in a run of this graph, where lengths are fixed; its cache holds `context`
-    reference: ir.Model | None = None  # the canonical graph of the checkpoint, as it was before any step
+    reference: ir.Model | None = None  # the canonical graph of the checkpoint, before any step; of tokens that are left
+    companions: "Companions | None" = None  # tokenizer and configurations
     dry: bool = False  # a plan is made: formats count, values do not, and a pass that measures need not
 
 

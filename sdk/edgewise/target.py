@@ -122,6 +122,7 @@ class Numerics:
     symmetric: bool = False  # whether weights must do without zero points
     arithmetic: Mapping[DType, DType] = field(default_factory=dict)  # format of weights: what they are multiplied in
     accumulation: DType | None = None  # what products are added up in
+    sparsity: tuple[Literal["2:4"], ...] = ()  # patterns of zeros among the weights that products skip
 
     def __post_init__(self) -> None:
         for size in self.block_sizes:

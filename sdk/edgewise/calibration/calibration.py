@@ -39,6 +39,11 @@ class Calibration:
         self.used = True
         return self.sequences[: self.shape(tokens)[0]]
 
+    def read_with(self, tokenizer: Tokenizer) -> None:
+        """Read the text in other tokens from now on: those that a pass has left."""
+        self.tokenizer = tokenizer
+        self.__dict__.pop("sequences", None)
+
     def expect(self, cost: Cost) -> None:
         """Take note of what a pass is going to take, for the plan of the build."""
         self.costs.append(cost)

@@ -66,9 +66,15 @@ class CalibrationText:
         return np.concatenate([np.tile(np.array(first, np.int64), (count, 1)), windows], axis=1)
 
     def _passages(self) -> list[str]:
-        passages = [passage for text in _texts(self.path) for passage in _cut(text)]
-        random.Random(self.seed).shuffle(passages)
-        return passages
+        found = list(passages(self.path))
+        random.Random(self.seed).shuffle(found)
+        return found
+
+
+def passages(path: Path) -> Iterator[str]:
+    """The whole text of a file or a folder, a passage at a time, in order. Raises OptionError."""
+    for text in _texts(path):
+        yield from _cut(text)
 
 
 def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], int]:

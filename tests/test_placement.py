@@ -10,13 +10,13 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
-from edgewise.bundle.manifest import Provider
+from edgewise.bundle.manifest import CPU, Provider
 from edgewise.bundle.read import Bundle, verify
 from edgewise.cli.inspect import inspect
 from edgewise.errors import MissingExtra, OptionError, TargetError
 from edgewise.graph import mark
 from edgewise.pipeline import build
-from edgewise.placement import CPU, Node, Placement, judge, run
+from edgewise.placement import Node, Placement, judge, run
 from edgewise.runtime.runner import Runner
 from edgewise.target import Compile, Target
 from fixed import FIXED

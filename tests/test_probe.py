@@ -14,7 +14,7 @@ from edgewise.cli.main import execute
 from edgewise.errors import OptionError
 from edgewise.plan import plan_build
 from edgewise.probe import graphs
-from edgewise.probe.kernels import KINDS
+from edgewise.probe.kernels import KINDS, MANY, further
 from edgewise.probe.machine import Probe, counts, name_of, probe
 from edgewise.probe.timing import opened
 from edgewise.probe.toml import lines
@@ -58,9 +58,13 @@ def test_the_source_names_tool_day_processor_and_threads(short: Probe) -> None:
     assert short.source == f"edgewise probe, {short.day.isoformat()}, {short.host.processor}, 1 thread"
 
 
-def test_many_tokens_at_once_are_faster_than_one(short: Probe) -> None:
-    for name, rate in short.kernels.items():
-        assert rate.prefill > rate.decode > 0, name
+@given(st.floats(1e-12, 1), st.floats(1e-3, 1))
+def test_the_first_token_and_those_after_it_add_up_to_what_many_were_measured_to_take(
+    first: float, share: float
+) -> None:
+    whole = first + (MANY - 1) * first * share  # seconds of all, at an operation a token
+    rate = further(1 / first, MANY / whole)
+    assert first + (MANY - 1) / rate == pytest.approx(whole)
 
 
 def test_a_plan_with_the_profile_foretells_speed(profile: Path, pycoder: Path) -> None:

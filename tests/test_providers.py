@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgewise.ahead import check_compiler
-from edgewise.bundle.manifest import Provider
+from edgewise.bundle.manifest import CPU, Provider
 from edgewise.bundle.probe import ask
 from edgewise.bundle.read import Bundle
 from edgewise.errors import MissingDevice, MissingExtra, OptionError, TargetError
@@ -19,7 +19,6 @@ from edgewise.names import check_options, check_session
 from edgewise.profile import read_target
 from edgewise.registry import registry
 from edgewise.runtime.ort import open_graph
-from edgewise.runtime.providers import CPU
 
 QNN = Provider(
     "QNNExecutionProvider",

@@ -14,12 +14,12 @@ from typing import Any
 import onnx_ir as ir
 
 from edgewise.apart import answer, ask
-from edgewise.bundle.manifest import File, Provider
+from edgewise.bundle.manifest import CPU, File, Provider
 from edgewise.bundle.read import file_hash
 from edgewise.errors import TargetError
 from edgewise.extras import require_library
 from edgewise.options import parse, record
-from edgewise.placement import CPU, made_by
+from edgewise.placement import made_by
 from edgewise.target import Compile, Target
 
 MADE = "ahead"  # folder, in that of the bundle, until its content is installed

@@ -5,15 +5,13 @@ it fails, the last line of stderr says why.
 """
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from edgewise.catalog import one_line
+from edgewise.child import run
 from edgewise.errors import EdgewiseError, TargetError
 
 LOGGED = re.compile(r"\[E:onnxruntime[^\]]*\] (?P<said>[^\x1b]+)")  # what ONNX Runtime logs as an error
@@ -22,25 +20,15 @@ LONGEST = 400  # characters of it
 
 def ask(module: str, job: object, *, doing: str, seconds: float) -> Any:
     """What a child answers. Raises TargetError where it fails, ends or takes longer, with what it was `doing`."""
-    command = [sys.executable, "-P", "-m", module]
-    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     try:
-        child = subprocess.run(
-            command,
-            input=json.dumps(job),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=seconds,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired:
+        child = run(module, given=json.dumps(job), seconds=seconds)
+    except TimeoutError:
         raise TargetError(f"{doing} took more than {seconds:,.0f} s and was ended") from None
-    if child.returncode == 0:
-        return json.loads(child.stdout.splitlines()[-1])
-    if child.returncode < 0:
-        raise TargetError(f"{doing} ended the process it ran in ({signal.Signals(-child.returncode).name})")
-    raise TargetError(f"{doing} failed: {_reason(child.stderr)}")
+    if child.code == 0:
+        return json.loads(child.said.splitlines()[-1])
+    if child.signal:
+        raise TargetError(f"{doing} ended the process it ran in ({child.signal})")
+    raise TargetError(f"{doing} failed: {_reason(child.complained)}")
 
 
 def answer(work: Callable[[Any], object]) -> int:

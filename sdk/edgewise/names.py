@@ -14,6 +14,10 @@ from edgewise.bundle.manifest import Provider
 from edgewise.errors import OptionError
 from edgewise.options import known, unknown
 
+CUDA = "CUDAExecutionProvider"
+DIRECTML = "DmlExecutionProvider"
+WEBGPU = "WebGpuExecutionProvider"
+
 # Words in the names of what reaches files, code or addresses: options of providers that we do not know.
 REACHES = re.compile(
     "path|file|folder|lib|dir|dump|saver|alloc|compute_stream|package|plugin|^ep[.]context", re.IGNORECASE

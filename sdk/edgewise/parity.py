@@ -46,9 +46,9 @@ def compare(folder: Path, *, tokens: int) -> dict[str, float | int]:
 
 
 def _compare(job: dict[str, Any]) -> dict[str, float | int]:
+    from edgewise.bundle.manifest import CPU
     from edgewise.bundle.read import Bundle
     from edgewise.runtime.model import Model
-    from edgewise.runtime.providers import CPU
     from edgewise.runtime.session import Session
 
     folder, tokens = Path(job["folder"]), int(job["tokens"])

@@ -13,14 +13,13 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewise.bundle.manifest import Manifest, Provider
+from edgewise.bundle.manifest import CPU, Manifest, Provider
 from edgewise.errors import TargetError
 from edgewise.options import known, parse
 
 if TYPE_CHECKING:  # who reads what a card says need not have it
     import onnx_ir as ir
 
-CPU = Provider("CPUExecutionProvider")
 RECORD = {"session.record_ep_graph_assignment_info": "1"}
 EMULATED = frozenset({"QNNExecutionProvider"})  # whose library computes on a processor what accelerators would
 NAMED = 5  # nodes of an error message

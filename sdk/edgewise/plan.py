@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgewise.bundle.manifest import CPU
 from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
@@ -199,7 +200,7 @@ def _wants(target: Target) -> str:
 def _computes_here(target: Target) -> bool:
     """Whether it is a processor, which this machine has one of; the memory of a GPU is another."""
     provider = target.providers[0]
-    return provider.name == "CPUExecutionProvider" or provider.device == "cpu"
+    return provider.name == CPU.name or provider.device == "cpu"
 
 
 def _memory_here() -> Number | None:

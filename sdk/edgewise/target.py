@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from edgewise.bundle.manifest import Provider
+from edgewise.bundle.manifest import CPU, Provider
 from edgewise.errors import OptionError
 from edgewise.names import check_operators, check_options, check_provider, check_session
 from edgewise.recipe import RecipeStep
@@ -24,8 +24,6 @@ Encoding = Literal["matmulnbits", "matmulinteger", "qdq"]
 OPSETS = range(7, 27)  # ONNX Runtime 1.31 refuses what is newer
 BLOCKS = (0, *(1 << power for power in range(4, 11)))
 KERNEL = "attention, or a format with what shares a scale: 'int4 block 128', 'int8 rows', 'float32'"
-
-CPU = "CPUExecutionProvider"
 
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 _KERNEL = re.compile(r"attention|(float32|float16|bfloat16|float8|float4|int8|int4|int2)( rows| block \d+)?")
@@ -201,10 +199,10 @@ class Target:
             if count is not None and count < 1:
                 raise OptionError(f"{key}: {count} is not 1 or more")
         if not self.providers:
-            raise OptionError("providers: none is given; one is CPUExecutionProvider")
+            raise OptionError(f"providers: none is given; one is {CPU.name}")
         for provider in self.providers:
             check_provider(provider)
-            if self.compile and provider.name != CPU:  # which takes what a compiler leaves
+            if self.compile and provider.name != CPU.name:  # which takes what a compiler leaves
                 check_options(replace(provider, options=self.compile.options))
         check_session(self.session)
 

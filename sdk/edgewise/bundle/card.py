@@ -6,7 +6,7 @@ from typing import Any
 
 from edgewise import ahead, parity, placement
 from edgewise.bundle.genai import is_uniform
-from edgewise.bundle.manifest import Cache
+from edgewise.bundle.manifest import Cache, Manifest
 from edgewise.facts import Facts
 from edgewise.plan import Plan
 
@@ -22,6 +22,7 @@ def card(plan: Plan) -> dict[str, Any]:
         },
         "cache_bytes": plan.cache,
         **({"prefill_bytes": plan.prefill} if plan.prefill else {}),
+        **({"remarks": list(plan.remarks)} if plan.remarks else {}),
         "predicted": _predicted(plan),
     }
 
@@ -38,33 +39,54 @@ def _predicted(plan: Plan) -> dict[str, Any]:
     return expected
 
 
-def readme(
-    data: Mapping[str, Any],
-    *,
-    facts: Facts,
-    target: str,
-    context: int,
-    cache: Cache,
-    recipe: tuple[Mapping[str, Any], ...],
-    versions: Mapping[str, str],
-) -> str:
+def readme(said: Manifest) -> str:
     """The card as Markdown, for people."""
-    parameters = _millions(data["parameters"])
+    data = said.card
     lines = [
+        *_head(said),
+        "",
+        *_size(data, said.cache),
+        "",
+        *_prediction(data, said.target),
+        *_section("Placement", placement.describe(data["placement"]) if "placement" in data else []),
+        *_section("Compiled", ahead.describe(data["compiled"]) if "compiled" in data else []),
+        *_section("Parity", parity.describe(data["parity"]) if "parity" in data else []),
+        *_activations(data),
+        *_quality(data),
+        *_speed(data),
+        *_section("Remarks", data.get("remarks", [])),
+        "## Recipe",
+        "",
+        *([_step(step) for step in said.recipe] or ["Nothing was done to the weights."]),
+        "",
+        *_section("Versions", [f"{name} {version}" for name, version in sorted(said.versions.items())]),
+    ]
+    return "\n".join(lines)
+
+
+def _head(said: Manifest) -> list[str]:
+    """What it is, who runs it, and how large the model is."""
+    facts, context, parameters = said.facts, said.context, _millions(said.card["parameters"])
+    return [
         "---",
         "library_name: edgewise",
         f"pipeline_tag: {facts.task}",
         "---",
         "",
-        f"# {facts.model_type}, {parameters} parameters, for {target}",
+        f"# {facts.model_type}, {parameters} parameters, for {said.target}",
         "",
-        f"Made by edgewise {versions['edgewise']}. `edgewise run . PROMPT` runs it{_others(facts, cache)}.",
+        f"Made by edgewise {said.edgewise}. `edgewise run . PROMPT` runs it{_others(facts, said.cache)}.",
         "",
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
-        f"  with {_megabytes(data['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
+        f"  with {_megabytes(said.card['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
         f"- {facts.layers} layers, hidden size {facts.hidden_size:,}, vocabulary {facts.vocab_size:,}.",
         *_experts(facts),
-        "",
+    ]
+
+
+def _size(data: Mapping[str, Any], cache: Cache) -> list[str]:
+    """Each part of the model, in the checkpoint and here."""
+    return [
         "## Size",
         "",
         "| part | parameters | checkpoint | bundle |",
@@ -72,24 +94,7 @@ def readme(
         *(_row(name, part["parameters"], part["before"], part["after"]) for name, part in data["parts"].items()),
         _row("all", data["parameters"], data["bytes"]["before"], data["bytes"]["after"]),
         *_prefill(data, cache),
-        "",
-        *_prediction(data, target),
-        *_placement(data),
-        *_section("Compiled", ahead.describe(data["compiled"]) if "compiled" in data else []),
-        *_section("Parity", parity.describe(data["parity"]) if "parity" in data else []),
-        *_activations(data),
-        *_quality(data),
-        *_speed(data),
-        "## Recipe",
-        "",
-        *([_step(step) for step in recipe] or ["Nothing was done to the weights."]),
-        "",
-        "## Versions",
-        "",
-        *(f"- {name} {version}" for name, version in sorted(versions.items())),
-        "",
     ]
-    return "\n".join(lines)
 
 
 def _prediction(data: Mapping[str, Any], target: str) -> list[str]:
@@ -131,13 +136,6 @@ def _prefill(data: Mapping[str, Any], cache: Cache) -> list[str]:
     if cache.capacity:
         return ["", f"And {size} more, a second graph for prompts, {cache.prefill} tokens at a time."]
     return ["", f"And {size} of int8 weights, a second graph for long prompts."]
-
-
-def _placement(data: Mapping[str, Any]) -> list[str]:
-    """Who computes it; nothing where no load check was made."""
-    if "placement" not in data:
-        return []
-    return ["## Placement", "", *(f"- {line}" for line in placement.describe(data["placement"])), ""]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ import onnx_ir as ir
 from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
-from edgewise.bundle.manifest import Cache, File, Manifest, Provider
+from edgewise.bundle.manifest import CPU, Cache, File, Manifest, Provider
 from edgewise.facts import Facts
 from edgewise.graph import activations, layer, role
-from edgewise.placement import CPU
 from edgewise.plan import Plan
 from edgewise.prefill import CHUNK, FROM_TOKENS
 from edgewise.prepare import Prepared
@@ -58,38 +58,23 @@ def finish(
 
     `measured` goes to the card: "placement", "speed", "quality", as far as they are known.
     """
-    facts, files = prepared.facts, dict(files)
-    cache = _cache(prepared)
-    recipe = tuple(map(record, prepared.recipe))
-    about = card(plan) | _activations(prepared.model) | dict(measured)
-    versions = _versions(prepared)
-    text = readme(
-        about,
-        facts=facts,
-        target=plan.target,
-        context=plan.context,
-        cache=cache,
-        recipe=recipe,
-        versions=versions,
-    )
-    files["README.md"] = _put(folder, "README.md", text.encode())
-    if cache.shared and genai.is_uniform(facts):
-        settings = genai.genai_config(
-            facts,
-            graph=GRAPH,
-            context=plan.context,
-            shared=cache.shared,
-            generation=prepared.checkpoint.generation,
-            providers=prepared.target.providers,
-            session=prepared.target.session,
-            positions=any(value.name == "position_ids" for value in prepared.model.graph.inputs),
-        )
-        files[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(settings))
-    said = Manifest(
+    said = _manifest(files, prepared, plan, measured)
+    beside = {"README.md": _put(folder, "README.md", readme(said).encode())}
+    if said.cache.shared and genai.is_uniform(prepared.facts):
+        beside[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(_genai(prepared)))
+    said = replace(said, files={**said.files, **beside})
+    _put(folder, manifest.FILE_NAME, said.write().encode())
+    return said
+
+
+def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measured: Mapping[str, Any]) -> Manifest:
+    """The manifest, but for the files that are written of it."""
+    about, cache = card(plan) | _activations(prepared.model) | dict(measured), _cache(prepared)
+    return Manifest(
         format=manifest.FORMAT,
         edgewise=__version__,
         target=plan.target,
-        facts=facts,
+        facts=prepared.facts,
         graphs={"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH},
         files=files,
         providers=_providers(prepared, about),
@@ -100,12 +85,24 @@ def finish(
         prefill_from=_prefill_from(prepared),
         chunk=cache.prefill or (CHUNK if prepared.prompts else manifest.CHUNK),
         hidden_states=prepared.hidden_states,
-        recipe=recipe,
-        versions=versions,
+        recipe=tuple(map(record, prepared.recipe)),
+        versions=_versions(prepared),
         card=about,
     )
-    _put(folder, manifest.FILE_NAME, said.write().encode())
-    return said
+
+
+def _genai(prepared: Prepared) -> dict[str, Any]:
+    """What onnxruntime-genai reads."""
+    return genai.genai_config(
+        prepared.facts,
+        graph=GRAPH,
+        context=prepared.context,
+        shared=True,
+        generation=prepared.checkpoint.generation,
+        providers=prepared.target.providers,
+        session=prepared.target.session,
+        positions=any(value.name == "position_ids" for value in prepared.model.graph.inputs),
+    )
 
 
 def _cache(prepared: Prepared) -> Cache:

@@ -36,6 +36,9 @@ class Provider:
     extra: Literal["", "cpu", "gpu", "qnn", "openvino"] = ""  # of edgewise, to install it
 
 
+CPU = Provider("CPUExecutionProvider")
+
+
 @dataclass(frozen=True)
 class Cache:
     """How a graph keeps keys and values."""

@@ -4,15 +4,13 @@ A mutated tokenizer.json aborts the process that loads it, a hostile template ru
 zero inside of ONNX Runtime: none of it can be caught. `python -m edgewise.bundle.probe text FOLDER` is the child.
 """
 
-import os
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgewise.catalog import one_line
+from edgewise.child import run
 from edgewise.errors import EdgewiseError, GenerationError, MissingDevice, MissingExtra
 
 TIMEOUT_S = 600
@@ -40,21 +38,16 @@ def probe(kind: Kind, folder: Path) -> str | None:
 
 def ask(kind: Kind, folder: Path) -> Answer:
     """Have a folder read, or its graphs run, by a child. Of graphs it says which provider computes what, in JSON."""
-    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-P", "-m", "edgewise.bundle.probe", kind, str(folder)]
     try:
-        child = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIMEOUT_S, env=environment
-        )
-    except subprocess.TimeoutExpired:
+        child = run("edgewise.bundle.probe", kind, str(folder), seconds=TIMEOUT_S)
+    except TimeoutError:
         return Answer(f"{folder}: could not be read within {TIMEOUT_S} s")
-    said = (child.stdout.splitlines() or [str(folder)])[-1]
-    if child.returncode == 0:
-        return Answer(None, said)
-    if child.returncode > 0:
-        return Answer((child.stderr.splitlines() or [f"{folder}: cannot be read"])[-1])
-    name = signal.Signals(-child.returncode).name
-    return Answer(f"{said} ends the process that reads it ({name}); it is damaged or hostile")
+    said = (child.said.splitlines() or [str(folder)])[-1]
+    if child.signal:
+        return Answer(f"{said} ends the process that reads it ({child.signal}); it is damaged or hostile")
+    if child.code:
+        return Answer((child.complained.splitlines() or [f"{folder}: cannot be read"])[-1])
+    return Answer(None, said)
 
 
 def read_text(folder: Path) -> None:
@@ -84,19 +77,19 @@ def run_graphs(folder: Path) -> None:
 
     (The bundle's hashes are not verified.)
     """
+    from edgewise import placement
     from edgewise.bundle.read import Bundle
-    from edgewise.placement import Placement, run
 
     bundle = Bundle.open(folder, verify=False)
     found = {}
     try:
         for name in sorted(bundle.manifest.graphs):
             _at(bundle.graph(name))
-            found[name] = run(folder, bundle.manifest, name)
-        placement = Placement(found)
+            found[name] = placement.run(folder, bundle.manifest, name)
+        seen = placement.Placement(found)
     except (MissingDevice, MissingExtra) as error:
-        placement = Placement(not_run=" ".join(str(error).split()))
-    print(placement.write(), flush=True)
+        seen = placement.Placement(not_run=" ".join(str(error).split()))
+    print(seen.write(), flush=True)
 
 
 def _at(file: Path) -> None:

@@ -12,6 +12,7 @@ from edgewise.cli.progress import bars
 from edgewise.cli.recipe import recipe_options
 
 if TYPE_CHECKING:
+    from edgewise.bundle.read import Bundle
     from edgewise.prefill import Prefill
     from edgewise.recipe import Recipe
 
@@ -125,6 +126,11 @@ def build(
             allow_fallback=allow_fallback,
             parity=parity,
         )
+    _say(bundle, output, as_json=as_json)
+
+
+def _say(bundle: "Bundle", output: str, *, as_json: bool) -> None:
+    """What was written."""
     files = bundle.manifest.files
     total = sum(file.bytes for file in files.values())
     if as_json:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from edgewise.lint.finding import CPU, CUDA, DIRECTML, WEBGPU, Finding, at, operator, provider
+from edgewise.bundle.manifest import CPU
+from edgewise.lint.finding import Finding, at, operator, provider
+from edgewise.names import CUDA, DIRECTML, WEBGPU
 from edgewise.target import Target
 
 OPERATOR = "com.microsoft:GroupQueryAttention"
@@ -76,7 +78,7 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
 
 EVERYWHERE: tuple[Check, ...] = (_no_present,)
 CHECKS: Mapping[str, tuple[Check, ...]] = {
-    CPU: (_norms_inside,),
+    CPU.name: (_norms_inside,),
     CUDA: (_scales_of_channels,),
     WEBGPU: (_quantized_cache,),
     DIRECTML: (_norms_inside, _packed, _rotary_inside, _window, _quantized_cache),

@@ -7,11 +7,6 @@ import onnx_ir as ir
 
 from edgewise.target import Target
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
-DIRECTML = "DmlExecutionProvider"
-WEBGPU = "WebGpuExecutionProvider"
-
 SHOWN = 2  # places that a sentence names
 
 

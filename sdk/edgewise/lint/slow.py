@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from edgewise.lint.finding import CPU, Finding, at, operator, provider
+from edgewise.bundle.manifest import CPU
+from edgewise.lint.finding import Finding, at, operator, provider
 from edgewise.target import Target
 
 BLOCKS = {2: (32, 64, 128), 4: (16, 32, 64, 128, 256), 8: (16, 32, 64, 128, 256)}
@@ -27,7 +28,7 @@ Problem = tuple[str, str]  # what is wrong, and what to choose
 
 
 def formats(model: ir.Model, target: Target) -> Iterable[Finding]:
-    return slow(model) if provider(target) == CPU else ()
+    return slow(model) if provider(target) == CPU.name else ()
 
 
 def slow(model: ir.Model) -> Iterator[Finding]:

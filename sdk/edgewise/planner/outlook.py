@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgewise import prefill
-from edgewise.bundle.manifest import CHUNK
+from edgewise.bundle.manifest import CHUNK, CPU
 from edgewise.planner import memory
 from edgewise.planner.advice import Speed, advice, decode_limit, prefill_limit
 from edgewise.planner.count import count
@@ -19,7 +19,6 @@ from edgewise.target import Target
 
 NODE_BYTES = 720  # of an operator in the file of a graph
 PROMPT = 512  # tokens of the prompt that a plan speaks of, or what the context holds
-CPU = "CPUExecutionProvider"
 TOKENIZER = "tokenizer.json"
 
 
@@ -105,7 +104,7 @@ class Outlook:
 
     @property
     def _on_processor(self) -> bool:
-        return self.target.providers[0].name == CPU
+        return self.target.providers[0].name == CPU.name
 
     @property
     def _rates(self) -> Rates:

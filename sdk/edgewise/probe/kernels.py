@@ -52,10 +52,10 @@ def product_rate(kind: Kind, *, threads: int, budget: float, matrices: int | Non
         return tokens * operations / seconds(run, threads=threads, budget=budget)
 
     decode, many = rate(1), rate(MANY)
-    return Rate(decode, _further(decode, many))
+    return Rate(decode, further(decode, many))
 
 
-def _further(decode: float, many: float) -> float:
+def further(decode: float, many: float) -> float:
     """Of the tokens after the first, which takes as long as it does alone: what plans add up is then what was found."""
     return max(many, (MANY - 1) / max(MANY / many - 1 / decode, 1e-30))
 

@@ -97,38 +97,25 @@ def probe(
     """
     import onnxruntime
 
-    used = physical_cores() if threads is None else threads
-    if used < 1:
-        raise OptionError(f"threads is {used}; it must be 1 or more")
-    machine = platform.machine().lower()
-    if machine not in PROFILES:
-        raise TargetError(
-            f"this machine is of the kind '{machine}'; there are profiles to go on from for x86-64 and arm64"
-        )
-    done, whole = 0, len(kinds) + 3
-
-    def tell() -> None:
-        nonlocal done
-        if progress is not None:
-            progress("probe", done, whole)
-        done += 1
-
-    tell()
+    used, extends = _threads_to_use(threads), _profile_here()
+    tell = progress or _say_nothing
+    whole = len(kinds) + 3
+    tell("probe", 0, whole)
     bandwidths = {count: bandwidth(count, bytes_each=min(BYTES, ALL_BYTES // count)) for count in counts(used)}
     rates: dict[str, Rate] = {}
     started = time.perf_counter()
     with Meter() as meter:
-        for name, kind in kinds.items():
-            tell()
+        for done, (name, kind) in enumerate(kinds.items(), start=1):
+            tell("probe", done, whole)
             rates[name] = product_rate(kind, threads=used, budget=budget)
     joules, elapsed = meter.energy.joules, time.perf_counter() - started
-    tell()
+    tell("probe", whole - 2, whole)
     rates["attention"] = attention_rate(threads=used, budget=budget)
-    tell()
+    tell("probe", whole - 1, whole)
     small = rates.get(SMALL) or product_rate(KINDS[SMALL], threads=used, budget=budget)
     return Probe(
         host=Host.here(),
-        extends=PROFILES[machine],
+        extends=extends,
         threads=used,
         day=date.today(),
         providers=tuple(onnxruntime.get_available_providers()),
@@ -139,6 +126,27 @@ def probe(
         dispatch=dispatch_seconds(small, threads=used, budget=budget),
         watts=joules / elapsed if joules else None,
     )
+
+
+def _threads_to_use(asked: int | None) -> int:
+    used = physical_cores() if asked is None else asked
+    if used < 1:
+        raise OptionError(f"threads is {used}; it must be 1 or more")
+    return used
+
+
+def _profile_here() -> str:
+    """The profile that one of this machine goes on from."""
+    machine = platform.machine().lower()
+    if machine not in PROFILES:
+        raise TargetError(
+            f"this machine is of the kind '{machine}'; there are profiles to go on from for x86-64 and arm64"
+        )
+    return PROFILES[machine]
+
+
+def _say_nothing(stage: str, done: int, total: int) -> None:
+    """The progress of what nobody watches."""
 
 
 def name_of(path: Path) -> str:

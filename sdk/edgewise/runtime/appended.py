@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from edgewise.runtime.model import Model
 
 MASKED = -10_000.0  # what is added so is as good as nothing in a softmax, and is a number in float16
-ROOM = (
-    256  # tokens of a row that there is room for in arrays which stay bound: a piece of a prompt, drafts, single ones
-)
+ROOM = 256  # tokens of a row that arrays which stay bound have room for: a piece of a prompt, drafts, single ones
 
 Floats = NDArray[np.float32]
 
@@ -96,35 +94,47 @@ class Step:
         *,
         width: int,
     ) -> None:
-        capacity, memory = buffers[0].shape[2], model.memory
         self.graph, self.signature, self.buffers, self.width = graph, signature, buffers, width
-        self.ids, ids = memory.zeros((1, width), signature.ids)
-        self.positions, positions = memory.zeros((1, width), signature.ids)
-        self.keep, keep = memory.hold(np.ones(1, np.int64))
-        self.biases = {name: Bias(window, width, capacity, memory) for name, window in signature.biases.items()}
-        new = [memory.zeros((1, each.heads, width, each.dim), each.dtype) for each in signature.cache]
-        self.new = [array for array, _ in new]
-        self.order = np.arange(width)
-        self.last = capacity - 1
+        self.order, self.last = np.arange(width), buffers[0].shape[2] - 1
         self._spare = np.zeros((1, 0, model.facts.vocab_size), np.float32)
-        pasts = [each.past for each in signature.cache]
-        self._inputs = {
+        self._inputs = self._make_inputs(model, values or list(map(in_place, buffers)))
+        self._copied = self._read_when_bound(model.memory, in_memory=bool(values))
+        self.new, self._outputs = self._make_outputs(model.memory)
+        self.binding = graph.io_binding()
+        for name, value in self._inputs.items():
+            self.binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self.binding.bind_ortvalue_output(name, value)
+
+    def _make_inputs(self, model: "Model", pasts: Sequence[Any]) -> dict[str, Any]:
+        """What the graph reads, by name, on arrays that stay; of some of them a graph has no input."""
+        memory, signature, shape = model.memory, self.signature, (1, self.width)
+        self.ids, ids = memory.zeros(shape, signature.ids)
+        self.positions, positions = memory.zeros(shape, signature.ids)
+        self.keep, keep = memory.hold(np.ones(1, np.int64))
+        windows, capacity = signature.biases.items(), self.last + 1
+        self.biases = {name: Bias(window, self.width, capacity, memory) for name, window in windows}
+        made = {
             "input_ids": ids,
             "position_ids": positions,
             KEEP: keep,
             **{name: memory.hold(table)[1] for name, table in model.rotary.items()},
             **{name: bias.value for name, bias in self.biases.items()},
-            **dict(zip(pasts, values or map(in_place, buffers), strict=True)),
+            **dict(zip((each.past for each in signature.cache), pasts, strict=True)),
         }
-        self._copied: Sequence[str] = () if values or memory.ordinary else pasts  # when they are bound
+        return {name: value for name, value in made.items() if name in signature.inputs}
+
+    def _make_outputs(self, memory: Memory) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+        """Arrays for the keys and values of new tokens, and the values on them by name."""
+        cache = self.signature.cache
+        new = [memory.zeros((1, each.heads, self.width, each.dim), each.dtype) for each in cache]
+        return [array for array, _ in new], {each.present: value for each, (_, value) in zip(cache, new, strict=True)}
+
+    def _read_when_bound(self, memory: Memory, *, in_memory: bool) -> list[str]:
+        """Inputs that are copied when they are bound, so bound in each run: what is held, or all of them."""
         if memory.apart:
-            self._copied = [name for name in self._inputs if name in signature.inputs]
-        self._outputs = {each.present: value for each, (_, value) in zip(signature.cache, new, strict=True)}
-        self.binding = graph.io_binding()
-        for name in self._inputs.keys() & signature.inputs:
-            self.binding.bind_ortvalue_input(name, self._inputs[name])
-        for name, value in self._outputs.items():
-            self.binding.bind_ortvalue_output(name, value)
+            return list(self._inputs)
+        return [] if in_memory or memory.ordinary else [each.past for each in self.signature.cache]
 
     def run(self, length: int, ids: NDArray[np.int64], logits: Floats, hidden: Floats | None) -> None:
         """Compute tokens, up to as many as it is wide, that come after `length` others; `logits` are of the last."""

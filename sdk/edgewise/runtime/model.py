@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.bundle.manifest import CHUNK, Manifest, Provider
+from edgewise.bundle.manifest import CHUNK, CPU, Manifest, Provider
 from edgewise.errors import BundleError, ContextOverflow
 from edgewise.facts import Facts
+from edgewise.names import DIRECTML
 from edgewise.options import known
 from edgewise.rotary import frequencies, tables
 from edgewise.runtime.captured import is_captured
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
-from edgewise.runtime.providers import CPU
 from edgewise.runtime.signature import HIDDEN, Signature, read_signature
 
-DIRECTML = "DmlExecutionProvider"  # its GroupQueryAttention reads a past for single tokens only
 KINDS = ({"decoder"}, {"prefill", "decode"})
 
 
@@ -60,7 +59,7 @@ class Model:
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
         self.memory = Memory(self.graph, self.cache[0].past)
-        self.singly = any(provider.name == DIRECTML for provider in providers)  # several tokens would not see the past
+        self.singly = any(provider.name == DIRECTML for provider in providers)  # none of several would see the past
         self.captures = is_captured(providers)  # decoding, as a CUDA graph
         self.prompts: Any = None
         self.prompt_signature: Signature | None = None

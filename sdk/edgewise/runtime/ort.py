@@ -7,13 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edgewise.bundle.manifest import Provider
+from edgewise.bundle.manifest import CPU, Provider
 from edgewise.errors import BundleError, MissingDevice, OptionError, TargetError
 from edgewise.names import check_session
 from edgewise.options import known
 from edgewise.runtime.exact import exact_products
 from edgewise.runtime.library import first_line, onnxruntime
-from edgewise.runtime.providers import CPU, configure
+from edgewise.runtime.providers import configure
 from edgewise.runtime.threads import physical_cores
 
 REFUSED = "fallback to CPU EP has been explicitly disabled"

@@ -8,15 +8,12 @@ from importlib import import_module
 from threading import Lock
 from typing import Any
 
-from edgewise.bundle.manifest import Provider
+from edgewise.bundle.manifest import CPU, Provider
 from edgewise.errors import MissingDevice, OptionError, TargetError
 from edgewise.extras import require_library
-from edgewise.names import check_options
+from edgewise.names import CUDA, check_options
 from edgewise.options import known
 from edgewise.runtime.library import first_line, onnxruntime
-
-CPU = Provider("CPUExecutionProvider")
-CUDA = "CUDAExecutionProvider"
 
 # Without this a session of a library's provider gives the nodes that it does not take to the CPU, and says nothing.
 NO_FALLBACK = {"session.disable_cpu_ep_fallback": "1"}

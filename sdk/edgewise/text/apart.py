@@ -5,11 +5,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from edgewise.child import run
 from edgewise.errors import GenerationError
 from edgewise.text.template import render
 
@@ -20,14 +20,11 @@ BYTES = 1 << 30  # of memory
 def render_apart(source: str, variables: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> str:
     """As `edgewise.text.template.render`, within bounds of time and memory. Raises GenerationError also for these."""
     environment = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH", "SYSTEMROOT")}
-    command = [sys.executable, "-P", "-m", "edgewise.text.apart"]
     try:
         request = json.dumps({"source": source, "variables": dict(variables)})
-        child = subprocess.run(
-            command, input=request, capture_output=True, text=True, encoding="utf-8", timeout=timeout_s, env=environment
-        )
-        reply = json.loads(child.stdout) if child.returncode == 0 else {}
-    except subprocess.TimeoutExpired:
+        child = run("edgewise.text.apart", given=request, seconds=timeout_s, environment=environment)
+        reply = json.loads(child.said) if child.code == 0 else {}
+    except TimeoutError:
         raise GenerationError(f"the chat template took more than {timeout_s:g} s; it is hostile or broken") from None
     except TypeError as error:
         raise GenerationError(f"a message holds what is no JSON: {error}") from error

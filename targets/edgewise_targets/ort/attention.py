@@ -11,10 +11,11 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.bundle.manifest import CPU
 from edgewise.errors import GraphError, LoweringError
 from edgewise.facts import Attention, Facts
 from edgewise.graph import Roles, get_facts
-from edgewise.lint.finding import CPU, CUDA
+from edgewise.names import CUDA
 from edgewise.passes import context_of
 from edgewise.target import Target
 from edgewise.tensors import constant, streamed
@@ -98,7 +99,7 @@ def _rotary(node: ir.Node, spec: Attention, roles: Roles, *, layer: int) -> list
 
 
 def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> list[ir.Value | None]:
-    """What follows the rotary tables among the inputs: the scales. Keys and values come unrounded, and stay int8."""
+    """The scales, which are the last inputs. Keys and values come unrounded, and stay int8."""
     scales = []
     for index, part in ((1, "k"), (2, "v")):
         quantize, dequantize = roles.all(f"attention.{part}.cache", layer) or (None, None)
@@ -110,7 +111,7 @@ def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> 
     for value in (*node.inputs[4:6], *node.outputs[1:3]):
         if value is not None:
             value.dtype = ir.DataType.INT8
-    return [None, None, None, *scales]
+    return scales
 
 
 def _refuse_other_providers(target: Target | None, scales: Sequence[ir.Value | None]) -> None:
@@ -118,9 +119,9 @@ def _refuse_other_providers(target: Target | None, scales: Sequence[ir.Value | N
     if target is None:
         return
     name = target.providers[0].name
-    if name == CPU or (name == CUDA and _is_one(scales[0]) and scales[0] is scales[1]):
+    if name == CPU.name or (name == CUDA and _is_one(scales[0]) and scales[0] is scales[1]):
         return
-    what = f"on {CPU}, and with one scale for keys and values on {CUDA}"
+    what = f"on {CPU.name}, and with one scale for keys and values on {CUDA}"
     fix = "set scales = 'tensor' of 'quantize-cache'" if name == CUDA else "leave 'quantize-cache' out"
     raise LoweringError(
         f"target '{target.name}' runs on {name}; the dialect 'ort' keeps keys and values in int8 {what}: {fix}"

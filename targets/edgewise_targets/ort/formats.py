@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgewise.bundle.manifest import CPU
 from edgewise.errors import LoweringError
-from edgewise.lint.finding import CPU, provider
+from edgewise.lint.finding import provider
 from edgewise.lint.slow import slow
 from edgewise.passes import context_of
 from edgewise_targets.step import Step
@@ -20,7 +21,7 @@ class RefuseSlowFormats(Step):
 
     def rewrite(self, model: ir.Model) -> bool:
         target = context_of(model).target
-        if target is None or provider(target) == CPU:
+        if target is None or provider(target) == CPU.name:
             refuse_slow_formats(model)
         return False
 

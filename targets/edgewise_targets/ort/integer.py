@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgewise.bundle.manifest import CPU
 from edgewise.errors import LoweringError
 from edgewise.graph import Linear, linears
 from edgewise.integer import Int8Rows
@@ -22,7 +23,6 @@ from edgewise.target import Target
 from edgewise.tensors import Streamed, constant, map_rows, reshape, transpose
 from edgewise_targets.step import CONTRIB, Step, become, initializer, insert_before
 
-CPU = "CPUExecutionProvider"
 STEPS = np.float32(127)
 TINY = np.float32(1e-28)  # as large as a token's largest is taken to be, where all are zeros
 
@@ -49,10 +49,10 @@ class IntegerProducts(Step):
 
 def _refuse_other_providers(target: Target | None) -> None:
     """Elsewhere ONNX Runtime has no such kernel, and would do these products on the processor."""
-    if target and target.providers[0].name != CPU:
+    if target and target.providers[0].name != CPU.name:
         raise LoweringError(
             f"target '{target.name}' runs on {target.providers[0].name}; the dialect 'ort' multiplies int8 activations "
-            f"on {CPU} only: leave 'w8a8' and 'prefill' out"
+            f"on {CPU.name} only: leave 'w8a8' and 'prefill' out"
         )
 
 

@@ -1,13 +1,8 @@
-"""tests: keys and values on a device with memory of its own: here, memory that no session reads or writes by itself.
-
-What is not copied to it, or back, is missing there: so it stands for a GPU, but for the way to it.
-"""
+"""tests: keys and values on a device with memory of its own, in which graphs compute them, and in ordinary memory."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +10,7 @@ from numpy.typing import NDArray
 
 import fixed
 import parity
-from edgewise.runtime.memory import Memory
+from device import Apart
 from edgewise.runtime.model import Model
 from edgewise.runtime.session import Session
 from edgewise.runtime.window import Window
@@ -23,18 +18,6 @@ from toy import CONTEXT, NAN, toy
 
 TOKENS = np.random.default_rng(1).integers(0, NAN, 60).tolist()
 OTHERS = np.random.default_rng(2).integers(0, NAN, 60).tolist()
-
-
-class Apart(Memory):
-    """Ordinary memory, but no array's that a session has."""
-
-    apart, ordinary = True, False
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def allocated(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.captured import run_options
+from edgewise.runtime.element import DTYPES, element, narrowed
 from edgewise.runtime.mirror import Place
 from edgewise.runtime.ort import in_place
-from edgewise.runtime.signature import HIDDEN, KEEP, POSITIONS, dtype_of
+from edgewise.runtime.signature import HIDDEN, KEEP, POSITIONS
 
 if TYPE_CHECKING:
     from edgewise.runtime.model import Model
@@ -30,7 +31,7 @@ class Bound:
         self._kept = in_place(self._keep)
         self._has_positions = POSITIONS in {value.name for value in graph.get_inputs()}
         types = {value.name: value.type for value in graph.get_overridable_initializers()}
-        tables = {name: table.astype(dtype_of(types[name]), copy=False) for name, table in model.rotary.items()}
+        tables = {name: narrowed(table, DTYPES[types[name]]) for name, table in model.rotary.items()}
         for name, value in {KEEP: self._kept, **{name: in_place(table) for name, table in tables.items()}}.items():
             self.binding.bind_ortvalue_input(name, value)
         for tensor, at in zip(model.cache, places, strict=True):
@@ -70,4 +71,4 @@ class Bound:
 
 def place(buffer: NDArray[Any]) -> Place:
     """Where an array is."""
-    return "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data
+    return "cpu", 0, element(buffer.dtype), buffer.shape, buffer.ctypes.data

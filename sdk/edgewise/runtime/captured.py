@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import Provider
+from edgewise.runtime.element import DTYPES, narrowed
 from edgewise.runtime.library import onnxruntime
-from edgewise.runtime.signature import KEEP, POSITIONS, dtype_of
+from edgewise.runtime.ort import in_place
+from edgewise.runtime.signature import KEEP, POSITIONS
 
 if TYPE_CHECKING:
     from edgewise.runtime.mirror import Place
@@ -83,10 +85,10 @@ class Captured:
         for name, value in self._values.items():
             self._binding.bind_ortvalue_input(name, value)
         types = {value.name: value.type for value in self._graph.get_overridable_initializers()}
-        tables = {name: table.astype(dtype_of(types[name]), copy=False) for name, table in model.rotary.items()}
+        tables = {name: narrowed(table, DTYPES[types[name]]) for name, table in model.rotary.items()}
         self._constants = {KEEP: np.ones(1, np.int64), **tables}
         for name, array in self._constants.items():
-            self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+            self._binding.bind_ortvalue_input(name, in_place(array))
         for tensor, place in zip(model.cache, places, strict=True):
             self._binding.bind_input(tensor.past, *place)
             self._binding.bind_output(tensor.present, *place)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.library import onnxruntime
+from edgewise.runtime.ort import in_place
 
 ORDINARY = "Cpu"
 DEVICES = {"Cuda": "cuda", "DML": "dml"}  # memory of providers that are built in, by the names that values have for it
@@ -34,7 +35,7 @@ class Memory:
     def hold(self, array: NDArray[Any]) -> tuple[NDArray[Any], Any]:
         """The array and its value; where it has to be elsewhere, a copy that takes its place."""
         if self.ordinary or self.apart:
-            return array, onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            return array, in_place(array)
         value = self.allocated(array.shape, array.dtype)
         held: NDArray[Any] = value.numpy()
         held[...] = array

@@ -9,13 +9,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edgewise.runtime.element import element
 from edgewise.runtime.memory import Memory
 
 Place = tuple[str, int, Any, tuple[int, ...], int]  # device, its number, type, shape and address
 
 
 class Mirror:
-    """Arrays, and as many values on the device."""
+    """Arrays, and as many values on the device: of the same dtypes, so bits of bfloat16 are copied as such."""
 
     def __init__(self, memory: Memory, arrays: Sequence[NDArray[Any]]) -> None:
         self._arrays = arrays
@@ -51,5 +52,5 @@ class Mirror:
         for array, value in zip(self._arrays, self._values, strict=True):
             shape = (stop - start, *array.shape[1:])
             address = value.data_ptr() + start * array.strides[0]
-            found.append((value.device_name(), self._number, array.dtype.type, shape, address))
+            found.append((value.device_name(), self._number, element(array.dtype), shape, address))
         return found

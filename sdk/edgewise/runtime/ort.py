@@ -11,6 +11,7 @@ from edgewise.bundle.manifest import CPU, Provider
 from edgewise.errors import BundleError, MissingDevice, OptionError, TargetError
 from edgewise.names import check_session
 from edgewise.options import known
+from edgewise.runtime.element import BFLOAT16, BITS
 from edgewise.runtime.exact import exact_products
 from edgewise.runtime.library import first_line, onnxruntime
 from edgewise.runtime.providers import configure
@@ -49,6 +50,8 @@ def open_graph(
 
 def in_place(array: NDArray[Any]) -> Any:
     """An `OrtValue` on the memory of an array, which must outlive it: what is written there later is seen."""
+    if array.dtype == BITS:
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16)
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 

@@ -28,7 +28,7 @@ FORMAT = 1
 CONTENT = "edgewise keys and values"
 HEADER_BYTES = 1 << 20  # more is not read
 DIGEST_BYTES = 32
-DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "int64": "I64"}
+DTYPES = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int8": "I8", "int64": "I64"}
 
 Arrays = Sequence[NDArray[Any]]
 

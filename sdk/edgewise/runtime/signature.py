@@ -10,17 +10,12 @@ import numpy as np
 from edgewise.errors import BundleError
 from edgewise.facts import Facts
 from edgewise.options import known
+from edgewise.runtime.element import DTYPES
 
 KEEP = "logits_to_keep"
 HIDDEN = "hidden_states"
 BIAS = "attention_bias"
 POSITIONS = "position_ids"
-
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(float16)": np.dtype(np.float16),
-    "tensor(int8)": np.dtype(np.int8),
-}
 
 
 @dataclass(frozen=True)
@@ -75,11 +70,6 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
     )
 
 
-def dtype_of(stated: str) -> np.dtype[Any]:
-    """The dtype of an input that ONNX Runtime calls `tensor(float16)`."""
-    return _DTYPES[stated]
-
-
 def _window(name: str) -> int | None:
     window = name.partition(".")[2]
     return int(window) if window else None
@@ -96,8 +86,8 @@ def _cache(inputs: Mapping[str, Any], facts: Facts, path: Path) -> tuple[CacheTe
         for kind in ("key", "value"):
             past = f"past_key_values.{layer}.{kind}"
             stated = inputs[past].type if past in inputs else "missing"
-            if stated not in _DTYPES:
-                raise BundleError(f"{path}: input '{past}' is {stated}; known: {known(_DTYPES)}")
-            present, dtype = f"present.{layer}.{kind}", _DTYPES[stated]
+            if stated not in DTYPES:
+                raise BundleError(f"{path}: input '{past}' is {stated}; known: {known(DTYPES)}")
+            present, dtype = f"present.{layer}.{kind}", DTYPES[stated]
             found.append(CacheTensor(past, present, attention.kv_heads, attention.head_dim, dtype))
     return tuple(found)

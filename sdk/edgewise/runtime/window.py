@@ -17,6 +17,7 @@ from edgewise.errors import ContextOverflow, OptionError
 from edgewise.facts import Rotary
 from edgewise.options import check, parse, unknown
 from edgewise.rotary import tables
+from edgewise.runtime.element import narrowed, widened
 from edgewise.runtime.model import Model
 
 Tokens = tuple[int, ...]
@@ -107,7 +108,7 @@ def turn_back(model: Model, start: int, stop: int, length: int) -> Callable[[int
 
 def turned(keys: Array, rotary: Rotary, turn: Angles) -> NDArray[np.float32]:
     """Keys `[heads, positions, dim]`, with the pairs that the embedding turns turned by these angles."""
-    out = keys.astype(np.float32)
+    out = widened(keys)
     pairs = out[..., : rotary.dim]
     half = rotary.dim // 2
     a, b = (pairs[..., ::2], pairs[..., 1::2]) if rotary.interleaved else (pairs[..., :half], pairs[..., half:])
@@ -133,4 +134,4 @@ def _like(before: Array, after: NDArray[np.float32]) -> Array:
     """As the cache keeps it."""
     if before.dtype == np.int8:
         after = np.clip(np.rint(after), -STEPS, STEPS)
-    return after.astype(before.dtype)
+    return narrowed(after, before.dtype)

@@ -1,8 +1,10 @@
-"""tests: students that learn: losses by their formulas, runs that are killed and go on, what a recipe does with it."""
+"""tests: students that learn: in every way that there is, killed on the way, and from what cannot be learned from."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,18 +13,24 @@ import torch
 
 import tiny
 from canonical import calibrated, graph, logits, tokens
-from edgewise.errors import EdgewiseError, GraphError, OptionError
+from edgewise.errors import EdgewiseError, GraphError, MissingExtra, OptionError
+from edgewise.graph import linears
 from edgewise.passes import Pass, context_of
+from edgewise.tensors import constant, streamed
+from edgewise.writer import Progress
+from edgewise_plugins.distill import train
 from edgewise_plugins.distill.executor import Executor
 from edgewise_plugins.distill.learn import Distill
-from edgewise_plugins.distill.losses import LOSSES, cross_entropy
+from edgewise_plugins.distill.losses import distributions, forward_kl
+from edgewise_plugins.distill.objective import depths
 from edgewise_plugins.distill.plan import Training
+from edgewise_plugins.distill.teachers import Present
 from edgewise_plugins.distill.train import FILE, Run
-from edgewise_plugins.prune.depth import PruneLayers
+from edgewise_plugins.distill.work import learn, rewrite
+from edgewise_plugins.prune.depth import PruneLayers, remove_layers
 from edgewise_plugins.prune.width import PruneWidth
-from edgewise_plugins.quantize import Quantize
 
-TEXT, FRESH = tokens(24, 32), tokens(4, 32, seed=9)
+TEXT = tokens(24, 32)
 SHORT = Training(steps=12, batch=4, evaluate=4, rate=2e-3)
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -43,38 +51,6 @@ def made(folder: Path, *, family: str = "llama") -> ir.Model:
     return model
 
 
-def distributions(scores: np.ndarray, temperature: float) -> np.ndarray:
-    powers = np.exp((scores - scores.max(axis=-1, keepdims=True)) / temperature)
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def kl(p: np.ndarray, q: np.ndarray) -> float:
-    return float((p * np.log(p / q)).sum(axis=-1).mean())
-
-
-FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "forward_kl": kl,
-    "reverse_kl": lambda p, q: kl(q, p),
-    "jensen_shannon": lambda p, q: 0.5 * kl(p, (p + q) / 2) + 0.5 * kl(q, (p + q) / 2),
-}
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_are_their_formulas(name: str, temperature: float) -> None:
-    student, teacher = np.random.default_rng(0).normal(size=(2, 3, 5, 11))
-    p, q = distributions(teacher, temperature), distributions(student, temperature)
-    found = LOSSES[name](torch.from_numpy(student), torch.from_numpy(teacher), temperature)
-    assert float(found) == pytest.approx(temperature**2 * FORMULAS[name](p, q))
-
-
-def test_cross_entropy_is_that_of_the_next_token() -> None:
-    scores, following = np.random.default_rng(0).normal(size=(2, 4, 7)), np.array([[1, 2, 3, 4], [6, 0, 5, 1]])
-    q = distributions(scores, 1.0)
-    expected = -np.mean([np.log(q[s, i, following[s, i + 1]]) for s in range(2) for i in range(3)])
-    assert float(cross_entropy(torch.from_numpy(scores), torch.from_numpy(following))) == pytest.approx(expected)
-
-
 def test_rates_rise_and_fall() -> None:
     plan = Training(steps=100, warmup=0.1, rate=1.0)
     rates = [plan.rate_at(step) for step in range(100)]
@@ -84,61 +60,146 @@ def test_rates_rise_and_fall() -> None:
     assert rates[-1] == pytest.approx(0.1, abs=1e-2)
 
 
-@pytest.mark.parametrize("training", [SHORT, dataclasses.replace(SHORT, hidden=1.0, cross_entropy=0.1, accumulate=2)])
-def test_what_pruning_lost_is_learned_again(training: Training, tmp_path: Path) -> None:
+def distance(model: ir.Model, expected: np.ndarray) -> float:
+    """The mean KL divergence from scores on the text."""
+    q, p = distributions(torch.from_numpy(logits(model, TEXT)), torch.from_numpy(expected), 1.0)
+    return float(forward_kl(q, p, 1.0))
+
+
+WAYS = {
+    "scores": SHORT,
+    "all at once": dataclasses.replace(SHORT, hidden=1.0, cross_entropy=0.1, accumulate=2),
+    "blocks": dataclasses.replace(SHORT, objective="blocks"),
+    "kept scores": dataclasses.replace(SHORT, top=20),
+    "in bfloat16": dataclasses.replace(SHORT, precision="bfloat16"),
+    "own text": dataclasses.replace(SHORT, sampled=0.5, objective="jensen_shannon"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_pruning_lost_is_learned_again(way: str, tmp_path: Path) -> None:
     model = made(tmp_path)
-    expected = logits(model, FRESH)
+    expected = logits(model, TEXT)
     PruneWidth(keep=0.25, multiple=8, refit=False)(model)
-    before = np.square(logits(model, FRESH) - expected).mean()
-    Distill(training=training)(model)
-    assert np.square(logits(model, FRESH) - expected).mean() < before
+    before = distance(model, expected)
+    Distill(training=WAYS[way])(model)
+    assert distance(model, expected) < before
 
 
 def test_a_student_with_fewer_layers_learns_from_all_of_its_teachers(tmp_path: Path) -> None:
     model = made(tmp_path)
-    expected = logits(model, FRESH)
+    expected = logits(model, TEXT)
     PruneLayers(keep=2)(model)
-    before = np.square(logits(model, FRESH) - expected).mean()
+    before = distance(model, expected)
     Distill(training=dataclasses.replace(SHORT, hidden=0.5))(model)
-    assert np.square(logits(model, FRESH) - expected).mean() < before
+    assert distance(model, expected) < before
 
 
-def run(folder: Path, training: Training) -> tuple[Run, ir.Model]:
-    teacher = graph(tiny.checkpoint("llama", folder / "checkpoint"))
-    model = calibrated(teacher.clone(), TEXT)
-    PruneWidth(keep=0.5, multiple=8)(model)
-    return Run(Executor(model), Executor(teacher), TEXT, training, folder), model
+def test_weights_that_were_pruned_one_by_one_stay_zero(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    up = next(linear for linear in linears(model) if linear.role == "mlp.up")
+    weights = up.matrix.numpy().copy()
+    weights[np.abs(weights) < np.median(np.abs(weights))] = 0
+    up.replace(constant(weights))
+    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
+    learned = up.matrix.numpy()
+    assert (learned[weights == 0] == 0).all()
+    assert (learned[weights != 0] != weights[weights != 0]).any()
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
-    whole, _ = run(tmp_path / "whole", SHORT)
-    whole.train()
+def test_a_layer_stands_for_those_after_it_that_are_gone(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    teacher = Executor(model.clone())
+    remove_layers(model, [0, 2])
+    assert depths(Executor(model), teacher) == [0, 3, 4]
 
-    class Killed(Exception):
-        pass
+
+def test_a_teacher_writes_a_text_of_its_own(tmp_path: Path) -> None:
+    teacher = graph(tiny.checkpoint("llama", tmp_path))
+    text = rewrite(teacher, TEXT, SHORT, prompt=8, progress=None)
+    assert text.shape == TEXT.shape
+    assert (text[:, :8] == TEXT[:, :8]).all()
+    executor = Executor(teacher)
+    with torch.no_grad():
+        chances = executor(torch.from_numpy(text))["logits"].softmax(dim=-1)
+    said = chances[:, 7:-1].gather(-1, torch.from_numpy(text[:, 8:, None]))
+    assert float(said.log().mean()) > float(chances[:, 7:-1].log().mean()) + 1  # not any text: one of its own
+
+
+def test_what_a_teacher_wrote_is_read_again(tmp_path: Path) -> None:
+    teacher, stages = graph(tiny.checkpoint("llama", tmp_path)), []
+    for _ in range(2):
+        rewrite(teacher, TEXT, SHORT, prompt=8, progress=lambda stage, done, total: stages.append((done, total)))
+    assert stages == [(16, 24), (24, 24)]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """The state is kept after every step here; the process ends, as far as the run can tell, in the seventh."""
+    monkeypatch.setattr(train, "EVERY_S", -1.0)
+    teacher = graph(tiny.checkpoint("llama", tmp_path))
+    pruned = calibrated(teacher.clone(), TEXT)
+    PruneWidth(keep=0.5, multiple=8)(pruned)
 
     def kill(stage: str, done: int, total: int) -> None:
-        if done == 7:
-            broken.keep()
-            raise Killed
+        if stage.startswith("distill") and done == 8:
+            raise KeyboardInterrupt
 
-    broken, _ = run(tmp_path / "broken", SHORT)
-    broken.progress = kill
-    with pytest.raises(Killed):
-        broken.train()
-    resumed, _ = run(tmp_path / "broken", SHORT)
-    resumed.train()
-    assert (tmp_path / "broken" / FILE).exists()
-    assert resumed.step == whole.step
-    for name, parameter in whole.student.weights():
-        assert torch.equal(parameter, resumed.parameters[name]), name
+    def trained(progress: Progress | None) -> dict[str, np.ndarray]:
+        model = pruned.clone()
+        learn(model, teacher, TEXT, WAYS[way], what="weights", progress=progress)
+        return {name: streamed(value.const_value).numpy() for name, value in model.graph.initializers.items()}
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(kill)
+    assert list(cache.rglob(FILE))
+    steps: list[int] = []
+    resumed = trained(lambda stage, done, total: steps.append(done) if stage.startswith("distill") else None)
+    assert steps[0] == 8
+    for name, array in trained(None).items():
+        assert np.array_equal(array, resumed[name]), name
 
 
 def test_a_student_that_learns_nothing_more_stops_early(tmp_path: Path) -> None:
-    found, _ = run(tmp_path, dataclasses.replace(SHORT, steps=1000, rate=10.0, evaluate=1, patience=2))
+    teacher = graph(tiny.checkpoint("llama", tmp_path))
+    training = dataclasses.replace(SHORT, steps=1000, rate=10.0, evaluate=1, patience=2)
+    executor = Executor(teacher)
+    found = Run(Executor(teacher), Present(executor), TEXT, training, tmp_path, depths(executor, executor))
     best = found.train()
     assert found.step < 1000
     assert found.held_out_kld() == pytest.approx(best)
+
+
+def test_what_learning_takes_is_in_the_plan(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    context, calibration = context_of(model), context_of(model).calibration
+    assert calibration
+    model.meta["edgewise"] = dataclasses.replace(context, dry=True)
+    Distill(training=SHORT)(model)
+    Distill(training=dataclasses.replace(SHORT, top=20), prompt=4)(model)
+    present, writes, asked, kept = calibration.costs
+    assert kept.flops < present.flops
+    assert min(writes.disk, asked.disk, present.disk, present.memory) > 0
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(tmp_path)
+    monkeypatch.setattr("edgewise.calibration.plan.available_memory", lambda: 1 << 20)
+    with pytest.raises(OptionError, match="GB are available; a smaller batch"):
+        Distill()(model)
+
+
+def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra, match=r"edgewise\[distill\]"):
+        Distill()(model)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +209,16 @@ def test_a_student_that_learns_nothing_more_stops_early(tmp_path: Path) -> None:
         ({"temperature": 0.0}, "temperature: 0.0 is not above 0"),
         ({"hidden": -1.0}, "hidden: -1.0 is below 0"),
         ({"held_out": 1.0}, "held_out .1.0. of the text"),
+        ({"sampled": 1.5}, "sampled: 1.5 is no share"),
+        ({"sampled": 0.5, "objective": "blocks"}, "teaches it nothing by the objective 'blocks'"),
+        ({"sampled": 0.5, "top": 4}, "give one"),
+        ({"hidden": 0.5, "top": 4}, "hidden states need the teacher"),
+        ({"objective": "blocks", "top": 4}, "hidden states need the teacher"),
     ],
 )
-def test_plans_that_make_no_sense_are_refused(options: dict[str, float], message: str) -> None:
+def test_plans_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        Training(**options)  # type: ignore[arg-type]
+        Training(**options)
 
 
 def other_vocabulary(model: ir.Model, folder: Path) -> None:
@@ -160,29 +226,43 @@ def other_vocabulary(model: ir.Model, folder: Path) -> None:
     model.meta["edgewise"] = dataclasses.replace(context_of(model), reference=reference)
 
 
-def quantized(model: ir.Model, folder: Path) -> None:
-    Quantize(bits=8, block_size=32)(model)
+def other_width(model: ir.Model, folder: Path) -> None:
+    reference = graph(tiny.checkpoint("llama", folder / "other", hidden_size=32))
+    model.meta["edgewise"] = dataclasses.replace(context_of(model), reference=reference)
 
 
 def no_teacher(model: ir.Model, folder: Path) -> None:
     model.meta["edgewise"] = dataclasses.replace(context_of(model), reference=None)
 
 
+def nothing(model: ir.Model, folder: Path) -> None:
+    (folder / "empty.txt").write_text("")
+
+
 @pytest.mark.parametrize(
     ("spoil", "step", "message"),
     [
         (other_vocabulary, Distill(), "the student has a vocabulary of 160, its teacher of 96"),
-        (quantized, Distill(), "is quantized already .*: 'distill' comes before"),
+        (other_width, Distill(training=Training(hidden=1.0)), "hidden states of 64 .* of 32"),
+        (other_width, Distill(training=Training(objective="blocks")), "hidden states of 64 .* of 32"),
         (no_teacher, Distill(), "pass 'distill' has no teacher"),
-        (None, Distill(text="nowhere.txt"), "text nowhere.txt does not exist"),
+        (nothing, Distill(text="nowhere.txt"), "text nowhere.txt does not exist"),
+        (nothing, Distill(text="empty.txt"), "text empty.txt has 0 tokens"),
+        (nothing, Distill(learn="scales"), "nothing is quantized yet"),
+        (nothing, Distill(prompt=32), "leave nothing to write in sequences of 32"),
+        (nothing, Distill(training=Training(top=160)), "not below the vocabulary of 160"),
     ],
 )
 def test_what_cannot_be_distilled_is_one_line(
-    spoil: Callable[[ir.Model, Path], None] | None, step: Pass, message: str, tmp_path: Path
+    spoil: Callable[[ir.Model, Path], None],
+    step: Pass,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # and back
     model = made(tmp_path)
-    if spoil:
-        spoil(model, tmp_path)
+    spoil(model, tmp_path)
     with pytest.raises(EdgewiseError, match=message) as caught:
         step(model)
     assert "\n" not in str(caught.value)

@@ -59,7 +59,31 @@ def test_hidden_states_are_given_and_what_follows_them_is_not_computed(tmp_path:
     executor = Executor(model)
     found = values_of(executor, TOKENS, ["hidden.2"])
     assert found["hidden.2"].shape == (*TOKENS.shape, 64)
-    assert len(executor._needed(["hidden.2"])) < len(executor.nodes) / 2 + 10
+    assert len(executor._needed(("hidden.2",), ())) < len(executor.nodes) / 2 + 10
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_moe", "smollm3"])
+def test_a_text_goes_on_from_a_cache_as_it_would_from_its_beginning(family: str, tmp_path: Path) -> None:
+    executor = Executor(graph(tiny.checkpoint(family, tmp_path)))
+    text = torch.from_numpy(TOKENS)
+    caches = [f"{i}.{kind}" for i in range(executor.layers) for kind in ("key", "value")]
+    with torch.no_grad():
+        whole = executor(text)["logits"]
+        said = executor(text[:, :20], ("logits", *(f"present.{name}" for name in caches)))
+        given = {f"past_key_values.{name}": said[f"present.{name}"] for name in caches}
+        given |= {"attention_mask": torch.ones_like(text), "position_ids": torch.arange(20, 24).expand(2, 4)}
+        rest = executor(text[:, 20:], ("logits",), given)["logits"]
+    assert torch.allclose(torch.cat([said["logits"], rest], dim=1), whole, atol=1e-4)
+
+
+def test_a_layer_is_computed_from_hidden_states_that_are_given(tmp_path: Path) -> None:
+    executor = Executor(graph(tiny.checkpoint("llama", tmp_path)))
+    text = torch.from_numpy(TOKENS)
+    with torch.no_grad():
+        states = executor(text, ["hidden.1", "hidden.2"])
+        found = executor(text, ["hidden.2"], {"hidden.1": states["hidden.1"]})["hidden.2"]
+    assert torch.equal(found, states["hidden.2"])
+    assert len(executor._needed(("hidden.2",), ("hidden.1",))) < len(executor._needed(("hidden.2",), ()))
 
 
 def test_weights_go_back_into_the_graph(tmp_path: Path) -> None:

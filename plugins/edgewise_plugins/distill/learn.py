@@ -1,41 +1,39 @@
 """plugins, distill: the pass: what earlier steps made of a model learns from the checkpoint that it was."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.calibration.cache import claimed
+from edgewise.calibration.cache import cache_folder
 from edgewise.calibration.calibration import Calibration
-from edgewise.calibration.fingerprint import array_digest, fingerprint
+from edgewise.calibration.plan import Cost
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import GraphError, OptionError
-from edgewise.extras import extras
+from edgewise.extras import require
 from edgewise.graph import get_facts, linears
-from edgewise.memory import available_memory
-from edgewise.options import record
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized
-from edgewise.sizes import sizes_of, total
 from edgewise_plugins.distill.plan import Training
 
 logger = logging.getLogger(__name__)
 
-COPIES = 5  # of a parameter while it is trained: itself, its gradient, two moments, the best so far
-ACTIVATIONS = 24  # floats kept for each hidden feature, layer and token until the gradient is known; measured
-SCORES = 6  # float copies of the scores of a batch
-
 
 @dataclass(frozen=True)
 class Distill(Pass):
-    """Trains the weights towards the scores of the checkpoint: what pruning lost is learned again.
+    """Trains the weights towards the scores of the checkpoint: what pruning or rounding lost is learned again.
 
-    It learns from `text`, `tokens` of it in sequences of `length`; without one, from the calibration text. What is
-    minimised, for how long and at which rates, says `training`. It runs on a GPU where torch finds one. Needs torch
-    (extra `distill`) and a calibration text; comes before `quantize`.
+    It learns from `text`, `tokens` of it in sequences of `length`; without one, from the calibration text. With
+    `prompt`, the checkpoint first writes that text anew, from so many tokens of each sequence on. What is minimised,
+    for how long and at which rates, says `training`. It runs on a GPU where torch finds one.
+
+    After `quantize`, the weights learn as they are stored (codes by straight-through rounding, and their scales), in
+    the format that they have; with `learn = "scales"` the scales alone. Needs torch (extra `distill`) and a calibration
+    text.
     """
 
     name: ClassVar[str] = "distill"
@@ -43,64 +41,81 @@ class Distill(Pass):
     text: str = ""
     tokens: int = 1_000_000
     length: int = 256
+    prompt: int = 0
+    learn: Literal["weights", "scales"] = "weights"
     training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt < 0:
+            raise OptionError(f"prompt: {self.prompt} is no number of tokens")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration, teacher = calibration_of(model, needed_by="pass 'distill'"), context_of(model).reference
         if teacher is None:
             raise GraphError("pass 'distill' has no teacher: it is a step of a recipe, in a build")
-        _check(model, teacher)
-        with extras():
-            import torch  # noqa: F401
+        self._check(model, teacher)
+        require("torch")
+        sequences = self._sequences(calibration, get_facts(teacher).context_length)
+        stages = self._costs(model, teacher, sequences)
+        for cost in stages.values():
+            calibration.expect(cost)
         if context_of(model).dry:
             return ir.passes.PassResult(model, modified=False)
-        sequences = self._sequences(calibration, get_facts(teacher).context_length)
-        self._refuse_what_does_not_fit(model, teacher, sequences)
-        key = fingerprint(model, "distill", record(self), fingerprint(teacher), array_digest(sequences))
-        with claimed(key) as folder:
-            self._learn(model, teacher, sequences, folder, calibration)
-        return ir.passes.PassResult(model, modified=True)
+        _refuse_what_does_not_fit(stages)
+        from edgewise_plugins.distill.work import learn, rewrite
 
-    def _learn(
-        self, model: ir.Model, teacher: ir.Model, sequences: np.ndarray, folder: Path, calibration: Calibration
-    ) -> None:
-        from edgewise_plugins.distill.executor import Executor
-        from edgewise_plugins.distill.train import Run
-
-        student = Executor(model)
-        run = Run(student, Executor(teacher), sequences, self.training, folder, calibration.progress)
-        before = run.held_out_kld()
-        after = run.train()
-        logger.info("distill: the KL divergence on held-out text was %.4f, and is %.4f", before, after)
-        if after < before:
-            student.write_back(model)
-        else:
+        training, progress = self.training, calibration.progress
+        if self.prompt:
+            sequences = rewrite(teacher, sequences, training, prompt=self.prompt, progress=progress)
+        before, after = learn(model, teacher, sequences, training, what=self.learn, progress=progress)
+        logger.info("distill: the KL divergence on held-out text was %.4g, and is %.4g", before, after)
+        if not after < before:
             logger.warning("distill: training made it no better; the weights are left as they were")
+        return ir.passes.PassResult(model, modified=after < before)
 
     def _sequences(self, calibration: Calibration, longest: int) -> np.ndarray:
         calibration.used = True
-        if not self.text:
-            return calibration.sequences
-        text = CalibrationText(Path(self.text), self.tokens, min(self.length, longest), self.training.seed)
-        return text.sequences(calibration.tokenizer)
+        found = calibration.sequences
+        if self.text:
+            text = CalibrationText(Path(self.text), self.tokens, min(self.length, longest), self.training.seed)
+            found = text.sequences(calibration.tokenizer)
+        if len(found) < 2:
+            raise OptionError(f"{found.size:,} tokens are one sequence: some must be held out; give more text")
+        if self.prompt >= found.shape[1]:
+            raise OptionError(f"prompt: {self.prompt} tokens leave nothing to write in sequences of {found.shape[1]}")
+        return found
 
-    def _refuse_what_does_not_fit(self, model: ir.Model, teacher: ir.Model, sequences: np.ndarray) -> None:
-        facts, tokens = get_facts(model), min(self.training.batch, len(sequences)) * sequences.shape[1]
-        floats = COPIES * total(sizes_of(model)).parameters + total(sizes_of(teacher)).parameters
-        floats += tokens * (ACTIVATIONS * facts.hidden_size * facts.layers + SCORES * facts.vocab_size)
-        available = available_memory()
-        logger.info("distill: about %.2f GB of memory", 4 * floats / 1e9)
-        if available is not None and 4 * floats > available:
-            raise OptionError(
-                f"distillation takes about {4 * floats / 1e9:.2f} GB of memory, and {available / 1e9:.2f} GB are "
-                "available; ask for a smaller batch (and accumulate more), or shorter sequences"
+    def _costs(self, model: ir.Model, teacher: ir.Model, sequences: np.ndarray) -> Mapping[str, Cost]:
+        from edgewise_plugins.distill.cost import costs
+
+        quantized = any(isinstance(linear.matrix, BlockQuantized) for linear in linears(model))
+        return costs(model, teacher, sequences.shape, self.training, prompt=self.prompt, quantized=quantized)
+
+    def _check(self, model: ir.Model, teacher: ir.Model) -> None:
+        ours, theirs = get_facts(model), get_facts(teacher)
+        if ours.vocab_size != theirs.vocab_size:
+            raise GraphError(
+                f"the student has a vocabulary of {ours.vocab_size:,}, its teacher of {theirs.vocab_size:,}: "
+                "nothing to compare"
             )
+        if self.training.takes_hidden and ours.hidden_size != theirs.hidden_size:
+            raise GraphError(
+                f"hidden states of {ours.hidden_size:,} numbers cannot be held against the teacher's of "
+                f"{theirs.hidden_size:,}: leave out 'hidden' and objective 'blocks'"
+            )
+        if self.training.top > theirs.vocab_size - 1:
+            raise OptionError(f"top: {self.training.top} is not below the vocabulary of {theirs.vocab_size:,}")
+        if self.learn == "scales" and not any(isinstance(linear.matrix, BlockQuantized) for linear in linears(model)):
+            raise GraphError("learn = 'scales': nothing is quantized yet; put the step 'quantize' before it")
 
 
-def _check(model: ir.Model, teacher: ir.Model) -> None:
-    ours, theirs = get_facts(model).vocab_size, get_facts(teacher).vocab_size
-    if ours != theirs:
-        raise GraphError(f"the student has a vocabulary of {ours:,}, its teacher of {theirs:,}: nothing to compare")
-    for linear in linears(model):
-        if isinstance(linear.matrix, BlockQuantized):
-            raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): 'distill' comes before")
+def _refuse_what_does_not_fit(stages: Mapping[str, Cost]) -> None:
+    """Raises OptionError where a stage takes more than there is."""
+    for stage, cost in stages.items():
+        logger.info("%s: about %.2f GB of memory, %.2f GB of disk", stage, cost.memory / 1e9, cost.disk / 1e9)
+        cost.refuse_what_does_not_fit(
+            cache_folder(),
+            less_memory="a smaller batch (accumulate more), shorter sequences, or `top`, take less",
+            less_disk="fewer tokens, or a smaller `top`, take less",
+        )

@@ -7,7 +7,6 @@ same bits as one that was not, on a CPU with as many threads.
 import logging
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgewise.writer import Progress
+from edgewise_plugins.distill.batches import Batches
 from edgewise_plugins.distill.executor import Executor
-from edgewise_plugins.distill.losses import LOSSES, cross_entropy, forward_kl
+from edgewise_plugins.distill.objective import Objective
 from edgewise_plugins.distill.plan import Training
+from edgewise_plugins.distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ Tensor = torch.Tensor
 
 EVERY_S = 60.0  # between states that are kept
 FILE = "state.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -36,10 +38,11 @@ class Run:
     """
 
     student: Executor
-    teacher: Executor
+    teacher: Teacher
     sequences: np.ndarray
     training: Training
     folder: Path
+    depths: list[int] = field(default_factory=list)
     progress: Progress | None = None
     step: int = 0
     best: float = float("inf")  # the KL divergence on what is held out
@@ -47,28 +50,28 @@ class Run:
     _best: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.student.to(self.device)
-        self.teacher.to(self.device).requires_grad_(False)
-        count = max(1, round(self.training.held_out * len(self.sequences)))
-        order = np.random.default_rng(self.training.seed).permutation(len(self.sequences))
-        self.held_out, self.seen = self.sequences[order[:count]], self.sequences[order[count:]]
+        self.device = next(self.student.parameters()).device.type
+        self.objective = Objective(self.student, self.teacher, self.training, self.depths)
+        self.batches = Batches(self.sequences, self.training, self.device)
         self.parameters = dict(self.student.weights())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), betas=(0.9, 0.95), weight_decay=self.training.weight_decay
-        )
-        self.shared = _shared_layers(self.student, self.teacher) if self.training.hidden else []
+        matrices = [parameter for parameter in self.parameters.values() if parameter.dim() == 2]
+        others = [parameter for parameter in self.parameters.values() if parameter.dim() != 2]
+        groups = [
+            {"params": matrices, "weight_decay": self.training.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], betas=(0.9, 0.95), fused=True)
 
     def train(self) -> float:
         """Go on from the state that is kept to the end; the KL divergence on what is held out then, the best."""
         self._resume()
-        saved = time.monotonic()
+        started, first, saved = time.monotonic(), self.step, time.monotonic()
         while self.step < self.training.steps and self.waiting < self.training.patience:
             loss = self._advance()
             if self.step % self.training.evaluate == 0 or self.step == self.training.steps:
-                self._judge(loss)
+                self._judge(loss, (time.monotonic() - started) / (self.step - first))
             if self.progress:
-                self.progress("distill", self.step, self.training.steps)
+                self.progress(f"distill: loss {loss:.4f}", self.step, self.training.steps)
             if time.monotonic() - saved > EVERY_S:
                 self.keep()
                 saved = time.monotonic()
@@ -76,6 +79,11 @@ class Run:
             for name, tensor in self._best.items():
                 self.parameters[name].copy_(tensor)
         return self.best
+
+    def held_out_kld(self) -> float:
+        """The mean forward KL divergence, in nats a token, on what the student does not learn from."""
+        sums = sum(self.objective.kld(batch) * len(batch.tokens) for batch in self.batches.of_held_out())
+        return sums / len(self.batches.held_out)
 
     def keep(self) -> None:
         """Write the state, whole or not at all."""
@@ -98,8 +106,8 @@ class Run:
         with torch.no_grad():
             for number, (name, parameter) in enumerate(self.parameters.items()):
                 parameter.copy_(tensors[f"{number}.weight"])
-                state = {key: tensors[f"{number}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = state | {"step": state["step"].cpu()}
+                if f"{number}.step" in tensors:  # of what the loss depends on
+                    self.optimizer.state[parameter] = {key: tensors[f"{number}.{key}"] for key in MOMENTS}
                 if f"{number}.best" in tensors:
                     self._best[name] = tensors[f"{number}.best"]
         logger.info("distill: going on after step %d", self.step)
@@ -109,8 +117,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.rate_at(self.step)
         total = 0.0
-        for tokens in self._batches():
-            loss = self._loss(tokens) / self.training.accumulate
+        for batch in self.batches.of_step(self.step, self.student):
+            loss = self.objective.loss(batch) / self.training.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
@@ -119,57 +127,14 @@ class Run:
         self.step += 1
         return total
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Of this step: every sequence comes once before one comes again, in an order of its own each time."""
-        size = min(self.training.batch, len(self.seen))
-        per_round = max(1, len(self.seen) // size)
-        for part in range(self.training.accumulate):
-            number = self.step * self.training.accumulate + part
-            order = np.random.default_rng([self.training.seed, number // per_round]).permutation(len(self.seen))
-            first = number % per_round * size
-            yield torch.from_numpy(self.seen[order[first : first + size]]).to(self.device)
-
-    def _loss(self, tokens: Tensor) -> Tensor:
-        wanted = ["logits", *(name for name, _ in self.shared)]
-        with torch.no_grad(), self._narrow():
-            theirs = self.teacher(tokens, ["logits", *(name for _, name in self.shared)])
-        with self._narrow():
-            ours = self.student(tokens, wanted)
-        t = self.training
-        loss = LOSSES[t.objective](ours["logits"].float(), theirs["logits"].float(), t.temperature)
-        if t.cross_entropy:
-            loss = loss + t.cross_entropy * cross_entropy(ours["logits"].float(), tokens)
-        for mine, other in self.shared:
-            difference = ours[mine].float() - theirs[other].float()
-            loss = loss + t.hidden * difference.square().mean() / theirs[other].float().square().mean()
-        return loss
-
-    def _judge(self, loss: float) -> None:
+    def _judge(self, loss: float, seconds: float) -> None:
         """Measure what is held out, and keep the weights where they are the best so far."""
         found = self.held_out_kld()
-        logger.info("distill: step %d, loss %.4f, held-out KL divergence %.4f", self.step, loss, found)
+        left = (self.training.steps - self.step) * seconds / 60
+        said = "distill: step %d, loss %.4f, held-out KL divergence %.4g; at most %.0f minutes are left"
+        logger.info(said, self.step, loss, found, left)
         if found < self.best:
             self.best, self.waiting = found, 0
             self._best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         else:
             self.waiting += 1
-
-    def held_out_kld(self) -> float:
-        """The mean forward KL divergence, in nats a token, on what the student does not learn from."""
-        sums = 0.0
-        with torch.no_grad(), self._narrow():
-            for start in range(0, len(self.held_out), self.training.batch):
-                tokens = torch.from_numpy(self.held_out[start : start + self.training.batch]).to(self.device)
-                ours, theirs = self.student(tokens)["logits"], self.teacher(tokens)["logits"]
-                sums += float(forward_kl(ours.float(), theirs.float(), 1.0)) * len(tokens)
-        return sums / len(self.held_out)
-
-    def _narrow(self) -> torch.autocast:
-        """bfloat16 where a GPU computes."""
-        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device == "cuda")
-
-
-def _shared_layers(student: Executor, teacher: Executor) -> list[tuple[str, str]]:
-    """Hidden states that are held against each other: those of the student beside the teacher's at the same depth."""
-    ours, theirs = student.layers, teacher.layers
-    return [(f"hidden.{i}", f"hidden.{round(i * theirs / ours)}") for i in range(1, ours + 1)]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars() -> "Iterator[Callback | None]":
-    """A bar for each stage of the work, one below the other."""
+    """A bar for each stage of the work, one below the other; what follows a colon in its name may change."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -27,8 +27,9 @@ def bars() -> "Iterator[Callback | None]":
         tasks = {}
 
         def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total)
-            display.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(":")[0]
+            if name not in tasks:
+                tasks[name] = display.add_task(stage, total=total)
+            display.update(tasks[name], description=stage, completed=done, total=total)
 
         yield update

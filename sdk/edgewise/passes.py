@@ -1,6 +1,6 @@
 """sdk: what a pass is: an onnx_ir pass whose fields are its options."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
@@ -25,6 +25,12 @@ class BuildContext:
     reference: ir.Model | None = None  # the canonical graph of the checkpoint, before any step; of tokens that are left
     companions: "Companions | None" = None  # tokenizer and configurations
     dry: bool = False  # a plan is made: formats count, values do not, and a pass that measures need not
+    following: tuple["Pass", ...] = ()  # the steps after the one that asks
+    chosen: list[tuple["Pass", tuple["Pass", ...]]] = field(default_factory=list)  # a step, and those it stood for
+
+    def done(self, step: "Pass") -> tuple["Pass", ...]:
+        """What a step did, as steps that would do it again."""
+        return next((steps for chooser, steps in self.chosen if chooser is step), (step,))
 
 
 @dataclass(frozen=True)

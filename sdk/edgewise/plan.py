@@ -9,6 +9,7 @@ from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import EdgewiseError, TargetError
+from edgewise.graph import remarks
 from edgewise.memory import physical_memory
 from edgewise.planner.advice import Speed
 from edgewise.planner.memory import Memory
@@ -54,6 +55,7 @@ class Plan:
     prefill: int = 0  # of a second graph for prompts, beside the parts
     prefill_memory: int = 0  # of the run's: that, and its own copy of the lm_head
     calibration: CalibrationPlan | None = None  # of the steps that measure the model
+    remarks: tuple[str, ...] = ()  # of the steps, on what they do
 
     @property
     def cache(self) -> int:
@@ -143,6 +145,7 @@ class Draft:
     total: Part
     context: int
     calibration: CalibrationPlan | None
+    remarks: tuple[str, ...]
     outlook: Outlook
 
     @classmethod
@@ -161,6 +164,7 @@ class Draft:
             total=Part(total(stored).parameters, total(stored).bytes, total(written).bytes),
             context=prepared.context,
             calibration=prepared.calibration,
+            remarks=remarks(prepared.model),
             outlook=Outlook.of(prepared),
         )
 
@@ -188,6 +192,7 @@ class Draft:
             prefill=0 if target.needs.static else outlook.beside,
             prefill_memory=needs.total - outlook.memory(outlook.work, context, alone=True).total,
             calibration=self.calibration,
+            remarks=self.remarks,
         )
 
 

@@ -3,16 +3,16 @@
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgewise.bundle.probe import probe
 from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
+from edgewise.companions import Companions
 from edgewise.contracts import Exporter
 from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
 from edgewise.facts import Facts
@@ -29,7 +29,6 @@ from edgewise.sizes import Size, sizes_of
 from edgewise.steps import apply, resolve
 from edgewise.target import Target
 from edgewise.tensors import Streamed
-from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ class Prepared:
     calibration: CalibrationPlan | None  # where the user gave a text
     gate: Gate | None
     graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
+    reference: ir.Model  # canonical: the checkpoint in float32, with the tokens that are left
+    companions: Companions  # tokenizer and configurations, as the recipe left them
     prompts: ir.Model | None = None  # the lowered graph of prompts, where one was asked for or lengths are fixed
     hidden_states: bool = False  # whether the graphs have that output
 
@@ -77,55 +78,58 @@ def prepare(
     """
     device = registry().get_target(target) if isinstance(target, str) else target
     _check_lengths(device, prefill, hidden_states)
-    chosen = _recipe(recipe, device)
-    passes = resolve(chosen.steps, where="recipe" if recipe else f"target '{device.name}'")
-    if calibration:
-        passes += _calibrated(device, passes)
+    chosen, passes = _recipe(recipe, device, calibrated=calibration is not None)
     lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
 
     model = export_graph(source)
-    facts = get_facts(model)
-    tokens = _context(context, device, facts)
     stored = sizes_of(model, stored=source.tensors)
-    measured = _calibration(calibration, source, tokens, progress) if calibration else None
-    build = BuildContext(target=device, context=tokens, calibration=measured, reference=model.clone(), dry=dry)
-    graphs: list[ir.Model] = []
-    floats: dict[str, Streamed] = {}
-
-    def keep(model: ir.Model) -> None:
-        remember(model, floats)
-        if chosen.gate:
-            graphs.append(model.clone())
-
-    model = apply(model, passes, build, error=RecipeError, before=keep)
-    keep(model)
-    if measured and not measured.used and not dry:
-        raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
-    cost = measured.plan(model) if measured else None
-    prompts = prefill_graph(model, floats, build) if prefill else None
+    tokens = _context(context, device, get_facts(model))
+    measured = calibrate(calibration, source, tokens, progress) if calibration else None
+    reference, companions = model.clone(), Companions(source)
+    build = BuildContext(device, tokens, measured, reference=reference, companions=companions, dry=dry)
+    kept = _Kept(whole=chosen.gate is not None)
+    model = apply(model, passes, build, error=RecipeError, before=kept.add)
+    kept.add(model)
+    cost = _cost(measured, model, dry) if measured else None
+    prompts = prefill_graph(model, kept.floats, build) if prefill else None
     if hidden_states:
         for canonical in filter(None, (model, prompts)):
             add_hidden_states(canonical)
     model, prompts = _lower(model, prompts, lowering, build)
-    facts = get_facts(model)  # as recipe and lowering left them
     for graph in filter(None, (model, prompts)):
         refuse(graph, device)
     return Prepared(
-        source,
-        device,
-        passes,
-        lowering,
-        tokens,
-        facts,
-        stored,
-        model,
-        cost,
-        chosen.gate,
-        tuple(graphs),
-        prompts,
-        hidden_states,
+        checkpoint=source,
+        target=device,
+        recipe=tuple(done for step in passes for done in build.done(step)),
+        lowering=lowering,
+        context=tokens,
+        facts=get_facts(model),  # as recipe and lowering left them
+        stored=stored,
+        model=model,
+        calibration=cost,
+        gate=chosen.gate,
+        graphs=tuple(kept.graphs),
+        reference=reference,
+        companions=companions,
+        prompts=prompts,
+        hidden_states=hidden_states,
     )
+
+
+@dataclass
+class _Kept:
+    """Of a canonical graph before each step of a recipe, and after the last: its floats, or the `whole` of it too."""
+
+    whole: bool
+    floats: dict[str, Streamed] = field(default_factory=dict)
+    graphs: list[ir.Model] = field(default_factory=list)
+
+    def add(self, model: ir.Model) -> None:
+        remember(model, self.floats)
+        if self.whole:
+            self.graphs.append(model.clone())
 
 
 def _check_lengths(target: Target, prefill: Prefill | None, hidden_states: bool) -> None:
@@ -158,12 +162,20 @@ def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collectio
 
 def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.Model:
     """The canonical graph, by the exporter of that name, or by the first that supports the checkpoint."""
-    model_types: set[str] = set()
+    return exporter_for(checkpoint, exporter).export(checkpoint)
+
+
+def exporter_for(checkpoint: Checkpoint, exporter: str | None = None) -> Exporter:
+    """The exporter of that name, or the first that supports the checkpoint. Raises CheckpointError where none does."""
+    model_types, missing = set[str](), dict[str, str]()
     for candidate in [registry().exporters.get(exporter)()] if exporter else _installed_exporters():
         if exporter or candidate.supports(checkpoint):
-            return candidate.export(checkpoint)
+            return candidate
         model_types |= set(getattr(candidate, "families", ()))  # an exporter may list what it knows
+        missing |= getattr(candidate, "missing", {})  # and say why it does not know something else
     kind = str(checkpoint.config.get("model_type"))
+    if kind in missing:
+        raise CheckpointError(f"config.json: there is no '{kind}' yet: {missing[kind]}")
     raise CheckpointError(
         f"config.json: {unknown('model_type', kind, model_types)}; a plugin adds one with an exporter of its own"
     )
@@ -180,25 +192,28 @@ def _installed_exporters() -> Iterator[Exporter]:
             yield exporter
 
 
-def _calibration(
-    text: CalibrationText, checkpoint: Checkpoint, context: int, progress: Progress | None
+def calibrate(
+    text: CalibrationText, checkpoint: Checkpoint, context: int | None, progress: Progress | None
 ) -> "Calibration":
-    """The text in the checkpoint's tokens; its tokenizer is first parsed by another process, which may crash."""
+    """The text in the checkpoint's tokens."""
     from edgewise.calibration.calibration import Calibration  # which takes ONNX Runtime
 
-    if "tokenizer.json" not in checkpoint.companions:
-        raise CheckpointError(
-            f"{checkpoint.folder} has no tokenizer.json: a calibration text cannot be read without it"
-        )
-    if problem := probe("text", checkpoint.folder):
-        raise CheckpointError(problem)
-    return Calibration(text, Tokenizer.load(checkpoint.folder), context, progress)
+    tokenizer = Companions(checkpoint).tokenizer(needed_by="a calibration text")
+    return Calibration(text, tokenizer, context, progress)
 
 
-def _recipe(recipe: Recipe | Path | None, target: Target) -> Recipe:
-    if recipe is None:
-        return Recipe(target.recipe)
-    return recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+def _cost(calibration: "Calibration", model: ir.Model, dry: bool) -> CalibrationPlan:
+    """What measuring takes. Raises OptionError where nothing was measured."""
+    if not calibration.used and not dry:
+        raise OptionError("no step of the recipe measures the model: a calibration text would change nothing")
+    return calibration.plan(model)
+
+
+def _recipe(recipe: Recipe | Path | None, target: Target, *, calibrated: bool) -> tuple[Recipe, tuple[Pass, ...]]:
+    """The recipe, the target's own where none is given, and its passes; where there is a text, those that follow."""
+    chosen = Recipe.load(recipe) if isinstance(recipe, Path) else recipe or Recipe(target.recipe)
+    passes = resolve(chosen.steps, where="recipe" if recipe else f"target '{target.name}'")
+    return chosen, passes + (_calibrated(target, passes) if calibrated else ())
 
 
 def _calibrated(target: Target, passes: Collection[Pass]) -> tuple[Pass, ...]:

@@ -47,7 +47,7 @@ def apply(
     for number, step in enumerate(passes, start=1):
         if before:
             before(model)
-        model.meta["edgewise"] = context
+        model.meta["edgewise"] = dataclasses.replace(context, following=tuple(passes[number:]))
         started = time.perf_counter()
         try:
             model = step(model).model

@@ -37,14 +37,14 @@ TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1
 
 
 def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
-    """Tokenizer, templates and configurations, as the checkpoint has them; config.json says where the graph is."""
+    """Tokenizer, templates and configurations, as the recipe left them; config.json says where the graph is."""
     if not _cache(prepared).shared:
         logger.info("the graphs leave their cache to the runtime: no genai_config.json, only edgewise runs them")
     elif not genai.is_uniform(prepared.facts):
         logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     files = {}
-    for name, path in prepared.checkpoint.companions.items():
-        content = path.read_bytes()
+    for name in prepared.companions.names:
+        content = prepared.companions.read(name)
         if name == "config.json" and _cache(prepared).shared:
             content = _with_transformers_js(content, prepared.facts)
         files[name] = _put(folder, name, content)

@@ -99,6 +99,7 @@ def text(plan: "Plan") -> str:
             f"to run    {size(plan.run_memory)} of memory{device}: {_verdict(plan)}; "
             f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
             *([f"helps     {plan.fitting}"] if plan.fitting else []),
+            *(f"note      {sentence}" for sentence in plan.remarks),
             *_speed(plan),
         ]
     )

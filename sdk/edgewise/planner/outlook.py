@@ -42,7 +42,7 @@ class Outlook:
         prompts = None
         if prepared.prompts:
             prompts = count(prepared.prompts, capacity=capacity, width=fixed.prefill if fixed else 0)
-        sizes = {name: path.stat().st_size for name, path in prepared.checkpoint.companions.items()}
+        sizes = prepared.companions.sizes()
         operators = sum(sum(1 for _ in graph.graph) for graph in graphs)
         files = sum(sizes.values()) + NODE_BYTES * operators
         beside = bytes_beside(prepared.prompts, prepared.model) if prepared.prompts else 0

@@ -50,7 +50,7 @@ def refuse_other_vocabulary(model: Scorer, reference: Scorer) -> None:
     if ours != theirs:
         raise OptionError(
             f"the model has a vocabulary of {ours:,} tokens, and the one it is held against has {theirs:,}: "
-            "their scores cannot be compared"
+            "their scores cannot be compared; a build with --quality-text compares those of the tokens that are left"
         )
 
 

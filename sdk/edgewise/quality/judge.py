@@ -13,7 +13,7 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
 from edgewise.errors import GateError, GraphError
 from edgewise.options import record
-from edgewise.prepare import Prepared, export_graph
+from edgewise.prepare import Prepared
 from edgewise.quality.activations import activation_errors
 from edgewise.quality.evaluate import assess
 from edgewise.quality.layers import is_quantized, layer_costs
@@ -48,7 +48,7 @@ def _judge_graph(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     model = lowered(bundle, length=sequences.shape[1], graph=graph)
-    reference = Canonical(export_graph(prepared.checkpoint), context=model.model.context, progress=progress)
+    reference = Canonical(prepared.reference, context=model.model.context, progress=progress)
     with scratch() as folder:
         found = assess(model, reference, sequences, Tokenizer.load(bundle.path), folder=folder, progress=progress)
     logger.info("quality on %s tokens: %.1f s", f"{found.tokens:,}", time.perf_counter() - started)

@@ -14,10 +14,12 @@ def register_passes() -> dict[str, str]:
         "prune-experts": "edgewise_plugins.moe.prune:PruneExperts",
         "prune-heads": "edgewise_plugins.prune.heads:PruneHeads",
         "prune-layers": "edgewise_plugins.prune.depth:PruneLayers",
+        "prune-vocabulary": "edgewise_plugins.vocabulary.prune:PruneVocabulary",
         "prune-width": "edgewise_plugins.prune.width:PruneWidth",
         "quantize": "edgewise_plugins.quantize:Quantize",
         "quantize-cache": "edgewise_plugins.cache:QuantizeCache",
         "rotate": "edgewise_plugins.rotate:Rotate",
         "smoothquant": "edgewise_plugins.smooth:SmoothQuant",
+        "sparsify": "edgewise_plugins.sparse.sparsify:Sparsify",
         "w8a8": "edgewise_plugins.w8a8:W8A8",
     }

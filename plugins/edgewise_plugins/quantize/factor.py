@@ -39,13 +39,13 @@ class Factor:
         return solved
 
 
-def factorize(gram: np.ndarray, damping: float) -> Factor:
-    """The factor of second moments, float32 `[columns, columns]`; the columns with the largest come first.
+def factorize(gram: np.ndarray, damping: float, *, order: np.ndarray | None = None) -> Factor:
+    """The factor of second moments, float32 `[columns, columns]`, in an order; by default the largest come first.
 
     `damping` times the mean of the diagonal is added to it; ten times more as long as float32 does not suffice.
     """
     diagonal = gram.diagonal()
-    order = np.argsort(-diagonal, kind="stable")
+    order = np.argsort(-diagonal, kind="stable") if order is None else order
     mean = float(diagonal.mean(dtype=np.float64)) or 1.0  # inputs that are all zero: nothing to compensate
     share = damping
     while share <= LARGEST:

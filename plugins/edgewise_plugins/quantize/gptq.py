@@ -11,7 +11,8 @@ In the order of rounding, for column j, with U of `factor` and errors e of the c
     e[j] = (w - rounded(w)) / U[j, j]
 
 The sums over columns of earlier batches are matrix products ("lazy batch updates"). What comes out is refined: see
-`refine`. A row that would be worse off, by the error that the second moments give it, keeps round to nearest.
+`refine`. A row that would be worse off, by the error that the second moments give it, keeps round to nearest. A weight
+that is zero stays zero, as 0 is on every grid, and others make up for what it would have to be.
 """
 
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ class Compensated:
 def gptq(matrix: Streamed, start: int, stop: int, moments: Moments, form: Format) -> Compensated:
     """Rows start to stop. Raises CheckpointError for NaN and infinity."""
     weights = matrix.read(start, stop).astype(np.float32, copy=False)
-    simple = quantize_all(nearest, in_blocks(weights, form.block_size), form, matrix, start)
+    simple, zeros = quantize_all(nearest, in_blocks(weights, form.block_size), form, matrix, start), weights == 0
     if moments.drift:
         weights = moments.drift.made_up_for(weights, start)
     blocks, damped = in_blocks(weights, form.block_size), moments.factor.damped(moments.gram)
@@ -68,8 +69,8 @@ def gptq(matrix: Streamed, start: int, stop: int, moments: Moments, form: Format
         quantize_all(grid_for(importance, form), blocks, form, matrix, start)
         for importance in (moments.gram.diagonal(), None)
     ]
-    found, _ = _closest([compensated(weights, grid, moments.factor, form) for grid in grids], weights, damped)
-    found, errors = _closest([refine(found, weights, damped, form), simple], weights, moments.gram)
+    found, _ = _closest([compensated(weights, grid, moments.factor, form, zeros) for grid in grids], weights, damped)
+    found, errors = _closest([refine(found, weights, damped, form, zeros), simple], weights, moments.gram)
     best = errors.argmin(axis=0)
     total, nearest_error = (float(sums.sum(dtype=np.float64)) for sums in (errors.min(axis=0), errors[-1]))
     return Compensated(found, total, nearest_error, int(best.sum()))
@@ -82,13 +83,19 @@ def _closest(candidates: Sequence[Coded], weights: np.ndarray, gram: np.ndarray)
     return Coded(*(np.stack(arrays)[best, rows] for arrays in zip(*candidates, strict=True))), errors
 
 
-def compensated(weights: np.ndarray, start: Coded, factor: Factor, form: Format) -> Coded:
-    """Weights `[rows, columns]` with the scales and zero points of `start`, each column making up for those before."""
+def compensated(
+    weights: np.ndarray, start: Coded, factor: Factor, form: Format, zeros: np.ndarray | None = None
+) -> Coded:
+    """Weights `[rows, columns]` with the scales and zero points of `start`, each column making up for those before.
+
+    `zeros`, bool of the same shape, become 0.
+    """
     rows, columns = weights.shape
     codes = np.empty((form.blocks(columns) * form.block_size, rows), np.uint8)
     codes.reshape(-1, form.block_size, rows)[:] = start.zero_points.T[:, None]  # what stands beyond the matrix
     errors = np.empty((columns, rows), np.float32)
     turned, scales, zero_points = (np.ascontiguousarray(a.T) for a in (weights, start.scales, start.zero_points))
+    pinned = None if zeros is None or not zeros.any() else zeros.T
     for first in range(0, columns, BATCH):
         some = slice(first, min(first + BATCH, columns))
         chosen = factor.order[some]
@@ -96,13 +103,25 @@ def compensated(weights: np.ndarray, start: Coded, factor: Factor, form: Format)
         batch -= factor.upper[:first, some].T @ errors[:first]
         blocks = chosen // form.block_size
         codes[chosen] = _round_batch(
-            batch, scales[blocks], zero_points[blocks], factor.upper[some, some], errors[some], form
+            batch,
+            scales[blocks],
+            zero_points[blocks],
+            factor.upper[some, some],
+            errors[some],
+            form,
+            None if pinned is None else pinned[chosen],
         )
     return start._replace(codes=np.ascontiguousarray(codes.T).reshape(rows, -1, form.block_size))
 
 
 def _round_batch(
-    batch: np.ndarray, scales: np.ndarray, zero_points: np.ndarray, upper: np.ndarray, errors: np.ndarray, form: Format
+    batch: np.ndarray,
+    scales: np.ndarray,
+    zero_points: np.ndarray,
+    upper: np.ndarray,
+    errors: np.ndarray,
+    form: Format,
+    zeros: np.ndarray | None,
 ) -> np.ndarray:
     """The codes of some columns, one after the other; all arrays `[columns, rows]`, `errors` is written."""
     codes = np.empty(batch.shape, np.uint8)
@@ -114,6 +133,8 @@ def _round_batch(
         code += shifted[j]
         np.clip(code, 0, form.top, out=code)
         codes[j] = code  # drops the fraction
+        if zeros is not None:
+            np.copyto(codes[j], zero_points[j], where=zeros[j], casting="unsafe")
         rounded = codes[j] - zero_points[j]
         rounded *= scales[j]
         np.subtract(weight, rounded, out=errors[j])

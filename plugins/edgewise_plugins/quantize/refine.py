@@ -21,10 +21,13 @@ BATCH = 128  # columns between matrix products
 RIDGE = 1e-6  # of the diagonal: blocks whose steps repeat each other's
 
 
-def refine(coded: Coded, weights: np.ndarray, gram: np.ndarray, form: Format) -> Coded:
-    """Codes and scales near `coded`, for weights `[rows, columns]` and second moments `[columns, columns]`."""
+def refine(coded: Coded, weights: np.ndarray, gram: np.ndarray, form: Format, zeros: np.ndarray | None = None) -> Coded:
+    """Codes and scales near `coded`, for weights `[rows, columns]` and second moments `[columns, columns]`.
+
+    Codes of `zeros`, bool `[rows, columns]`, stay.
+    """
     for _ in range(ROUNDS):
-        coded = descend(fit_scales(coded, weights, gram), weights, gram, form)
+        coded = descend(fit_scales(coded, weights, gram), weights, gram, form, zeros)
     return fit_scales(coded, weights, gram)
 
 
@@ -45,25 +48,37 @@ def fit_scales(coded: Coded, weights: np.ndarray, gram: np.ndarray) -> Coded:
     return coded._replace(scales=np.where(np.abs(scales) > SMALLEST, scales, coded.scales))
 
 
-def descend(coded: Coded, weights: np.ndarray, gram: np.ndarray, form: Format) -> Coded:
+def descend(
+    coded: Coded, weights: np.ndarray, gram: np.ndarray, form: Format, zeros: np.ndarray | None = None
+) -> Coded:
     """Each column's codes as they are best, once, from the first to the last."""
     rows, columns = weights.shape
     codes = np.ascontiguousarray(coded.codes.reshape(rows, -1).T)
     scales, zero_points = (np.ascontiguousarray(a.T) for a in (coded.scales, coded.zero_points))
     differences = coded.weights().reshape(rows, -1)[:, :columns] - weights
     pulls = gram @ differences.T  # [columns, rows]
+    pinned = None if zeros is None or not zeros.any() else zeros.T
     for first in range(0, columns, BATCH):
         some = slice(first, min(first + BATCH, columns))
         blocks = np.arange(some.start, some.stop) // form.block_size
-        moved = _descend_batch(codes[some], scales[blocks], zero_points[blocks], gram[some, some], pulls[some], form)
+        still = None if pinned is None else pinned[some]
+        moved = _descend_batch(
+            codes[some], scales[blocks], zero_points[blocks], gram[some, some], pulls[some], form, still
+        )
         pulls[some.stop :] += gram[some.stop :, some] @ moved
     return coded._replace(codes=np.ascontiguousarray(codes.T).reshape(coded.codes.shape))
 
 
 def _descend_batch(
-    codes: np.ndarray, scales: np.ndarray, zero_points: np.ndarray, gram: np.ndarray, pulls: np.ndarray, form: Format
+    codes: np.ndarray,
+    scales: np.ndarray,
+    zero_points: np.ndarray,
+    gram: np.ndarray,
+    pulls: np.ndarray,
+    form: Format,
+    still: np.ndarray | None,
 ) -> np.ndarray:
-    """How far the weights of some columns move; all arrays `[columns, rows]`, `codes` is written."""
+    """How far the weights of some columns move; all arrays `[columns, rows]`, `codes` is written but where `still`."""
     moved = np.zeros(codes.shape, np.float32)
     for j, code in enumerate(codes):
         if not gram[j, j] > 0:
@@ -73,6 +88,8 @@ def _descend_batch(
         best += HALF
         np.clip(best, 0, form.top, out=best)
         np.floor(best, out=best)
+        if still is not None:
+            np.copyto(best, code, where=still[j])
         moved[j] = (best - code) * scales[j]
         code[:] = best
     return moved

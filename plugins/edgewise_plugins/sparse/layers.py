@@ -1,0 +1,87 @@
+"""plugins, sparse: Wanda and SparseGPT over a whole model: later layers see what the earlier ones became."""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewise.calibration.cache import cache_folder
+from edgewise.calibration.walk import Walk
+from edgewise.graph import Linear, linears
+from edgewise.passes import calibration_of
+from edgewise.tensors import Streamed
+from edgewise_plugins.quantize.factor import factorize
+from edgewise_plugins.quantize.gptq import Moments
+from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE, observed
+from edgewise_plugins.sparse.pattern import Pattern
+from edgewise_plugins.sparse.score import without_lowest
+from edgewise_plugins.sparse.sparsegpt import sparsegpt
+from edgewise_plugins.sparse.spill import Floats
+
+logger = logging.getLogger(__name__)
+
+ELEMENTS = 1 << 22  # weights at a time
+
+
+def wanda_by_layers(model: ir.Model, names: Collection[str], pattern: Pattern) -> None:
+    """Replace the matrices by views without the weights that count least on the calibration text."""
+    with calibration_of(model, needed_by="method 'wanda'").walk(model) as walk:
+        for layer in walk.layers:
+            squares = _squares(walk, layer)
+            for linear in _of_layer(model, layer, names):
+                if linear.name in squares:  # an expert that sees no token is left as it is
+                    linear.replace(without_lowest(linear.matrix, np.sqrt(squares[linear.name]), pattern))
+            walk.advance(layer)
+
+
+def sparsegpt_by_layers(model: ir.Model, names: Collection[str], pattern: Pattern, *, damping: float) -> None:
+    """Replace the matrices by those that SparseGPT makes of them, in a temporary file."""
+    calibration = calibration_of(model, needed_by="method 'sparsegpt'")
+    floats, store, tokens = model.clone(), Floats(cache_folder()), calibration.sequences.size
+    with calibration.walk(model) as walk, calibration.walk(floats) as along:
+        along.progress = None
+        for layer in walk.layers:
+            for group, moments in observed(walk, along, layer, names, damping=damping):
+                for linear in group:
+                    blocks = _blocks(linear.matrix, moments, tokens, pattern, damping=damping)
+                    linear.replace(store.write(linear.matrix.dims, blocks, name=linear.name))
+            if along.position == layer:
+                along.advance(layer)
+            walk.advance(layer)
+
+
+def _of_layer(model: ir.Model, layer: int, names: Collection[str]) -> list[Linear]:
+    return [linear for linear in linears(model) if linear.layer == layer and linear.name in names]
+
+
+def _squares(walk: Walk, layer: int) -> dict[str, np.ndarray]:
+    """Of what enters each matrix of a layer, the sums of squares over the text, `[columns]`."""
+    sums: dict[str, np.ndarray] = {}
+
+    def observe(sharing: Sequence[Linear], x: np.ndarray) -> None:
+        squares = np.einsum("tk,tk->k", x, x)
+        for linear in sharing:
+            sums[linear.name] = sums.get(linear.name, 0) + squares
+
+    walk.observe(layer, observe)
+    return sums
+
+
+def _blocks(
+    matrix: Streamed, moments: Moments, tokens: int, pattern: Pattern, *, damping: float
+) -> Iterator[np.ndarray]:
+    """The rows of a matrix, some at a time.
+
+    With too few tokens for its inputs they would be fitted to the text: they are taken one by one then, and nothing
+    makes up for anything.
+    """
+    rows, columns = matrix.dims
+    gram, drift = moments.gram, moments.drift
+    if tokens < TOKENS_PER_FEATURE * columns:
+        gram, drift = np.diag(gram.diagonal()), None
+    upper = factorize(gram, damping, order=np.arange(columns)).upper
+    step = max(1, ELEMENTS // columns)
+    for start in range(0, rows, step):
+        weights = matrix.read(start, min(start + step, rows)).astype(np.float32)
+        yield sparsegpt(drift.made_up_for(weights, start) if drift else weights, upper, pattern)

@@ -1,9 +1,7 @@
 """tests: the runner: text in, text out, on the demo bundle."""
 
 import dataclasses
-import gc
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -266,44 +264,6 @@ def test_a_device_generates_without_what_builds_need(pycoder_bundle: Bundle, run
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert tuple(json.loads(done.stdout)) == runner.generate(PROMPT, max_tokens=12, search="greedy").tokens
-
-
-@pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_many_generations_leave_nothing_behind(runner: Runner, count: int) -> None:
-    """Some of them cancelled, some failed: memory and open files stay where they were after the first."""
-
-    grammar = {"name": "grammar", "json_schema": {}}
-    kinds: list[dict[str, Any]] = [
-        {"search": "sample"},
-        {"search": "beam"},
-        {"search": "speculative"},
-        {"search": "sample", "processors": [grammar, "dry"], "n": 2},
-    ]
-
-    def run(number: int) -> None:
-        stream = runner.stream(PROMPT, max_tokens=4, seed=number, **kinds[number // 3 % len(kinds)])
-        if number % 3 == 0:
-            next(stream)
-            stream.close()
-        elif number % 3 == 1:
-            stream.result()
-        else:
-            with pytest.raises(GenerationError):
-                runner.generate([9999], max_tokens=4)
-
-    for number in range(60):
-        run(number)
-    gc.collect()
-    before, files = resident(), len(os.listdir("/proc/self/fd"))
-    for number in range(count):
-        run(number)
-    gc.collect()
-    assert resident() - before < 8 << 20
-    assert len(os.listdir("/proc/self/fd")) == files
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_piece_prints_as_its_text() -> None:

@@ -1,25 +1,20 @@
 """tests: a scheduler: many generations at once say what each of them says alone, and none stands in another's way."""
 
-import gc
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 
 from edgewise.bundle.read import Bundle
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
-from edgewise.pipeline import build
-from edgewise.recipe import Recipe
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.scheduler import Generation, Scheduler
 from edgewise.runtime.stream import Stream
 from edgewise.search.protocol import Context, Emit, Extend, Flow, Request, Search
-from toy import CONTEXT, NAN, toy
+from scheduled import endless, held, pool_of
+from toy import CONTEXT, NAN
 
 PROMPTS = [
     "def add(a, b):\n    return",
@@ -31,32 +26,15 @@ PROMPTS = [
 GREEDY: dict[str, Any] = {"search": "greedy", "max_tokens": 24}
 
 
-@pytest.fixture(scope="module")
-def bundle(pycoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture
+def runner(float_runner: Runner) -> Runner:
     """In floats: there a row's scores are the same beside others and alone."""
-    return build(pycoder, output=tmp_path_factory.mktemp("floats") / "pycoder.edge", recipe=Recipe(()))
-
-
-@pytest.fixture(scope="module")
-def runner(bundle: Bundle) -> Iterator[Runner]:
-    with Runner.open(bundle.path, threads=1) as runner:
-        yield runner
+    return float_runner
 
 
 @pytest.fixture
-def toy_runner(tmp_path: Path, runner: Runner) -> Runner:
-    """Without an end-of-sequence token, so that generations are as long as they may be."""
-    return Runner(toy(tmp_path), runner.tokenizer, config={"eos_token_id": []})
-
-
-def pool_of(scheduler: Scheduler) -> Pool:
-    (pool,) = scheduler._pools.values()
-    return pool
-
-
-def held(scheduler: Scheduler) -> int:
-    """Rows of all generations."""
-    return sum(generation.rows for generation in scheduler._active)
+def toy_runner(tmp_path: Path, float_runner: Runner) -> Runner:
+    return endless(tmp_path, float_runner)
 
 
 def waiting(stream: Stream) -> int:
@@ -290,88 +268,3 @@ def test_closing_a_scheduler_cancels_all(toy_runner: Runner) -> None:
     scheduler.close()
     assert [stream.result().finish_reason for stream in streams] == ["cancelled"] * 3
     assert not scheduler._pools
-
-
-# Threads.
-
-
-def test_one_thread_steps_while_others_submit_read_and_close(toy_runner: Runner) -> None:
-    scheduler, over = Scheduler(toy_runner, slots=3), threading.Event()
-    problems: list[BaseException] = []
-    expected = {prompt: toy_runner.generate([1, prompt], max_tokens=12, search="greedy").tokens for prompt in range(8)}
-
-    def step() -> None:
-        while not over.is_set():
-            if not scheduler.step():
-                over.wait(0.001)
-
-    def client(number: int) -> None:
-        try:
-            random = np.random.default_rng(number)
-            for _ in range(12):
-                prompt = int(random.integers(0, 8))
-                stream = scheduler.submit([1, prompt], max_tokens=12, search="greedy")
-                if random.random() < 0.4:
-                    next(stream)
-                    stream.close()
-                    found = stream.result()
-                    assert found.finish_reason in ("cancelled", "length")
-                    assert found.tokens == expected[prompt][: len(found.tokens)]
-                else:
-                    assert stream.result().tokens == expected[prompt]
-        except BaseException as problem:
-            problems.append(problem)
-
-    stepper = threading.Thread(target=step)
-    clients = [threading.Thread(target=client, args=(number,)) for number in range(6)]
-    for thread in (stepper, *clients):
-        thread.start()
-    for thread in clients:
-        thread.join(60)
-    over.set()
-    stepper.join(60)
-    assert not problems
-    assert not any(thread.is_alive() for thread in (stepper, *clients))
-    assert held(scheduler) == 0
-    assert not scheduler.step()
-
-
-def test_readers_in_several_threads_need_no_thread_that_steps(toy_runner: Runner) -> None:
-    scheduler = Scheduler(toy_runner, slots=4)
-    streams = [scheduler.submit([1, prompt], max_tokens=12, search="greedy") for prompt in range(6)]
-    found: dict[int, tuple[int, ...]] = {}
-
-    def read(number: int) -> None:
-        found[number] = streams[number].result().tokens
-
-    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    expected = {n: toy_runner.generate([1, n], max_tokens=12, search="greedy").tokens for n in range(6)}
-    assert found == expected
-
-
-def test_many_generations_leave_nothing_behind(toy_runner: Runner) -> None:
-    scheduler = Scheduler(toy_runner, slots=4)
-
-    def some(count: int) -> None:
-        streams = []
-        for n in range(count):
-            options: Any = {"max_tokens": 1 + n % 7, "search": "sample", "seed": n if n % 2 else None}
-            streams.append(scheduler.submit([1, n % 9], **options))
-        for number, stream in enumerate(streams):
-            if number % 3:
-                stream.result()
-            else:
-                stream.close()
-
-    some(20)
-    gc.collect()
-    before, memory = len(gc.get_objects()), pool_of(scheduler).bytes
-    some(200)
-    gc.collect()
-    assert len(gc.get_objects()) - before < 100
-    assert pool_of(scheduler).bytes == memory
-    assert held(scheduler) == 0

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
 
@@ -56,3 +58,14 @@ def with_control(make: Callable[[], Library]) -> Tokenizer:
     first = library.token_to_id("<s>")
     library.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", first)])
     return Tokenizer(library)
+
+
+TOKENIZERS = {make.__name__: with_control(make) for make in (byte_level, sentencepiece, metaspace)}
+KINDS = pytest.mark.parametrize("kind", TOKENIZERS)
+WITH_BYTES = pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+
+texts = st.text(max_size=60) | st.lists(
+    st.sampled_from(
+        [*CONTROL, "hello", " a", "\n\n", "\U0001f600", "\u0645\u0631\u062d", "\u4f60", "\ufffd", "<|", "|>"]
+    )
+).map("".join)

@@ -76,7 +76,7 @@ def slowly(matrix: np.ndarray, gram: np.ndarray, pattern: Pattern) -> np.ndarray
             chosen = np.zeros(matrix.shape, bool)
             for _, row, i in rest[: round(pattern.share * matrix.size) - int(gone.sum())]:
                 chosen[row, i] = True
-        for row in np.flatnonzero(chosen[:, j]):
+        for row in np.flatnonzero(chosen[:, j]).tolist():
             found[row] -= found[row, j] / inverses[j][j, j] * inverses[j][j]
             gone[row, j] = True
     found[gone] = 0

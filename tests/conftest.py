@@ -1,9 +1,13 @@
 """tests: what several rooms share: the demo checkpoint, and its bundle, built once."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +16,7 @@ from edgewise.bundle.read import Bundle
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
 from edgewise.runtime.runner import Runner
+from killed import Ask
 
 settings.register_profile("ci", derandomize=True)  # the same examples each time: a landing is no lottery
 if "CI" in os.environ:
@@ -70,3 +75,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where statistics are kept, for one test alone."""
     monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "calibration"
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """Has a task done by a process that can be killed; see killed.py."""
+    script = Path(__file__).with_name("killed.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+
+        def answer(task: str, **arguments: Any) -> dict[str, Any]:
+            assert process.stdin
+            assert process.stdout
+            print(json.dumps({"task": task, **arguments}), file=process.stdin, flush=True)
+            reply: dict[str, Any] = json.loads(process.stdout.readline())
+            return reply
+
+        yield answer
+        process.stdin.close()

@@ -1,6 +1,5 @@
 """tests: a build that is killed, or finds the disk full, leaves the old bundle or the new one, nothing half-done."""
 
-import json
 import os
 import random
 import resource
@@ -8,9 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,31 +16,9 @@ from edgewise.bundle.read import Bundle
 from edgewise.bundle.write import staged
 from edgewise.errors import BundleError
 from edgewise.pipeline import build
+from killed import Ask
 
 OLD, NEW = 300, 400  # the contexts of two bundles, by which one tells them apart
-
-Ask = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    """Has a task done by a process that can be killed; see killed.py."""
-    script = Path(__file__).with_name("killed.py")
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-
-        def answer(task: str, **arguments: Any) -> dict[str, Any]:
-            assert process.stdin
-            assert process.stdout
-            print(json.dumps({"task": task, **arguments}), file=process.stdin, flush=True)
-            reply: dict[str, Any] = json.loads(process.stdout.readline())
-            return reply
-
-        yield answer
-        process.stdin.close()
 
 
 def test_a_build_killed_at_any_moment_leaves_the_old_bundle_or_the_new_one(

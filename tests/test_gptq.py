@@ -14,7 +14,7 @@ from edgewise_plugins.quantize.factor import factorize, invert_triangle
 from edgewise_plugins.quantize.gptq import Compensated, Moments, compensated, gptq
 from edgewise_plugins.quantize.grid import grid_for
 from edgewise_plugins.quantize.nearest import nearest
-from edgewise_plugins.quantize.spill import Spill
+from edgewise_plugins.quantize.spill import temporary
 
 FORMATS = [Format(bits, size, symmetric) for bits in (2, 4, 8) for size in (32, 128) for symmetric in (False, True)]
 DAMPING = 0.01
@@ -197,7 +197,7 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("form", [Format(4, 32, False), Format(4, 128, True), Format(2, 64, False)], ids=str)
 def test_matrices_come_back_from_disk_as_they_went(form: Format, tmp_path: Path) -> None:
-    spill, stored = Spill(tmp_path), {}
+    spill, stored = temporary(tmp_path), {}
     for number, shape in enumerate(((7, 300), (3, 33), (5, 896))):
         coded = nearest(in_blocks(weights(*shape, seed=number), form.block_size), form)
         rows = [coded._replace(**{key: getattr(coded, key)[a:b] for key in coded._fields}) for a, b in ((0, 2), (2, 9))]

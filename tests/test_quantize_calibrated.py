@@ -20,7 +20,7 @@ from edgewise_plugins.quantize import Quantize, sequential
 from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments
 from edgewise_plugins.quantize.rules import Rule
-from edgewise_plugins.quantize.spill import Spill
+from edgewise_plugins.quantize.spill import temporary
 
 ENOUGH = tokens(12, 64)  # 4 tokens for each of 96 inputs, twice
 
@@ -146,7 +146,7 @@ def test_memory_follows_the_rows_at_hand_and_not_the_matrix(tmp_path: Path, monk
     linear = Linear(ir.node("MatMul", [ir.Value(name="x"), value]), "lm_head", None, value)
     gram = np.eye(128, dtype=np.float32)
     tracemalloc.start()
-    sequential.quantize_matrix(linear, Moments(gram, factorize(gram, 0.01)), Format(4, 128, False), Spill(tmp_path))
+    sequential.quantize_matrix(linear, Moments(gram, factorize(gram, 0.01)), Format(4, 128, False), temporary(tmp_path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20  # the matrix has 16 MiB

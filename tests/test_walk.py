@@ -84,7 +84,8 @@ def test_a_walk_that_keeps_its_states_goes_again_without_computing_them(home: Pa
     for layer in walk.layers:
         walk.advance(layer)
     first = np.concatenate(list(walk.logits()))
-    again, written = walk.again(), {path: path.stat().st_mtime_ns for path in tmp_path.glob("hidden.*")}
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("hidden.*")}
+    again = Walk(model, TOKENS, folder=tmp_path, keep=True)
     seen: list[str] = []
     for layer in again.layers:
         again.observe(layer, lambda linears, x: seen.append(linears[0].role))

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgewise._version import __version__
 from edgewise.errors import GraphError, OptionError
 from edgewise.extras import require
 from edgewise.graph import Linear, linears
@@ -117,13 +118,23 @@ def quantize_model(
         _expect(model, forms, learned=bool(learned), steps=steps)
     dry = context_of(model).dry
     moments = _second_moments(model, chosen.keys() - compensated, chosen)
+    key = _key(model, chosen, damping, steps) if forms and not dry else ""  # now: what is replaced is slow to read
     for name, choice in chosen.items():
         if dry or name not in compensated:
             _replace(matrices[name], choice, moments.get(name))
     if forms and not dry:
         from edgewise_plugins.quantize.sequential import quantize_by_layers
 
-        quantize_by_layers(model, forms, damping=damping, learned=learned, steps=steps)
+        quantize_by_layers(model, forms, key=key, damping=damping, learned=learned, steps=steps)
+
+
+def _key(model: ir.Model, chosen: Mapping[str, Choice], damping: float, steps: int) -> str:
+    """A hash of all that decides what GPTQ makes of a model."""
+    from edgewise.calibration.fingerprint import array_digest, fingerprint
+
+    calibration = calibration_of(model, needed_by="GPTQ")
+    text = calibration.context, array_digest(calibration.sequences)
+    return fingerprint(model, "quantize", __version__, dict(chosen), damping, steps, *text)
 
 
 def _compensable(model: ir.Model, chosen: Mapping[str, Choice]) -> Collection[str]:

@@ -11,7 +11,7 @@ from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments
 from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE
 from edgewise_plugins.quantize.sequential import TIED_DAMPING, by_gptq
-from edgewise_plugins.quantize.spill import Spill
+from edgewise_plugins.quantize.spill import temporary
 from edgewise_plugins.quantize.tied import final_gains, with_embedding
 
 
@@ -20,7 +20,7 @@ class Alone:
 
     def __init__(self, model: ir.Model, statistics: Statistics, damping: float) -> None:
         self.model, self.statistics, self.damping = model, statistics, damping
-        self._spill = Spill(cache_folder())
+        self._spill = temporary(cache_folder())
         self._last: tuple[InputStatistics, Moments] | None = None
 
     def can(self, linear: Linear) -> bool:

@@ -8,9 +8,10 @@ from edgewise.calibration.plan import FLOAT, Cost, StatisticsPlan, plan_statisti
 from edgewise.calibration.stages import BATCH_TOKENS, linears_by_input
 from edgewise.graph import get_facts, linears
 from edgewise.quantized import Format
-from edgewise_plugins.quantize.sequential import ELEMENTS
+from edgewise_plugins.quantize.sequential import ELEMENTS, tied_head
 
 RUNS = 3  # of each layer: to see what enters its matrices, to leave it, and the float model beside
+STATES = 3  # of a walk, at a time: before a layer, after it, and those that a killed build would go on from
 SQUARES = 4  # as wide as the widest input: its moments, damped, their factor, and the drift
 COPIES = 12  # of the rows at hand: three candidates, what is left of their errors, sums
 SWEEPS = 40  # multiplications of each weight with a column's moments: two candidates, refined twice
@@ -28,7 +29,7 @@ def gptq_cost(model: ir.Model, forms: Mapping[str, Format], shape: tuple[int, ..
     squares = FLOAT * SQUARES * max(columns for _, columns in chosen.values()) ** 2
     copies = FLOAT * COPIES * min(ELEMENTS, max(rows * columns for rows, columns in chosen.values()))
     spilled = sum(forms[name].stored_bytes(*dims) for name, dims in chosen.items())
-    states = len(plan.layers) + 3  # of the float model all, of ours those at hand
+    states = STATES + (len(plan.layers) + 1 if tied_head(model, forms) else STATES)  # of ours, of the float model
     sums = sum(plan.tokens * (columns**2 + 2 * columns * hidden) + 2 * columns**3 for columns in inputs)
     sweeps = sum(SWEEPS * rows * columns**2 for rows, columns in chosen.values())
     return Cost(

@@ -2,22 +2,21 @@
 
 For each input of a layer's matrices: its second moments on the calibration text, with all that comes before it
 quantized; then these matrices by GPTQ. The float model goes along, so that its outputs can be aimed at (see `drift`).
-Results are spilled to disk as they come.
+Results are spilled to disk as they come. A build that was killed goes on after the last layer that it finished.
 """
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.calibration.cache import cache_folder
+from edgewise.calibration.cache import claimed
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.gram import add_gram, mirror
 from edgewise.calibration.walk import Walk
-from edgewise.graph import Linear, linears
+from edgewise.graph import Linear, get_facts, linears
 from edgewise.passes import calibration_of
 from edgewise.quantized import Block, BlockQuantized, Format
 from edgewise_plugins.quantize.factor import factorize
@@ -25,43 +24,73 @@ from edgewise_plugins.quantize.gptq import Moments, gptq
 from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE, observed
 from edgewise_plugins.quantize.spill import Spill
 from edgewise_plugins.quantize.tied import final_gains, with_embedding
+from edgewise_plugins.quantize.underway import Underway
 
 if TYPE_CHECKING:
     from edgewise_plugins.quantize.autoround_layers import AutoRound
 
 logger = logging.getLogger(__name__)
 
+OURS, FLOATS = "ours", "floats"  # where the hidden states of the two models are
+
 ELEMENTS = 1 << 22  # weights at a time: 16 MiB of float32, and some copies
 TIED_DAMPING = 10  # times: the rows of an embedding are used alone
 
 
 def quantize_by_layers(
-    model: ir.Model, forms: Mapping[str, Format], *, damping: float, learned: Collection[str] = (), steps: int = 0
+    model: ir.Model,
+    forms: Mapping[str, Format],
+    *,
+    key: str,
+    damping: float,
+    learned: Collection[str] = (),
+    steps: int = 0,
 ) -> None:
     """Replace the matrices that `forms` names by quantized ones, in graph order.
 
     The rounding of `learned` is learned in so many steps, after GPTQ; but for an lm_head, which is in no layer.
+    key: of everything that decides the result: what a killed build left under it is gone on with.
     """
     calibration = calibration_of(model, needed_by="GPTQ")
-    spill, kept, floats = Spill(cache_folder()), {}, model.clone()
-    rounding = _rounding(calibration, {name: forms[name] for name in learned}, spill, steps)
-    tied = _tied_head(model, forms)
-    with ExitStack() as stack:
-        along = stack.enter_context(calibration.walk(floats, keep=tied is not None))
-        if tied:
-            moments = _tied_moments(along, tied, damping=damping)
-            kept[tied.name] = quantize_matrix(tied, moments, forms[tied.name], spill)
-            forms = {name: form for name, form in forms.items() if name != tied.name}
-            along = along.again()
-        along.progress = None
-        walk = stack.enter_context(calibration.walk(model))
-        for layer in (*walk.layers, walk.head):
-            for group, moments in observed(walk, along, layer, forms, damping=damping):
-                for linear in group:
-                    kept[linear.name] = quantize_matrix(linear, moments, forms[linear.name], spill)
-            if layer != walk.head:
-                _leave(walk, along, layer, rounding)
-    _say_kept(kept)
+    floats, tied = model.clone(), tied_head(model, forms)
+    with claimed(key) as folder:
+        underway = Underway(folder, forms, _steps(model, tied))
+        if tied and not underway.done:
+            with calibration.walk(floats, folder=folder / FLOATS, keep=True) as walk:
+                _quantize_tied(walk, tied, underway, damping=damping)
+        start = underway.done - bool(tied)
+        with (
+            calibration.walk(floats, folder=folder / FLOATS, start=start, keep=bool(tied)) as along,
+            calibration.walk(model, folder=folder / OURS, start=start) as walk,
+        ):
+            along.progress = None
+            rounding = _rounding(calibration, {name: forms[name] for name in learned}, underway.spill, steps)
+            for layer in (*walk.layers, walk.head)[start:]:
+                _quantize_layer(walk, along, layer, underway, rounding, damping=damping)
+        _say_kept(underway.journal.counts)
+
+
+def _steps(model: ir.Model, tied: Linear | None) -> list[list[Linear]]:
+    """The matrices of each layer, and of the head; before them a head that is the embedding."""
+    products = {linear.name: linear for linear in linears(model) if linear.role != "embedding"}
+    layers = (*range(get_facts(model).layers), None)
+    if not tied:
+        return [[linear for linear in products.values() if linear.layer == layer] for layer in layers]
+    del products[tied.name]
+    return [[tied], *([linear for linear in products.values() if linear.layer == layer] for layer in layers)]
+
+
+def _quantize_layer(
+    walk: Walk, along: Walk, layer: int, underway: Underway, rounding: "AutoRound | None", *, damping: float
+) -> None:
+    """One step: the matrices of a layer, and on to the next one."""
+    kept, names = {}, [linear.name for linear in underway.steps[underway.done]]
+    for group, moments in observed(walk, along, layer, names, damping=damping):
+        for linear in group:
+            kept[linear.name] = quantize_matrix(linear, moments, underway.forms[linear.name], underway.spill)
+    if layer != walk.head:
+        _leave(walk, along, layer, rounding)
+    underway.finish(kept, walk.position, along, walk)
 
 
 def _leave(walk: Walk, along: Walk, layer: int, rounding: "AutoRound | None") -> None:
@@ -110,19 +139,28 @@ def compensable(model: ir.Model, names: Collection[str], *, method: str) -> set[
     return {linear.name for linear in multiplying if linear.matrix.dims[1] not in short}
 
 
-def _tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
+def tied_head(model: ir.Model, forms: Mapping[str, Format]) -> Linear | None:
     """The lm_head, where it is the embedding's matrix: that is needed before the first layer."""
     embeddings = {linear.name for linear in linears(model) if linear.role == "embedding"}
     tied = (linear for linear in linears(model) if linear.role == "lm_head" and linear.name in embeddings)
     return next((linear for linear in tied if linear.name in forms), None)
 
 
+def _quantize_tied(walk: Walk, tied: Linear, underway: Underway, *, damping: float) -> None:
+    """The first step of a tied model, for which the float model is gone through to its end."""
+    for layer in walk.layers:
+        underway.reach(walk)
+        walk.advance(layer)
+    underway.reach(walk)
+    moments = _tied_moments(walk, tied, damping=damping)
+    kept = quantize_matrix(tied, moments, underway.forms[tied.name], underway.spill)
+    underway.finish({tied.name: kept}, 0)
+
+
 def _tied_moments(walk: Walk, tied: Linear, *, damping: float) -> Moments:
     """Of what enters the lm_head of the float model, and what counts for the embedding that it is too."""
     columns = tied.matrix.dims[1]
     head = np.zeros((columns, columns), np.float32)
-    for layer in walk.layers:
-        walk.advance(layer)
     walk.observe(walk.head, lambda _, x: add_gram(head, x))
     mirror(head)
     gram = with_embedding(head / np.float32(walk.sequences.size), tied.matrix, final_gains(walk.model, columns))

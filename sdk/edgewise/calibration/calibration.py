@@ -1,9 +1,10 @@
 """sdk, calibration: what a build that was given a text offers to its passes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -68,10 +69,24 @@ class Calibration:
         return (count if tokens is None else min(count, max(1, tokens // length))), length
 
     @contextmanager
-    def walk(self, model: ir.Model, *, keep: bool = False) -> Iterator[Walk]:
-        """A walk over the model's layers, for a pass that changes weights on the way."""
+    def walk(
+        self, model: ir.Model, *, folder: Path | None = None, start: int = 0, keep: bool = False
+    ) -> Iterator[Walk]:
+        """A walk over the model's layers, for a pass that changes weights on the way.
+
+        With a `folder` the hidden states stay there: another walk may `start` at the layer that this one has reached.
+        """
         self.used = True
         plan = plan_statistics(model, self.sequences.shape, gram=True)
-        with scratch() as folder:
-            plan.refuse_what_does_not_fit(folder)
-            yield Walk(model, self.sequences, folder=folder, context=self.context, keep=keep, progress=self.progress)
+        with nullcontext(folder) if folder else scratch() as place:
+            place.mkdir(exist_ok=True)
+            plan.refuse_what_does_not_fit(place)
+            yield Walk(
+                model,
+                self.sequences,
+                folder=place,
+                context=self.context,
+                start=start,
+                keep=keep,
+                progress=self.progress,
+            )

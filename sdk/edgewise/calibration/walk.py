@@ -43,7 +43,7 @@ class Walk:
     folder: holds the hidden states, of three layers at most unless all are kept.
     context: of the session that is to run the model; it matters where rotary tables follow it.
     start: the layer to begin at, with the hidden states that an earlier walk left in the folder.
-    keep: whether the hidden states of all layers stay there, for `again`.
+    keep: whether the hidden states of all layers stay there; those that are there already are not computed again.
     """
 
     def __init__(
@@ -70,11 +70,6 @@ class Walk:
         self.before: Hidden | None = None  # kept until the next one is left behind: whoever is killed can go on from it
         if not (start or self._is_kept(self.hidden)):
             self.hidden.write(self._embedded())
-
-    def again(self) -> "Walk":
-        """The same walk from its beginning. Layers that it went through are not computed a second time."""
-        assert self.keep
-        return Walk(self.model, self.sequences, folder=self.folder, context=self.context, keep=True)
 
     def inputs(self, layer: int) -> dict[str, list[Linear]]:
         """What enters the linears of a layer, or of the head: the name of each value, and the linears that share it."""

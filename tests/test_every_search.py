@@ -31,6 +31,7 @@ PATTERN = r"[a-z]{2,5}!"  # complete within the limit
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "allowed_tokens": {"texts": ["def", "return", "(", ")", "\n", " a", " b"]},
     "bad_words": {"texts": ["return", " a"]},
+    "ensemble": {"prompts": ["def g(x):\n    return x,"]},
     "eos": {"tokens": [200, 300]},
     "floor": {"probability": 0.05},
     "frequency_penalty": {"penalty": 0.5},

@@ -16,7 +16,7 @@ def check_assistants(tokenizer: Tokenizer, assistants: Sequence["Runner"], searc
     if len(assistants) > _used(search):
         raise OptionError(
             f"assistants given: {len(assistants)}; search '{search.name}' has a use for {_used(search)}: "
-            "speculative and amateur take one"
+            "speculative and amateur take one, ensemble up to 15"
         )
     for number, assistant in enumerate(assistants, 1):
         if assistant.tokenizer.fingerprint != tokenizer.fingerprint:

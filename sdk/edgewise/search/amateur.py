@@ -1,6 +1,7 @@
 """sdk, search: contrastive decoding (arXiv 2210.15097, 2309.09117): an expert without the habits of an amateur."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.search.guided import Guided
-from edgewise.search.mirror import mirror
+from edgewise.search.mirror import Companion, mirror
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, FloatArray, Flow, Search, Vocabulary
 
@@ -51,10 +52,11 @@ class Amateur(Search):
             raise OptionError(f"search '{self.name}' needs a smaller bundle to lead away from; give it as an assistant")
         if (tokens := len(context.prompt) + context.limit) > context.assistants[0]:
             raise ContextOverflow(f"{tokens:,} tokens do not fit in the amateur's context of {context.assistants[0]:,}")
-        return mirror(self.search.flow(context), self._contrast, model=1)
+        return mirror(self.search.flow(context), self._contrast, Companion(model=1))
 
-    def _contrast(self, expert: FloatArray, amateur: FloatArray) -> FloatArray:
+    def _contrast(self, expert: FloatArray, others: Sequence[FloatArray]) -> FloatArray:
         """Of both `[positions, vocabulary]`; the amateur may know fewer tokens (or more) that do not exist."""
+        (amateur,) = others
         size = min(expert.shape[1], amateur.shape[1])
         threshold = expert.max(axis=1, keepdims=True) + np.float32(math.log(self.alpha) if self.alpha else -math.inf)
         implausible = expert < threshold

@@ -4,13 +4,14 @@ As transformers' UnbatchedClassifierFreeGuidanceLogitsProcessor.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from edgewise.errors import OptionError
 from edgewise.search.bias import check_tokens
 from edgewise.search.logprobs import log_sum_exp
-from edgewise.search.mirror import mirror
+from edgewise.search.mirror import Companion, mirror
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, FloatArray, Flow, Search, Vocabulary
 
@@ -43,10 +44,11 @@ class Guided(Search):
         flow = self.search.flow(context)
         if self.scale == 1:
             return flow
-        return mirror(flow, self._lead, prompt=context.prompt, instead=self.negative or context.prompt[-1:])
+        negative = self.negative or context.prompt[-1:]
+        return mirror(flow, self._lead, Companion(prompt=context.prompt, instead=negative))
 
-    def _lead(self, own: FloatArray, negative: FloatArray) -> FloatArray:
-        for scores, others in zip(own, negative, strict=True):
+    def _lead(self, own: FloatArray, negative: Sequence[FloatArray]) -> FloatArray:
+        for scores, others in zip(own, negative[0], strict=True):
             scores -= log_sum_exp(scores)
             others -= log_sum_exp(others)
             scores -= others

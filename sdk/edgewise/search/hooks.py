@@ -11,6 +11,7 @@ def register_searches() -> dict[str, str]:
         "beam_groups": "edgewise.search.groups:BeamGroups",
         "beam_sample": "edgewise.search.beam_sample:BeamSample",
         "contrastive": "edgewise.search.contrastive:Contrastive",
+        "ensemble": "edgewise.search.ensemble:Ensemble",
         "greedy": "edgewise.search.greedy:Greedy",
         "guided": "edgewise.search.guided:Guided",
         "mbr": "edgewise.search.mbr:Mbr",

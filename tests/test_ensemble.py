@@ -22,7 +22,8 @@ VOCABULARY = 12
 def averaged(members: list[FloatArray], weights: list[float], mean: str) -> NDArray[np.float64]:
     logs = np.array([log_softmax(each) for each in members])
     shares = np.array(weights)[:, None] / sum(weights)
-    return (shares * logs).sum(0) if mean == "logprob" else np.log((shares * np.exp(logs)).sum(0))
+    found: NDArray[np.float64] = (shares * logs).sum(0) if mean == "logprob" else np.log((shares * np.exp(logs)).sum(0))
+    return found
 
 
 @pytest.mark.parametrize("mean", ["probability", "logprob"])
@@ -53,10 +54,8 @@ def test_a_beam_over_an_ensemble_finds_the_best_sequence_of_all() -> None:
     own, other = table(4, 5), table(5, 5)
 
     def score(tokens: tuple[int, ...]) -> float:
-        return sum(
-            averaged([own(PROMPT + tokens[:i]), other(PROMPT + tokens[:i])], [1, 1], "probability")[token]
-            for i, token in enumerate(tokens)
-        )
+        members = [[own(PROMPT + tokens[:i]), other(PROMPT + tokens[:i])] for i in range(len(tokens))]
+        return sum(float(averaged(each, [1, 1], "probability")[t]) for each, t in zip(members, tokens, strict=True))
 
     best = max(product(range(5), repeat=4), key=score)
     how = Ensemble(search=Beam(num_beams=125, length_penalty=0.0))

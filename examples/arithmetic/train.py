@@ -3,11 +3,11 @@
     python examples/arithmetic/train.py small
     python examples/arithmetic/train.py large
 
-Takes torch and transformers. Loss is on the steps alone; a problem that is for tests is never seen.
+Takes torch and transformers. Loss is on the steps alone; a problem that is for tests is never seen. Each is trained
+until greedy decoding solves so many of other problems, so that there is something left for more compute to win.
 """
 
 import argparse
-import math
 import random
 import time
 from collections.abc import Iterator
@@ -15,20 +15,24 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 from problems import problems, solution, value
+from tokenizers import Tokenizer, decoders, models
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHARACTERS = "\n*+=0123456789"
 PAD, BOS, EOS = 0, 1, 2
+TOKENS = 140  # of an answer at most
 SHAPES = {
     "small": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "large": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "large": {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 3, "num_attention_heads": 4},
 }
-BATCH = 64
-STEPS, WARMUP = 3000, 100
+GOALS = {"small": 0.42, "large": 0.68}
+BATCH, WARMUP = 64, 100
 RATES = {"matrices": 0.02, "rest": 3e-3}  # of Muon and of AdamW
+DECAY = 0.98  # of the average of weights, which is what is written
+EVERY = 50  # steps between looks at how many it solves
+LOOK = 200  # problems of a look
 IGNORED = -100
 HERE = Path(__file__).parent
 
@@ -65,39 +69,45 @@ def batches(seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield tokens, labels
 
 
-def train(model: LlamaForCausalLM, steps: int, seed: int) -> None:
-    """Muon for the matrices of the layers and AdamW for the rest, after a warm-up, falling like a cosine."""
+def train(model: LlamaForCausalLM, goal: float, seed: int) -> LlamaForCausalLM:
+    """Muon for the matrices of the layers and AdamW for the rest; the average of the weights of late."""
     matrices = [each for name, each in model.named_parameters() if each.ndim == 2 and "layers" in name]
     rest = [each for name, each in model.named_parameters() if each.ndim != 2 or "layers" not in name]
     optimizers = {
         "matrices": torch.optim.Muon(matrices, lr=RATES["matrices"], weight_decay=0.01),
         "rest": torch.optim.AdamW(rest, lr=RATES["rest"], weight_decay=0.01),
     }
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     losses, started = [], time.perf_counter()
-    for step, (tokens, labels) in enumerate(islice(batches(seed), steps)):
-        share = min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+    for step, (tokens, labels) in enumerate(batches(seed), 1):
         loss = model(input_ids=tokens, attention_mask=(tokens != PAD).long(), labels=labels).loss
         loss.backward()
         for name, optimizer in optimizers.items():
-            optimizer.param_groups[0]["lr"] = RATES[name] * share
+            optimizer.param_groups[0]["lr"] = RATES[name] * min(1, step / WARMUP)
             optimizer.step()
             optimizer.zero_grad()
+        average.update_parameters(model)
         losses.append(loss.item())
-        if step % 100 == 99:
-            seconds = time.perf_counter() - started
-            print(f"step {step + 1} of {steps}: loss {sum(losses[-100:]) / 100:.3f}, {seconds:.0f} s", flush=True)
+        if step % EVERY == 0:
+            solved = accuracy(average.module, problems(seed + 1, tests=False))
+            mean, seconds = sum(losses[-EVERY:]) / EVERY, time.perf_counter() - started
+            print(f"step {step}: loss {mean:.3f}, solves {solved:.1%}, {seconds:.0f} s", flush=True)
+            if solved >= goal:
+                break
+    return average.module
 
 
 @torch.no_grad()
-def accuracy(model: LlamaForCausalLM, count: int = 200) -> float:
-    """How many held-out problems greedy decoding solves."""
-    right = 0
-    for text in islice(problems(1, tests=True), count):
-        asked = torch.tensor([[BOS, *encode(f"{text}\n")]])
-        tokens = model.generate(asked, max_new_tokens=120, do_sample=False)[0, asked.shape[1] :].tolist()
-        answer = "".join(CHARACTERS[token - 3] for token in tokens if token > EOS).rpartition("=")[2]
-        right += answer == str(value(text))
-    return right / count
+def accuracy(model: LlamaForCausalLM, source: Iterator[str], count: int = LOOK) -> float:
+    """The share of problems that greedy decoding solves."""
+    asked = list(islice(source, count))
+    rows = [[BOS, *encode(f"{text}\n")] for text in asked]
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    found = model.generate(tokens, attention_mask=mask, max_new_tokens=TOKENS, do_sample=False)[:, longest:].tolist()
+    answers = ("".join(CHARACTERS[t - 3] for t in row if t > EOS).rpartition("=")[2] for row in found)
+    return sum(answer == str(value(text)) for answer, text in zip(answers, asked, strict=True)) / count
 
 
 def write(model: LlamaForCausalLM, folder: Path) -> None:
@@ -116,15 +126,14 @@ def write(model: LlamaForCausalLM, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=sorted(SHAPES))
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     model = LlamaForCausalLM(config(options.size))
     print(f"{sum(each.numel() for each in model.parameters()):,} parameters")
-    train(model, options.steps, options.seed)
-    print(f"greedy solves {accuracy(model.eval()):.1%} of held-out problems")
+    model = train(model, GOALS[options.size], options.seed)
+    print(f"greedy solves {accuracy(model, problems(1, tests=True), 500):.1%} of 500 held-out problems")
     write(model, options.output or HERE / options.size)
 
 

@@ -1,0 +1,196 @@
+"""What more compute at inference is worth: answers of examples/arithmetic by every scaler, against budget.
+
+    python benchmarks/scaling.py --work FOLDER --docs docs/scaling.md
+
+Held-out problems, one after the other, on one thread. Each method with each budget is one run, kept in the work folder;
+a run that was stopped goes on. Accuracies are of all problems; tokens and seconds are means over them.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import islice
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from quantization import insert
+
+from edgewise import Runner, Verifier, build, scale
+from edgewise.recipe import Recipe
+from edgewise.scaling.answers import last_number
+from edgewise.scaling.protocol import Candidate, Context
+from edgewise.scaling.verifier import Judging, Verdict
+
+EXAMPLE = Path(__file__).parents[1] / "examples/arithmetic"
+sys.path.insert(0, str(EXAMPLE))
+from problems import problems, value  # noqa: E402 (of the example)
+
+BUDGETS = (1, 2, 4, 8, 16, 32)
+SAMPLED = {"search": {"name": "sample", "temperature": 0.8}, "max_tokens": 120}
+GREEDY = {"search": "greedy", "max_tokens": 120}
+
+
+class Checker(Verifier):
+    """Works every step out, and sees that it takes what is there: an exact verifier of whole and partial answers."""
+
+    name = "checker"
+
+    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
+        asked = str(context.prompt).strip()
+        return tuple(self._verdict(asked, each) for each in candidates)
+        yield
+
+    def _verdict(self, asked: str, candidate: Candidate) -> Verdict:
+        wrong = mistake(asked, candidate.text, whole=candidate.finish_reason == "eos")
+        return Verdict(float(wrong is None), wrong is None, wrong or "")
+
+
+def mistake(problem: str, text: str, *, whole: bool) -> str | None:
+    """The first line that is wrong; None where there is none."""
+    terms = problem.split("+")
+    for line in text.strip().split("\n"):
+        left, _, right = line.partition("=")
+        for part in left.split("+") if left not in terms else [left]:
+            if part not in terms:
+                return f"{line}: there is no {part}"
+            terms.remove(part)
+        if not right.isdigit() or int(right) != value(left):
+            return f"{line} is wrong"
+        terms.append(right)
+    return None if not whole or len(terms) == 1 else "not all is added"
+
+
+TREE = {"name": "tree", "expansion": {"children": 3}, "width": 2}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "self-consistency": {"name": "self-consistency"},
+    "adaptive-consistency": {"name": "adaptive-consistency"},
+    "deepconf": {"name": "deepconf", "warmup": 4, "top": 8, "batch": 2},
+    "best-of-n, by log-probability": {"name": "best-of-n"},
+    "weighted best-of-n, by log-probability": {"name": "best-of-n", "extract": "last_number"},
+    "weighted best-of-n, exact checker": {"name": "best-of-n", "extract": "last_number", "verifier": Checker()},
+    "step-level beam, by log-probability": TREE,
+    "step-level beam, exact checker": TREE | {"value": Checker()},
+}
+TOKENS = 48  # of an answer, about: the budget of a tree is so many for each sample
+HEADING = """\
+| method | model | budget | right | tokens | ms | tokens per right answer | ms per right answer |
+|---|---|---:|---:|---:|---:|---:|---:|"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What answering all problems came to."""
+
+    right: int
+    problems: int
+    tokens: int
+    seconds: float
+    deferred: int = 0  # to the large model
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.problems
+
+    def row(self, label: str, model: str, budget: str) -> str:
+        error = sqrt(self.accuracy * (1 - self.accuracy) / self.problems)
+        each = (self.tokens / self.problems, 1000 * self.seconds / self.problems)
+        cost = (self.tokens / max(1, self.right), 1000 * self.seconds / max(1, self.right))
+        figures = " | ".join(f"{value:.0f}" for value in (*each, *cost))
+        return f"| {label} | {model} | {budget} | {self.accuracy:.1%} ± {error:.1%} | {figures} |"
+
+
+Answer = Callable[[str], tuple[str, int, int]]  # of a problem: text, new tokens, the model that answered
+
+
+def measured(answer: Answer, count: int) -> Run:
+    """One problem after the other."""
+    right = tokens = deferred = 0
+    started = time.perf_counter()
+    for text in islice(problems(1, tests=True), count):
+        answered, new, model = answer(text)
+        right += last_number(answered) == str(value(text))
+        tokens += new
+        deferred += model
+    return Run(right, count, tokens, time.perf_counter() - started, deferred)
+
+
+def greedy(runner: Runner, **more: Any) -> Answer:
+    def answer(text: str) -> tuple[str, int, int]:
+        result = runner.generate(f"{text}\n", **GREEDY | more)
+        return result.text, result.timings.new_tokens, 0
+
+    return answer
+
+
+def scaled(runners: Runner | Sequence[Runner], scaler: Any, budget: str, **options: Any) -> Answer:
+    def answer(text: str) -> tuple[str, int, int]:
+        found = scale(runners, f"{text}\n", scaler, budget=budget, seed=0, **options)
+        return found.text, found.spent.tokens, found.best.model
+
+    return answer
+
+
+def thresholds(runners: Sequence[Runner], work: Path) -> Iterator[float]:
+    """Of the cascade: quantiles of the small model's scores, of problems that are not those of the table."""
+    from edgewise.scaling.cascade import LEAST_SURE
+
+    scores = []
+    for text in islice(problems(2, tests=False), 200):
+        result = runners[0].generate(f"{text}\n", **GREEDY, logprobs=0)
+        scores.append(LEAST_SURE.score(Candidate(text=result.text, logprobs=result.logprobs)))
+    yield from np.quantile(scores, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8])
+
+
+def runs(small: Runner, large: Runner, work: Path) -> Iterator[tuple[str, str, str, Answer]]:
+    """Method, model, budget, and how it answers."""
+    yield "greedy", "small", "1", greedy(small)
+    yield "greedy", "large", "1", greedy(large)
+    for budget in BUDGETS:
+        for label, scaler in METHODS.items():
+            bound = f"{budget * TOKENS}tokens" if scaler["name"] == "tree" else str(budget)
+            yield label, "small", str(budget), scaled(small, scaler, bound, **SAMPLED)
+    for threshold in thresholds((small, large), work):
+        scaler = {"name": "cascade", "thresholds": [float(threshold)]}
+        yield "cascade", "small, large", f"{threshold:.2f}", scaled((small, large), scaler, "2", **GREEDY)
+    for mean in ("probability", "logprob"):
+        how = {"name": "ensemble", "mean": mean}
+        yield f"token ensemble, {mean}", "small + large", "2", greedy(large, search=how, assistants=[small])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for bundles and figures")
+    parser.add_argument("--problems", type=int, default=500)
+    parser.add_argument("--docs", type=Path, help="a page whose table is replaced")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        small, large = (stack.enter_context(opened(size, options.work)) for size in ("small", "large"))
+        rows = []
+        for label, model, budget, answer in runs(small, large, options.work):
+            path = options.work / f"{label}, {model}, {budget}, {options.problems}.json".replace("/", "-")
+            if not path.exists():
+                path.write_text(json.dumps(asdict(measured(answer, options.problems))))
+            run = Run(**json.loads(path.read_text()))
+            rows.append(run.row(label, model, f"{budget} ({run.deferred} deferred)" if run.deferred else budget))
+            print(rows[-1], flush=True)
+    if options.docs:
+        insert(options.docs, "\n".join([HEADING, *rows]), "scaling")
+
+
+def opened(size: str, work: Path) -> Runner:
+    """The runner of one of the example's models, in floats."""
+    path = work / f"{size}.edge"
+    if not path.exists():
+        build(EXAMPLE / size, output=path, recipe=Recipe())
+    return Runner.open(path, threads=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -32,8 +32,8 @@ sys.path.insert(0, str(EXAMPLE))
 from problems import problems, value  # noqa: E402 (of the example)
 
 BUDGETS = (1, 2, 4, 8, 16, 32)
-SAMPLED = {"search": {"name": "sample", "temperature": 0.8}, "max_tokens": 120}
-GREEDY = {"search": "greedy", "max_tokens": 120}
+SAMPLED: Mapping[str, Any] = {"search": {"name": "sample", "temperature": 0.8}, "max_tokens": 120}
+GREEDY: Mapping[str, Any] = {"search": "greedy", "max_tokens": 120}
 
 
 class Checker(Verifier):
@@ -66,7 +66,7 @@ def mistake(problem: str, text: str, *, whole: bool) -> str | None:
     return None if not whole or len(terms) == 1 else "not all is added"
 
 
-TREE = {"name": "tree", "expansion": {"children": 3}, "width": 2}
+TREE: Mapping[str, Any] = {"name": "tree", "expansion": {"children": 3}, "width": 2}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "self-consistency": {"name": "self-consistency"},
     "adaptive-consistency": {"name": "adaptive-consistency"},
@@ -75,7 +75,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "weighted best-of-n, by log-probability": {"name": "best-of-n", "extract": "last_number"},
     "weighted best-of-n, exact checker": {"name": "best-of-n", "extract": "last_number", "verifier": Checker()},
     "step-level beam, by log-probability": TREE,
-    "step-level beam, exact checker": TREE | {"value": Checker()},
+    "step-level beam, exact checker": {**TREE, "value": Checker()},
 }
 TOKENS = 48  # of an answer, about: the budget of a tree is so many for each sample
 HEADING = """\
@@ -122,7 +122,7 @@ def measured(answer: Answer, count: int) -> Run:
 
 def greedy(runner: Runner, **more: Any) -> Answer:
     def answer(text: str) -> tuple[str, int, int]:
-        result = runner.generate(f"{text}\n", **GREEDY | more)
+        result = runner.generate(f"{text}\n", **{**GREEDY, **more})
         return result.text, result.timings.new_tokens, 0
 
     return answer

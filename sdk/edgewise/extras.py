@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "onnxruntime": "cpu",
     "huggingface_hub": "build",
+    "jsonschema": "eval",
     "llguidance": "grammar",
     "ml_dtypes": "build",
     "onnx": "build",

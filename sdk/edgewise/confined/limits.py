@@ -17,3 +17,6 @@ class Limits:
         for name in ("seconds", "memory", "written"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be more than 0")
+
+
+DEFAULT = Limits()

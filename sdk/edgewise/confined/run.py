@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgewise.confined.limits import Limits
-from edgewise.errors import MissingDevice
+from edgewise.confined.limits import DEFAULT, Limits
+from edgewise.errors import OptionError
 
 KEPT = 1 << 16  # bytes of what it prints
-NOT_CONFINED = 125
+NOT_CONFINED = 125  # what edgewise.confined.child ends with; importing it takes a Unix
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,33 @@ class Outcome:
         return lines[-1] if lines else f"it ended with code {self.code}"
 
 
-def run_program(program: str, *, limits: Limits | None = None) -> Outcome:
+def run_program(program: str, *, limits: Limits = DEFAULT) -> Outcome:
     """Run a text of Python that nobody vouches for.
 
     It can read Python's own files, write in a folder that is removed after it, and start no process; it has no
-    network. Raises MissingDevice where a system cannot confine it: it is never run unconfined.
+    network. Raises OptionError where a system cannot confine it: it is never run unconfined.
     """
-    return _run({"program": program}, limits or Limits())
+    return _run({"program": program}, limits)
 
 
-def run_tool(command: Sequence[str], given: str, *, limits: Limits | None = None) -> Outcome:
+def run_tool(command: Sequence[str], given: str, *, limits: Limits = DEFAULT) -> Outcome:
     """Run a tool of the user's on what nobody vouches for: it is given on stdin.
 
     The tool can read all files and start processes; it writes only in a folder that is removed after it, and has no
     network.
     """
-    return _run({"command": list(command), "given": given}, limits or Limits())
+    return _run({"command": list(command), "given": given}, limits)
 
 
 def _run(what: dict[str, Any], limits: Limits) -> Outcome:
     if not sys.platform.startswith("linux"):
-        raise MissingDevice("programs of a model run confined, which takes Linux 5.13 or later; they are not run here")
+        raise OptionError("programs of a model run confined, which takes Linux 5.13 or later; they are not run here")
     with tempfile.TemporaryDirectory(prefix="edgewise-", ignore_cleanup_errors=True) as folder:
         outcome = _ended(json.dumps({**what, **asdict(limits)}), folder, limits.seconds)
     if outcome.code == NOT_CONFINED:
-        raise MissingDevice(
-            f"programs of a model run confined, which this system cannot do: {outcome.complained.strip()}"
+        why = outcome.complained.strip()
+        raise OptionError(
+            f"programs of a model run confined, which this system cannot do ({why}); they are not run here"
         )
     return outcome
 

@@ -6,9 +6,10 @@ import shlex
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edgewise.confined.limits import Limits
+from edgewise.confined.limits import DEFAULT, Limits
 from edgewise.confined.run import Outcome, run_program, run_tool
 from edgewise.errors import OptionError
+from edgewise.extras import require
 from edgewise.scaling.protocol import Candidate, Context
 from edgewise.scaling.verifier import Judging, Verdict, Verifier
 
@@ -25,7 +26,7 @@ class UnitTests(Verifier):
 
     name: ClassVar[str] = "unit-tests"
     tests: str
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
         before = context.prompt if isinstance(context.prompt, str) else ""
@@ -43,9 +44,10 @@ class JsonSchema(Verifier):
 
     name: ClassVar[str] = "json-schema"
     schema: str  # as JSON
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
+        require("jsonschema")
         try:
             json.loads(self.schema)
         except (ValueError, RecursionError) as error:
@@ -70,7 +72,7 @@ class Tool(Verifier):
 
     name: ClassVar[str] = "tool"
     command: str | tuple[str, ...]
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
         if not self.command:

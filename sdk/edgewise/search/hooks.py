@@ -69,5 +69,8 @@ def register_scalers() -> dict[str, str]:
 @hookimpl
 def register_verifiers() -> dict[str, str]:
     return {
+        "json-schema": "edgewise.scaling.programs:JsonSchema",
         "logprob": "edgewise.scaling.likelihood:Likelihood",
+        "tool": "edgewise.scaling.programs:Tool",
+        "unit-tests": "edgewise.scaling.programs:UnitTests",
     }

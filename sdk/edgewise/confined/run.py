@@ -69,7 +69,7 @@ def _run(what: dict[str, Any], limits: Limits) -> Outcome:
     if outcome.code == NOT_CONFINED:
         why = outcome.complained.strip()
         raise OptionError(
-            f"programs of a model run confined, which this system cannot do ({why}); they are not run here"
+            f"programs of a model run confined, which this system cannot do: {why}"
         )
     return outcome
 

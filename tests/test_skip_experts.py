@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from canonical import calibrated, graph, logits
 from edgewise.errors import EdgewiseError
@@ -13,6 +14,7 @@ from edgewise.graph import Roles, get_facts
 from edgewise.passes import Pass
 from edgewise.quality.sensitivity import sensitivity
 from edgewise.tensors import streamed
+from edgewise_plugins.distill.executor import Executor
 from edgewise_plugins.moe.kept import skip_below, threshold_name
 from edgewise_plugins.moe.prune import ActiveExperts
 from edgewise_plugins.moe.skip import SkipExperts
@@ -38,7 +40,7 @@ def test_gates_below_a_share_of_the_largest_are_zero_and_the_rest_is_a_mixture(f
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "glm4_moe", "gpt_oss"])
 def test_operators_of_experts_skip_the_same(family: str, quantized: bool, tmp_path: Path) -> None:
     model = made(family, tmp_path)
     plain = logits(model, FRESH)
@@ -49,6 +51,14 @@ def test_operators_of_experts_skip_the_same(family: str, quantized: bool, tmp_pa
     assert np.abs(expected - plain).max() > 0.01 * np.abs(plain).max()
     found = lowered_logits(model, FRESH, tmp_path)
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_what_skips_can_learn(tmp_path: Path) -> None:
+    model = made("mixtral", tmp_path)
+    SkipExperts(threshold=0.6)(model)
+    found = Executor(model)(torch.tensor(FRESH))["logits"].detach().numpy()
+    expected = logits(model, FRESH)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_a_threshold_of_zero_skips_nothing(tmp_path: Path) -> None:

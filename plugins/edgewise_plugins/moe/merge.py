@@ -41,7 +41,7 @@ class MergeExperts(Pass):
     name: ClassVar[str] = "merge-experts"
 
     keep: int
-    correct: bool = True
+    correct: bool = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration, found = calibration_of(model, needed_by="pass 'merge-experts'"), mixtures(model)

@@ -17,7 +17,7 @@ from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.walk import Walk
 from edgewise.errors import OptionError
 from edgewise.facts import Experts
-from edgewise.graph import Roles
+from edgewise.graph import Roles, remark
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.moe.kept import as_tensor, gates_of_chosen, set_threshold, skip_below, skipped, threshold_name
 from edgewise_plugins.moe.mixtures import mixtures, state
@@ -133,4 +133,6 @@ def _measure(model: ir.Model, several: Mapping[int, Experts], calibration: Calib
         saved[number] = skipped(gates[number], float(value.numpy()[0]))
         state(model, number, replace(mixture, evaluated=mixture.active - saved[number]))
     share = sum(saved.values()) / sum(mixture.active for mixture in several.values())
-    logger.info("skip-experts: %.1f %% of the expert evaluations are saved on the calibration text", 100 * share)
+    sentence = f"of the experts that a token is given to, {share:.1%} are skipped on the calibration text"
+    logger.info("skip-experts: %s", sentence)
+    remark(model, "skipped experts", sentence)

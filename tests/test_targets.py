@@ -54,6 +54,13 @@ def test_every_step_of_an_installed_target_is_a_pass_with_options_it_knows(name:
     resolve(target(name).calibrated, where=name)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_settings_of_a_provider_are_of_one_that_the_target_has(name: str) -> None:
+    own = [key.split(".")[1] for key in target(name).session if key.startswith("ep.")]
+    providers = [provider.name.lower() for provider in target(name).providers]
+    assert all(any(provider.startswith(each) for provider in providers) for each in own)
+
+
 @pytest.mark.parametrize("name", DEVICES)
 def test_the_demo_model_is_planned_and_lowered_for_every_device(name: str, pycoder: Path) -> None:
     plan = plan_build(pycoder, target=name, context=128)

@@ -4,7 +4,8 @@ from edgewise.hookspecs import hookimpl
 
 TARGETS = (
     *("cpu-x64", "cpu-x64-vnni", "cpu-x64-avx2", "cpu-arm64", "raspberry-pi-5"),
-    *("cuda", "h200", "l4", "rtx-4090", "jetson-orin-nano", "jetson-agx-orin", "tensorrt-rtx", "directml"),
+    *("nvidia-gpu", "cuda", "h200", "l4", "rtx-4090", "jetson-orin-nano", "jetson-agx-orin", "tensorrt-rtx"),
+    "directml",
     *("qnn", "qnn-x-elite", "qnn-8-elite", "qnn-8-gen3"),
     *("openvino-cpu", "openvino-cpu-compiled", "openvino-gpu", "openvino-npu"),
     *("coreml-m4", "ryzen-ai", "webgpu", "web-wasm"),

@@ -1,4 +1,4 @@
-"""Sums of numbers and products, with the steps of working them out: "34+7*8+115" is "7*8=56", "34+115=149" and so on.
+"""Sums of numbers and products, with the steps of working them out: "34+7*8+15" is "7*8=56", "34+15=49", "49+56=105".
 
 Which step comes first is chosen at random, so that a model which learned them can come to an answer in many ways.
 """
@@ -7,7 +7,7 @@ import random
 import zlib
 from collections.abc import Iterator
 
-TERMS = (3, 7)  # of a problem, both included
+TERMS = (3, 6)  # of a problem, both included
 PRODUCTS = 0.3  # how many of the terms
 HELD_OUT = 16  # one problem of so many is for tests, by its checksum
 
@@ -55,8 +55,8 @@ def problems(seed: int, *, tests: bool) -> Iterator[str]:
 
 def _term(rng: random.Random) -> str:
     if rng.random() < PRODUCTS:
-        return f"{rng.randint(2, 9)}*{rng.randint(2, 99)}"
-    return str(rng.randint(10, 999))
+        return f"{rng.randint(2, 9)}*{rng.randint(2, 9)}"
+    return str(rng.randint(10, 99))
 
 
 def _step(terms: list[str], rng: random.Random) -> str:

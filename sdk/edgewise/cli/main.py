@@ -25,6 +25,7 @@ from edgewise.cli.probe import probe
 from edgewise.cli.run import run
 from edgewise.cli.score import score
 from edgewise.cli.targets import targets
+from edgewise.cli.tasks import report
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
 from edgewise.extras import extras
@@ -34,7 +35,7 @@ from edgewise.registry import Registry, registry
 COMMANDS = {
     "Make a bundle": (plan, probe, build, export),
     "Run it": (run, chat, score, bench),
-    "Look at it": (inspect, verify, lint, evaluate),
+    "Look at it": (inspect, verify, lint, evaluate, report),
     "See what is installed": (
         targets,
         passes,

@@ -48,6 +48,11 @@ def part(text: str) -> Part:
     return Part(name, first=plain(rest) if sign else None)
 
 
+def read_part(_: click.Context, __: click.Parameter, text: str | None) -> Part | None:
+    """The callback of an option that is a part."""
+    return None if text is None else part(text)
+
+
 def nested(settings: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Settings as a table: `search.top_k` is an option of what is named by the option `search`."""
     table: dict[str, Any] = {}

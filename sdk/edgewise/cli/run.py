@@ -11,7 +11,7 @@ import click
 
 from edgewise.cli.generation import Generation, generation_options, say_timings
 from edgewise.cli.output import json_option, print_json, talk
-from edgewise.cli.parts import Part, part
+from edgewise.cli.parts import Part, read_part
 from edgewise.cli.scaled import run_scaled
 from edgewise.errors import CacheError, GenerationError
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--scale",
     metavar="NAME[=VALUE | :KEY=VALUE,...]",
-    callback=lambda _, __, text: None if text is None else part(text),
+    callback=read_part,
     help="Spend more on the answer, such as self-consistency or best-of-n; assistants are further models.",
 )
 @click.option("--budget", help="With --scale: samples, or 2000tokens, 30s, 50J, or several with commas.  [default: 16]")

@@ -68,9 +68,7 @@ def _run(what: dict[str, Any], limits: Limits) -> Outcome:
         outcome = _ended(json.dumps({**what, **asdict(limits)}), folder, limits.seconds)
     if outcome.code == NOT_CONFINED:
         why = outcome.complained.strip()
-        raise OptionError(
-            f"programs of a model run confined, which this system cannot do: {why}"
-        )
+        raise OptionError(f"programs of a model run confined, which this system cannot do: {why}")
     return outcome
 
 

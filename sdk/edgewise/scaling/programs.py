@@ -30,12 +30,9 @@ class UnitTests(Verifier):
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
         before = context.prompt if isinstance(context.prompt, str) else ""
-        return tuple(_verdict(run_program(self._program(before, each.text), limits=self.limits)) for each in candidates)
+        programs = (program_of(before, each.text, self.tests) for each in candidates)
+        return tuple(_verdict(run_program(program, limits=self.limits)) for program in programs)
         yield
-
-    def _program(self, before: str, text: str) -> str:
-        blocks = FENCED.findall(text)
-        return f"{blocks[-1] if blocks else before + text}\n\n{self.tests}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +82,12 @@ class Tool(Verifier):
 
     def _given(self, context: Context, candidate: Candidate) -> str:
         return json.dumps({"prompt": context.prompt, "text": candidate.text, "answer": candidate.answer})
+
+
+def program_of(prompt: str, text: str, tests: str) -> str:
+    """The program that a text has, or is the end of, and its tests."""
+    blocks = FENCED.findall(text)
+    return f"{blocks[-1] if blocks else prompt + text}\n\n{tests}\n"
 
 
 def _verdict(outcome: Outcome) -> Verdict:

@@ -1,0 +1,1 @@
+"""sdk, tasks: how many answers of a bundle are right, and what a right answer costs."""

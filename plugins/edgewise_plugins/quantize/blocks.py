@@ -1,12 +1,15 @@
 """plugins, quantize: rows of a matrix in blocks, quantized by any method that looks at one row at a time."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from edgewise.errors import CheckpointError
 from edgewise.quantized import Block, Format, join, pack
+from edgewise.runtime.threads import physical_cores
 from edgewise.tensors import Streamed
 
 CHUNK = 1 << 16  # weights at a time: 256 KiB of float32 and its result stay in a core's own cache
@@ -34,24 +37,41 @@ class Coded(NamedTuple):
         return Block(pack(self.codes, form.bits), self.scales, zeros)
 
 
+Part = TypeVar("Part")
 Kernel = Callable[[np.ndarray, Format], Coded]  # of float32 `[rows, blocks, block_size]`
 
 
 def quantize_rows(kernel: Kernel, matrix: Streamed, form: Format, start: int, stop: int) -> Block:
     """Rows start to stop, the same whatever the rows around them. Raises CheckpointError for NaN and infinity."""
-    step = max(1, CHUNK // matrix.dims[1])
-    parts = []
-    for first in range(start, stop, step):
-        rows = in_blocks(matrix.read(first, min(first + step, stop)), form.block_size)
-        parts.append(checked(kernel, rows, form, matrix, first).stored(form))
-    return join(parts)
+    reading = Lock()
+
+    def quantized(first: int, last: int) -> Block:
+        with reading:  # a view may keep what it has read
+            rows = in_blocks(matrix.read(first, last), form.block_size)
+        return checked(kernel, rows, form, matrix, first).stored(form)
+
+    return join(_in_pieces(quantized, start, stop, matrix.dims[1]))
 
 
 def quantize_all(kernel: Kernel, blocks: np.ndarray, form: Format, matrix: Streamed, start: int) -> Coded:
     """Rows that are at hand already, `[rows, blocks, block_size]`: those of a matrix from `start` on."""
-    step = max(1, CHUNK // (blocks.shape[1] * blocks.shape[2]))
-    parts = [checked(kernel, blocks[a : a + step], form, matrix, start + a) for a in range(0, len(blocks), step)]
+
+    def quantized(first: int, last: int) -> Coded:
+        return checked(kernel, blocks[first:last], form, matrix, start + first)
+
+    parts = _in_pieces(quantized, 0, len(blocks), blocks.shape[1] * blocks.shape[2])
     return Coded(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _in_pieces(work: Callable[[int, int], Part], start: int, stop: int, columns: int) -> list[Part]:
+    """What some rows at a time become, in order; on as many threads as there are cores."""
+    step = max(1, CHUNK // columns)
+    pieces = [(first, min(first + step, stop)) for first in range(start, stop, step)]
+    threads = min(len(pieces), physical_cores())
+    if threads < 2:
+        return [work(first, last) for first, last in pieces]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, *zip(*pieces, strict=True)))
 
 
 def checked(kernel: Kernel, blocks: np.ndarray, form: Format, matrix: Streamed, start: int) -> Coded:

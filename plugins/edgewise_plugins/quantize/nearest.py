@@ -15,6 +15,7 @@ from edgewise_plugins.quantize.blocks import Coded
 
 SMALLEST = np.finfo(np.float32).tiny
 HALF = np.float32(0.5)
+MINUS_ZERO = np.uint32(1 << 31)
 
 
 def nearest(weights: np.ndarray, form: Format) -> Coded:
@@ -24,14 +25,16 @@ def nearest(weights: np.ndarray, form: Format) -> Coded:
 
 
 def ranges(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the weights of each block, and zero, lie: `[rows, blocks]` from and to."""
-    return np.minimum(_extremes(weights, np.minimum), 0), np.maximum(_extremes(weights, np.maximum), 0)
+    """Where the weights of each block, and zero, lie: `[rows, blocks]` from and to; both NaN where one is NaN.
 
-
-def _extremes(weights: np.ndarray, extreme: np.ufunc) -> np.ndarray:
-    """The minimum or maximum of each block; `reduceat` takes a third of the time that a reduction of an axis takes."""
-    starts = np.arange(0, weights.size, weights.shape[-1])
-    return np.asarray(extreme.reduceat(weights.reshape(-1), starts)).reshape(weights.shape[:-1])
+    By the bits, whose maxima take a third of the time: the largest signed integer is the largest positive float, the
+    largest unsigned one the negative float furthest from zero.
+    """
+    starts, bits = np.arange(0, weights.size, weights.shape[-1]), weights.reshape(-1)
+    signed = np.maximum(np.maximum.reduceat(bits.view(np.int32), starts), 0)
+    unsigned = np.maximum(np.maximum.reduceat(bits.view(np.uint32), starts), MINUS_ZERO)
+    low, high = (found.view(np.float32).reshape(weights.shape[:-1]) for found in (unsigned, signed))
+    return low + 0 * high, high + 0 * low
 
 
 def parameters(low: np.ndarray, high: np.ndarray, form: Format) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,11 @@ from edgewise.errors import OptionError
 from edgewise.runtime.runner import Runner
 from edgewise.scaling.adaptive import AdaptiveConsistency, leading
 from edgewise.scaling.answers import find_extract
+from edgewise.scaling.best_of_n import BestOfN
 from edgewise.scaling.cascade import Cascade
 from edgewise.scaling.confidence import DeepConf, Unsure, lowest_group
 from edgewise.scaling.cot import answer_span, margin
+from edgewise.scaling.judge import Judge, Votes
 from edgewise.scaling.likelihood import Likelihood
 from edgewise.scaling.protocol import Candidate, Context, Draw
 from edgewise.scaling.refine import Refine
@@ -155,6 +157,42 @@ class Worth(Verifier):
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
         return tuple(Verdict(self._table[each.text]) for each in candidates)
         yield
+
+
+def test_a_judge_is_another_model_that_is_asked() -> None:
+    words = {0: " Yes", 1: "yes", 2: "No", 3: "perhaps"}
+
+    def answer(draw: Draw, i: int) -> Candidate:
+        if draw.model == 0:
+            return Candidate(text=str(i))
+        assert draw.prompt == f"even: {i // 2}?"
+        chances = {0: 0.3, 1: 0.3, 2: 0.2, 3: 0.2} if i // 2 == 0 else {0: 0.1, 2: 0.6, 3: 0.3}
+        return Candidate(text="", logprobs=(LogProb(0, 0.0, tuple((t, math.log(p)) for t, p in chances.items())),))
+
+    judge = Judge(rubric="{prompt}{text}?")
+    context = Context("even: ", 2, spell=lambda candidate: (words[candidate.tokens[0]],))
+    flow = judge.judge(context, (Candidate(text="0"), Candidate(text="1")))
+    draw = next(flow)
+    draw = flow.send((answer(draw, 0),))
+    with pytest.raises(StopIteration) as end:
+        flow.send((answer(draw, 2),))
+    first, second = end.value.value
+    assert (first.score, first.accepted) == (pytest.approx(0.6 / 0.8), True)
+    assert (second.score, second.accepted) == (pytest.approx(0.1 / 0.7), False)
+    with pytest.raises(OptionError, match="asks model 1, and there are 1"):
+        next(judge.judge(Context("x", 1), (Candidate(text="0"),)))
+
+
+def test_a_judge_of_a_bundle_is_asked_within_the_budget(float_runner: Runner) -> None:
+    how = {"name": "best-of-n", "verifier": {"name": "judge", "rubric": "{text}", "yes": "import", "no": "from"}}
+    found = scale([float_runner, float_runner], "# a file\n", how, budget="3,40tokens", seed=1, max_tokens=6)
+    assert found.spent.samples == 3
+    assert all(0 <= each.score <= 1 for each in found.candidates)
+
+
+def test_votes_are_shares_of_what_is_judged_together() -> None:
+    choice = scaled(BestOfN(verifier=Votes()), Answers(["is 1", "is 2", "2", "none"], samples=4))
+    assert [each.score for each in choice.candidates] == [0.25, 0.5, 0.5, 0.0]
 
 
 LETTERS, DEPTH = "abc", 3

@@ -12,6 +12,7 @@ import click
 from edgewise._version import __version__
 from edgewise.cli.bench import bench
 from edgewise.cli.build import build
+from edgewise.cli.cascade import cascade
 from edgewise.cli.chat import chat
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
@@ -34,7 +35,7 @@ from edgewise.registry import Registry, registry
 
 COMMANDS = {
     "Make a bundle": (plan, probe, build, export),
-    "Run it": (run, chat, score, bench),
+    "Run it": (run, chat, score, bench, cascade),
     "Look at it": (inspect, verify, lint, evaluate, report),
     "See what is installed": (
         targets,

@@ -69,8 +69,10 @@ def register_scalers() -> dict[str, str]:
 @hookimpl
 def register_verifiers() -> dict[str, str]:
     return {
+        "judge": "edgewise.scaling.judge:Judge",
         "json-schema": "edgewise.scaling.programs:JsonSchema",
         "logprob": "edgewise.scaling.likelihood:Likelihood",
         "tool": "edgewise.scaling.programs:Tool",
         "unit-tests": "edgewise.scaling.programs:UnitTests",
+        "votes": "edgewise.scaling.judge:Votes",
     }

@@ -32,6 +32,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)  # of every generation
     scaler: Scaler | None = None
     budget: str = "16"
+    sure: Likelihood = SURE  # how confident an answer is
 
     @property
     def label(self) -> str:
@@ -125,7 +126,7 @@ def _judged(task: Task, result: Result, method: Method, variant: str) -> Item:
         variant=variant,
         right=sum(right for right, _ in each) / len(each),
         f1=each[0][1],
-        confidence=SURE.score(candidate),
+        confidence=method.sure.score(candidate),
         passed=round(sum(right for right, _ in each)),
         samples=len(each),
         text=first.text,

@@ -93,6 +93,11 @@ def test_budgets_that_are_none_are_refused(text: str, message: str) -> None:
         Budget.parse(text)
 
 
+def test_the_first_one_stands_where_nothing_is_scored_above_0() -> None:
+    choice = scaled(BestOfN(extract="last_number"), Answers(["1", "2"], samples=2))
+    assert (choice.best.text, choice.why) == ("1", "none of 2 was scored above 0: the first of them")
+
+
 def test_a_budget_is_read_from_its_units() -> None:
     assert Budget.parse("16, 2.5s,2000tokens,50J") == Budget(samples=16, seconds=2.5, tokens=2000, joules=50)
 

@@ -25,13 +25,13 @@ PAD, BOS, EOS = 0, 1, 2
 TOKENS = 140  # of an answer at most
 SHAPES = {
     "small": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "large": {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "large": {"hidden_size": 96, "intermediate_size": 288, "num_hidden_layers": 3, "num_attention_heads": 6},
 }
-GOALS = {"small": 0.42, "large": 0.68}
+GOALS = {"small": 0.4, "large": 0.66}
 BATCH, WARMUP = 64, 100
 RATES = {"matrices": 0.02, "rest": 3e-3}  # of Muon and of AdamW
 DECAY = 0.98  # of the average of weights, which is what is written
-EVERY = 50  # steps between looks at how many it solves
+EVERY = 25  # steps between looks at how many it solves
 LOOK = 200  # problems of a look
 IGNORED = -100
 HERE = Path(__file__).parent

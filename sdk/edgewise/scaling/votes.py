@@ -36,9 +36,10 @@ def answered(candidates: Iterable[Candidate], extract: str | Extract) -> tuple[C
 
 def elected(candidates: tuple[Candidate, ...], votes: Counter[str]) -> Choice:
     """The first candidate with the answer that has most votes; scores are the shares of their answers."""
-    if not votes:
-        return Choice(candidates[0], candidates, f"none of {len(candidates)} came to an answer: the first of them")
     total = votes.total()
+    if not total:
+        what = "was scored above 0" if votes else "came to an answer"
+        return Choice(candidates[0], candidates, f"none of {len(candidates)} {what}: the first of them")
     scored = tuple(replace(each, score=votes[each.answer] / total if each.answer else 0.0) for each in candidates)
     best = max(scored, key=lambda each: each.score)
     return Choice(best, scored, f"{votes[str(best.answer)]:.4g} of {total:.4g} votes")

@@ -29,7 +29,7 @@ def test_torch_computes_what_onnx_runtime_computes(family: str, tmp_path: Path) 
     assert np.abs(found.reshape(expected.shape) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2_moe"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2_moe", "glm4_moe", "gpt_oss"])
 def test_gradients_are_those_of_finite_differences(family: str, tmp_path: Path) -> None:
     executor = Executor(graph(tiny.checkpoint(family, tmp_path))).double()
     sequence = torch.from_numpy(TOKENS[:1, :6])

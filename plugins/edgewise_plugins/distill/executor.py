@@ -1,7 +1,6 @@
 """plugins, distill: the canonical graph as a torch module: what was exported, pruned or quantized can learn."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -12,13 +11,11 @@ from edgewise.graph import get_facts
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, Transposed, constant, streamed, transpose
 from edgewise_plugins.distill.fake import FakeQuantized
-from edgewise_plugins.distill.plan import Precision
+from edgewise_plugins.distill.plan import Learn, Precision
 from edgewise_plugins.operators import OPERATORS, Tensor
 
 FIXED = "rotary."  # tables are computed, not learned
 PRUNED = 0.2  # of a matrix that was sparsified, more than this is zero
-
-Learn = Literal["weights", "scales"]
 
 
 class Executor(torch.nn.Module):

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -72,13 +73,12 @@ def _fill(
         stop = min(start + batch, rows)
         for name, found in compute(start, stop).items():
             arrays[name][start:stop] = found
-            arrays[name].flush()
         partial = work / f"{DONE}.partial"
         partial.write_text(json.dumps(stop), "ascii")
         os.replace(partial, journal)
         report(stop)
 
 
-def _open(folder: Path, name: str, shapes: Shapes, rows: int, mode: str) -> np.memmap:  # type: ignore[type-arg]
+def _open(folder: Path, name: str, shapes: Shapes, rows: int, mode: Literal["r", "r+", "w+"]) -> np.ndarray:
     shape, dtype = shapes[name]
-    return np.memmap(folder / name, np.dtype(dtype), mode, shape=(rows, *shape))  # type: ignore[call-overload]
+    return np.memmap(folder / name, np.dtype(dtype), mode, shape=(rows, *shape))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from edgewise.extras import require
 from edgewise.graph import get_facts, linears
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized
-from edgewise_plugins.distill.plan import Training
+from edgewise_plugins.distill.plan import Learn, Training
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Distill(Pass):
     tokens: int = 1_000_000
     length: int = 256
     prompt: int = 0
-    learn: Literal["weights", "scales"] = "weights"
+    learn: Learn = "weights"
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
@@ -89,8 +89,7 @@ class Distill(Pass):
     def _costs(self, model: ir.Model, teacher: ir.Model, sequences: np.ndarray) -> Mapping[str, Cost]:
         from edgewise_plugins.distill.cost import costs
 
-        quantized = any(isinstance(linear.matrix, BlockQuantized) for linear in linears(model))
-        return costs(model, teacher, sequences.shape, self.training, prompt=self.prompt, quantized=quantized)
+        return costs(model, teacher, sequences.shape, self.training, prompt=self.prompt, what=self.learn)
 
     def _check(self, model: ir.Model, teacher: ir.Model) -> None:
         ours, theirs = get_facts(model), get_facts(teacher)

@@ -8,6 +8,7 @@ from edgewise.errors import OptionError
 
 Objective = Literal["forward_kl", "reverse_kl", "jensen_shannon", "cross_entropy", "blocks"]
 
+Learn = Literal["weights", "scales"]
 Precision = Literal["float32", "bfloat16"]
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")

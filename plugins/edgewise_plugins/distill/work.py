@@ -11,9 +11,9 @@ from edgewise.calibration.fingerprint import array_digest, fingerprint
 from edgewise.graph import get_facts
 from edgewise.options import record
 from edgewise.writer import Progress
-from edgewise_plugins.distill.executor import Executor, Learn
+from edgewise_plugins.distill.executor import Executor
 from edgewise_plugins.distill.objective import depths
-from edgewise_plugins.distill.plan import Precision, Training
+from edgewise_plugins.distill.plan import Learn, Precision, Training
 from edgewise_plugins.distill.teachers import Present, Teacher, store, written
 from edgewise_plugins.distill.train import Run
 

@@ -1,0 +1,95 @@
+"""Students of examples/pycoder: what is left of it, in what way it learns, and for how many steps."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from shapes import DEMO
+
+from edgewise.calibration.calibration import Calibration
+from edgewise.calibration.texts import CalibrationText
+from edgewise.errors import RecipeError
+from edgewise.passes import BuildContext, Pass, context_of
+from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.steps import apply
+from edgewise.tensors import constant, streamed
+from edgewise.text.tokenizer import Tokenizer
+from edgewise_plugins.distill.learn import Distill
+from edgewise_plugins.distill.plan import Training
+
+TOKENS, LENGTH = 32_768, 512  # of the calibration text
+SEQUENCE, BATCH, TRIED = 256, 8, 6
+
+Steps = tuple[Pass, ...]
+
+WAYS: Mapping[str, Mapping[str, Any]] = {  # options of `distill`, and under "training" of what it minimises
+    "gently": {"training": {"rate": 1e-4, "precision": "float32"}},
+    "scores": {"training": {"rate": 1e-3}},
+    "scales": {"learn": "scales", "training": {"rate": 1e-3}},
+    "codes": {"training": {"rate": 1e-4}},
+    "written": {"prompt": 16, "tokens": 200_000, "training": {"rate": 1e-3}},
+    "own text": {"training": {"rate": 1e-3, "sampled": 0.5, "objective": "reverse_kl"}},
+}
+
+
+@dataclass(frozen=True)
+class Forget(Pass):
+    """Random weights in the place of those that are there: the same model, before any training."""
+
+    name: ClassVar[str] = "forget"
+
+    seed: int = 0
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        rng = np.random.default_rng(self.seed)
+        for name, value in model.graph.initializers.items():
+            shape = streamed(value.const_value).dims
+            if name.endswith(".weight"):
+                noise = rng.normal(0, 0.02, shape) if len(shape) == 2 else np.ones(shape)
+                value.const_value = constant(noise.astype(np.float32), name=name)
+        return ir.passes.PassResult(model, modified=True)
+
+
+@cache
+def teacher() -> ir.Model:
+    return export_graph(open_checkpoint(DEMO))
+
+
+def after(steps: Steps) -> ir.Model:
+    """The canonical graph after these passes."""
+    calibration = Calibration(CalibrationText(DEMO / "calibration.txt", TOKENS, LENGTH), Tokenizer.load(DEMO))
+    context = BuildContext(calibration=calibration, reference=teacher().clone())
+    return apply(teacher().clone(), steps, context, error=RecipeError)
+
+
+@dataclass(frozen=True)
+class School:
+    """A text, and the minutes of the processor that each student gets."""
+
+    text: Path
+    tokens: int
+    minutes: float
+
+    def learning(self, steps: Steps, way: str) -> Distill:
+        """The pass that follows these, for as many steps as there is time."""
+        options = dict(WAYS[way])
+        training = Training(**{"batch": BATCH, "held_out": 0.02, "precision": "bfloat16", **options.pop("training")})
+        options = {"text": str(self.text), "tokens": self.tokens, "length": SEQUENCE, **options}
+        tried = Distill(training=replace(training, steps=TRIED), **options)
+        seconds: list[float] = []
+        model = after(steps)
+        context = context_of(model)
+        assert context.calibration
+        context.calibration.progress = lambda stage, done, total: (
+            seconds.append(time.process_time()) if stage.startswith("distill") else None
+        )
+        tried(model)
+        step = statistics.median(np.diff(seconds[:-1]))  # after the last one it looks at what is held out
+        count = max(TRIED, round(60 * self.minutes / step))
+        return replace(tried, training=replace(training, steps=count, evaluate=max(1, count // 10)))

@@ -81,6 +81,7 @@ def test_progress_is_shown_to_a_terminal_and_to_nothing_else(folder: Path) -> No
         "build checkpoint --dry-run",
         "build checkpoint -o new.edge --no-load-check",
         "export checkpoint -o graph",
+        "export checkpoint --format safetensors -o again",
         "inspect model.edge",
         "verify model.edge",
         "targets",

@@ -27,8 +27,9 @@ from edgewise.errors import (
     RecipeError,
     TargetError,
 )
+from edgewise.exporting import export
 from edgewise.passes import BuildContext, Pass, context_of
-from edgewise.pipeline import build, export
+from edgewise.pipeline import build
 from edgewise.plan import plan_build
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.registry import registry

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from edgewise.checkpoint import Checkpoint
     from edgewise.contracts import Exporter
     from edgewise.errors import EdgewiseError
+    from edgewise.exporting import export
     from edgewise.facts import Facts
     from edgewise.hookspecs import hookimpl
     from edgewise.passes import Pass
-    from edgewise.pipeline import build, export
+    from edgewise.pipeline import build
     from edgewise.plan import Plan, plan_build
     from edgewise.recipe import Recipe, RecipeStep
     from edgewise.runtime.result import Result
@@ -51,7 +52,7 @@ _HOMES = {
     "Target": "edgewise.target",
     "Verifier": "edgewise.scaling.verifier",
     "build": "edgewise.pipeline",
-    "export": "edgewise.pipeline",
+    "export": "edgewise.exporting",
     "hookimpl": "edgewise.hookspecs",
     "plan_build": "edgewise.plan",
     "scale": "edgewise.scaling.scale",

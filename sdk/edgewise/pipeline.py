@@ -1,4 +1,4 @@
-"""sdk: checkpoint to bundle: the whole of `edgewise build` and `edgewise export`."""
+"""sdk: checkpoint to bundle: the whole of `edgewise build`."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -17,7 +17,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
 from edgewise.plan import Plan, make_plan
 from edgewise.prefill import Prefill
-from edgewise.prepare import Prepared, export_graph, open_checkpoint, prepare
+from edgewise.prepare import Prepared, prepare
 from edgewise.recipe import Recipe
 from edgewise.target import Target
 from edgewise.trial import Trial, Unfinished
@@ -85,26 +85,6 @@ def build(
         files |= _write_graphs(prepared, stage, progress)
         manifest = trial.run(Unfinished(stage, files, prepared, plan), heldout, progress)
     return Bundle(output, manifest)
-
-
-def export(
-    checkpoint: str | Path | Checkpoint,
-    output: str | Path,
-    *,
-    exporter: str | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-    ignore_config: Collection[str] = (),
-) -> Path:
-    """Write the canonical graph of a checkpoint: standard ONNX in float32, `model.onnx` in the folder `output`.
-
-    Gives the path of the graph. Raises CheckpointError, OptionError (an unknown exporter) and BundleError (the output).
-    """
-    output = Path(output)
-    with staged(output, force=force) as stage:
-        model = export_graph(open_checkpoint(checkpoint, ignore_config=ignore_config), exporter=exporter)
-        _write_graph(model, stage, "model.onnx", progress)
-    return output / "model.onnx"
 
 
 def _plan(prepared: Prepared, on_plan: Callable[[Plan], None] | None) -> Plan:

@@ -16,6 +16,8 @@ from edgewise.rotary import table
 from edgewise.tensors import Streamed, streamed
 from edgewise_targets.step import Step
 
+KINDS: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
+
 
 @dataclass(frozen=True)
 class ContextTables(Step):
@@ -26,16 +28,19 @@ class ContextTables(Step):
     def rewrite(self, model: ir.Model) -> bool:
         context, modified = context_of(model).context, False
         for name, rotary in get_facts(model).rotary.items():
-            for kind in ("cos", "sin"):
+            for kind in KINDS:
                 value = model.graph.initializers.get(f"rotary.{name}.{kind}")
                 if context and value and rotary.follows_context and streamed(value.const_value).dims[0] < context:
-                    value.const_value = _table(kind, rotary, context)
+                    value.const_value = rotary_table(kind, rotary, context, rows=context)
                     modified = True
         return modified
 
 
-def _table(kind: Literal["cos", "sin"], rotary: Rotary, context: int) -> Streamed:
+def rotary_table(kind: Literal["cos", "sin"], rotary: Rotary, context: int, *, rows: int) -> Streamed:
+    """A table `[rows, dim / 2]`, float32, for a context; equal ones of two graphs are written once."""
+
     def read(start: int, stop: int) -> np.ndarray:
         return table(kind, rotary, context, start, stop)
 
-    return Streamed((context, rotary.dim // 2), ir.DataType.FLOAT, read)
+    # Rotary holds a mapping, so its text stands for it.
+    return Streamed((rows, rotary.dim // 2), ir.DataType.FLOAT, read, storage=(str(rotary), kind, context, rows))

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from edgewise.errors import OptionError
 from edgewise.passes import Pass
-from edgewise_targets.dialect import Dialect
+from edgewise_targets.dialect import Dialect, Operators
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
@@ -17,6 +17,7 @@ from edgewise_targets.ort.head_norms import NormInside
 from edgewise_targets.ort.inputs import DropPositions, KeepLogits
 from edgewise_targets.ort.integer import IntegerProducts
 from edgewise_targets.ort.norms import FuseHeadNorms, FuseSkipNorms, PlainNorms
+from edgewise_targets.ort.operators import OPERATORS
 from edgewise_targets.ort.opset import StateOpset
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
@@ -40,6 +41,7 @@ class LowerOrt(Dialect):
     """
 
     name: ClassVar[str] = "lower-ort"
+    remaining: ClassVar[Operators] = OPERATORS
 
     accuracy_level: Literal[0, 4] = 4
     floats: Floats = "float32"

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from edgewise.passes import Pass
 from edgewise_targets.appended import AppendedCache
-from edgewise_targets.dialect import Dialect
+from edgewise_targets.dialect import Dialect, Operators
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
 from edgewise_targets.primitive.activation import PlainGelu
@@ -13,7 +13,7 @@ from edgewise_targets.primitive.attention import PlainAttention
 from edgewise_targets.primitive.embedding import PlainEmbedding
 from edgewise_targets.primitive.inputs import ConstantTables, PlainInputs, ScoredTokens
 from edgewise_targets.primitive.norms import PlainNorms
-from edgewise_targets.primitive.opset import OlderOpset
+from edgewise_targets.primitive.opset import OPERATORS, OlderOpset
 from edgewise_targets.primitive.rotary import PlainRotary
 
 
@@ -26,6 +26,7 @@ class LowerPrimitive(Dialect):
     """
 
     name: ClassVar[str] = "lower-primitive"
+    remaining: ClassVar[Operators] = OPERATORS
 
     def steps(self) -> tuple[Pass, ...]:
         return (

@@ -5,32 +5,27 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgewise.errors import LoweringError
-from edgewise.graph import role
 from edgewise_targets.constants import integers
+from edgewise_targets.dialect import operators
 from edgewise_targets.step import Step
 
 OPSET, IR_VERSION = 17, 8
 
 # What may remain. Each of them computes in opset 17 what it computes in opset 23, in the form that these steps give it.
-OPERATORS = (
-    "Add Cast Concat ConstantOfShape Div Erf Floor Gather MatMul Mul Neg Pow ReduceMean ReduceSum Reshape "
-    "ScatterElements Shape Sigmoid Slice Softmax Split Sqrt Sub Sum Tanh TopK Transpose Unsqueeze"
+OPERATORS = operators(
+    "Add Cast Concat ConstantOfShape Div Erf Floor Gather GatherElements MatMul Mul Neg Pow ReduceMean ReduceSum "
+    "Reshape ScatterElements Shape Sigmoid Slice Softmax Split Sqrt Sub Sum Tanh TopK Transpose Unsqueeze",
+    "MatMulNBits",
 )
 
 
 @dataclass(frozen=True)
 class OlderOpset(Step):
-    """Opset 17, IR 8: what a Split cuts is sizes, no number of parts. Raises LoweringError for other operators."""
+    """Opset 17, IR 8: what a Split cuts is sizes, no number of parts."""
 
     name: ClassVar[str] = "primitive-opset"
 
     def rewrite(self, model: ir.Model) -> bool:
-        for node in model.graph:
-            if not node.domain and node.op_type not in OPERATORS.split():
-                raise LoweringError(
-                    f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in the dialect 'primitive'"
-                )
         if model.graph.opset_imports[""] == OPSET:
             return False
         for node in list(model.graph):

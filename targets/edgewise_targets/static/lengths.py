@@ -1,21 +1,17 @@
 """targets, static: what fixed lengths decide: the rows of rotary tables, and which outputs a graph has."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
-from edgewise.facts import Rotary
 from edgewise.graph import get_facts
 from edgewise.hidden import HIDDEN
 from edgewise.passes import context_of
-from edgewise.rotary import table
 from edgewise.tensors import Streamed, streamed
 from edgewise_targets.step import Step
-
-KINDS: tuple[Literal["cos", "sin"], ...] = ("cos", "sin")
+from edgewise_targets.tables import KINDS, rotary_table
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class FixedTables(Step):
             for kind in KINDS:
                 value = model.graph.initializers.get(f"rotary.{name}.{kind}")
                 if value is not None and (value.is_graph_input() or streamed(value.const_value).dims[0] != rows):
-                    _fix(model.graph, value, _table(rotary, kind, context, rows))
+                    _fix(model.graph, value, rotary_table(kind, rotary, context, rows=rows))
                     modified = True
         return modified
 
@@ -67,14 +63,6 @@ def fixed_context(model: ir.Model) -> int:
             "'lower-static' makes graphs of fixed lengths, and this target states none: [needs.static] prefill = 128"
         )
     return build.context
-
-
-def _table(rotary: Rotary, kind: Literal["cos", "sin"], context: int, rows: int) -> Streamed:
-    def read(start: int, stop: int) -> np.ndarray:
-        return table(kind, rotary, context, start, stop)
-
-    # Rotary holds a mapping: its text stands for it, so that equal tables of two graphs are written once.
-    return Streamed((rows, rotary.dim // 2), ir.DataType.FLOAT, read, storage=(str(rotary), kind, context, rows))
 
 
 def _fix(graph: ir.Graph, value: ir.Value, rows: Streamed) -> None:

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from edgewise.passes import Pass
 from edgewise_targets.appended import AppendedCache
-from edgewise_targets.dialect import Dialect
+from edgewise_targets.dialect import Dialect, Operators
 from edgewise_targets.static.lengths import FixedTables, OneOutput
 from edgewise_targets.static.norms import HeadNorms
-from edgewise_targets.static.operators import OnlyKnownOperators, RefuseExperts
+from edgewise_targets.static.operators import OPERATORS, RefuseExperts
 from edgewise_targets.static.products import QuantizedProducts
 
 
@@ -21,6 +21,7 @@ class LowerStatic(Dialect):
     """
 
     name: ClassVar[str] = "lower-static"
+    remaining: ClassVar[Operators] = OPERATORS
 
     def steps(self) -> tuple[Pass, ...]:
         return (
@@ -30,5 +31,4 @@ class LowerStatic(Dialect):
             AppendedCache(),
             HeadNorms(),
             QuantizedProducts(),
-            OnlyKnownOperators(),
         )

@@ -1,4 +1,4 @@
-"""targets, static: the operators that may remain, each seen on QNN's accelerator; the rest is refused by name."""
+"""targets, static: the operators that may remain, each seen on QNN's accelerator, and what has no form in them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,14 +6,14 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgewise.errors import LoweringError
-from edgewise.graph import get_facts, role
-from edgewise_targets.step import CONTRIB, Step
+from edgewise.graph import get_facts
+from edgewise_targets.dialect import operators
+from edgewise_targets.step import Step
 
-STANDARD = frozenset(
-    {"Add", "Attention", "Concat", "Div", "Gather", "Gelu", "MatMul", "Mul", "RMSNormalization", "Reshape"}
-    | {"RotaryEmbedding", "Sigmoid", "Tanh", "Transpose"}
+OPERATORS = operators(
+    "Add Attention Concat Div Gather Gelu MatMul Mul RMSNormalization Reshape RotaryEmbedding Sigmoid Tanh Transpose",
+    "MatMulNBits",
 )
-OPERATORS = {"": STANDARD, CONTRIB: frozenset({"MatMulNBits"})}
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,4 @@ class RefuseExperts(Step):
                 f"layers {', '.join(sparse)} have a mixture of experts, which the dialect 'static' does not express: "
                 "choose a dense model, or a target that is lowered with 'lower-ort'"
             )
-        return False
-
-
-@dataclass(frozen=True)
-class OnlyKnownOperators(Step):
-    """Raises LoweringError for an operator that is not among those that may remain; changes nothing."""
-
-    name: ClassVar[str] = "static-operators"
-
-    def rewrite(self, model: ir.Model) -> bool:
-        for node in model.graph:
-            if node.op_type not in OPERATORS.get(node.domain, ()):
-                raise LoweringError(
-                    f"node '{node.name}' ({node.op_type}, role '{role(node)}') has no form in the dialect 'static'; "
-                    f"it has {', '.join(sorted(STANDARD))} and MatMulNBits"
-                )
         return False

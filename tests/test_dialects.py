@@ -1,0 +1,96 @@
+"""tests: the operators that a dialect states: all that families, recipes and options leave, and no other one passes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+import parity
+from canonical import calibrated, tokens
+from cases import CASES
+from edgewise.errors import LoweringError
+from edgewise.graph import Roles
+from edgewise.passes import BuildContext, Pass
+from edgewise_plugins.cache import QuantizeCache
+from edgewise_plugins.quantize import Quantize
+from edgewise_plugins.w8a8 import W8A8
+from edgewise_targets.dialect import Dialect
+from edgewise_targets.ort.lower import LowerOrt
+from edgewise_targets.primitive.lower import LowerPrimitive
+from edgewise_targets.static.lower import LowerStatic
+
+RECIPES: dict[str, tuple[Pass, ...]] = {
+    "int4": (Quantize(block_size=32),),
+    "int8": (Quantize(bits=8, block_size=32),),
+    "W8A8": (W8A8(),),
+    "W8A8 with rows": (W8A8(head="rows"),),
+    "int8 cache": (QuantizeCache(),),
+}
+DIALECTS = {
+    "processor": LowerOrt(),
+    "exact": LowerOrt(accuracy_level=0),
+    "CUDA": LowerOrt(floats="float16", head_norms="inside"),
+    "bfloat16": LowerOrt(floats="bfloat16", head_norms="inside"),
+    "DirectML": LowerOrt(floats="float16", head_norms="reshaped", rotary="before", packed=False),
+}
+DIFFERENT = ("gemma3", "llama biased", "mixtral", "qwen3")  # norms of heads, tied heads, biases, experts
+SPOILT: dict[str, tuple[Dialect, BuildContext]] = {
+    "ort": (LowerOrt(), BuildContext()),
+    "primitive": (LowerPrimitive(), BuildContext()),
+    "static": (LowerStatic(), BuildContext(context=32, width=1)),
+}
+
+
+@pytest.fixture(scope="module")
+def canonical(home: Path) -> Callable[[str], ir.Model]:
+    """A fresh graph of a case."""
+    made: dict[str, ir.Model] = {}
+
+    def graph(name: str) -> ir.Model:
+        if name not in made:
+            made[name] = parity.export(name, home)
+        return made[name].clone()
+
+    return graph
+
+
+def test_what_ort_states_is_what_families_recipes_and_options_leave(canonical: Callable[[str], ir.Model]) -> None:
+    """Of all combinations, some are refused for what they are, and none for an operator that is left."""
+    left, refused = set[tuple[str, str]](), set[str]()
+    for name, steps, dialect in combinations():
+        model = calibrated(canonical(name), tokens(1, 16))
+        for step in steps:
+            step(model)
+        try:
+            dialect(model)
+        except LoweringError as error:
+            refused.add(str(error))
+        else:
+            left |= {(node.domain, node.op_type) for node in model.graph}
+    assert not [error for error in refused if "has no form in the dialect" in error]
+    assert left == {(domain, name) for domain, names in LowerOrt.remaining.items() for name in names}
+
+
+def combinations() -> Iterator[tuple[str, tuple[Pass, ...], Dialect]]:
+    """Every family for every kind of device; every recipe with some that differ most."""
+    for name in CASES:
+        for dialect in DIALECTS.values():
+            yield name, (), dialect
+    for name in DIFFERENT:
+        for steps in RECIPES.values():
+            for dialect in DIALECTS.values():
+                yield name, steps, dialect
+
+
+@pytest.mark.parametrize("dialect", SPOILT)
+def test_another_operator_is_refused_with_its_node_and_its_role(
+    dialect: str, canonical: Callable[[str], ir.Model]
+) -> None:
+    lowering, context = SPOILT[dialect]
+    model = canonical("llama")
+    model.meta["edgewise"] = context
+    Roles.of(model).one("attention.residual", 1).op_type = "Mod"
+    said = rf"\(Mod, role 'attention.residual'\) has no form in the dialect '{dialect}'; it has Add, "
+    with pytest.raises(LoweringError, match=said):
+        lowering(model)

@@ -150,7 +150,8 @@ class Draft:
 
     @classmethod
     def of(cls, prepared: Prepared) -> "Draft":
-        stored, written = prepared.stored, sizes_of(prepared.model)
+        settings = prepared.target.compile
+        stored, written = prepared.stored, sizes_of(prepared.model, halves=bool(settings and settings.halves))
         parts = {}
         for name in [*stored, *(name for name in written if name not in stored)]:
             parts[name] = Part(
@@ -181,7 +182,11 @@ class Draft:
             parts=self.parts,
             context=context,
             download=self.total.after + outlook.beside + outlook.files,
-            build_memory=max(BUILD_BYTES, self.calibration.memory if self.calibration else 0),
+            build_memory=max(
+                BUILD_BYTES,
+                self.calibration.memory if self.calibration else 0,
+                target.compile.takes(self.total.parameters) if target.compile else 0,
+            ),
             needs=needs,
             memory=memory,
             usable=usable,
@@ -199,7 +204,8 @@ class Draft:
 def _wants(target: Target) -> str:
     """Equal for targets whose graphs are the same."""
     providers = [provider.name for provider in target.providers]
-    return repr((target.recipe, target.lowering, target.needs, target.numerics, target.context, providers))
+    wanted = target.recipe, target.lowering, target.needs, target.numerics, target.context, providers
+    return repr((*wanted, replace(target.compile, options={}) if target.compile else None))
 
 
 def _computes_here(target: Target) -> bool:

@@ -25,16 +25,18 @@ class Size:
         return Size(self.parameters + other.parameters, self.bytes + other.bytes)
 
 
-def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None) -> dict[str, Size]:
+def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None, halves: bool = False) -> dict[str, Size]:
     """Parameters and bytes by part: embedding, attention, mlp, norm, lm_head; tables are what is no weight.
 
-    Bytes are those of the graph when it is written; with `stored`, those that the checkpoint's tensors have.
+    Bytes are those of the graph when it is written; with `stored`, those that the checkpoint's tensors have; with
+    `halves`, those of a binary that a compiler has made of it, which has floats in 16 bits.
     """
     width = _mean_width(stored) if stored else None
+    written = halved_bytes if halves else stored_bytes
     parts: dict[str, Size] = {}
     for value in distinct(model):
         part, elements = _part(value), streamed(value.const_value).size
-        count = stored_bytes(value) if width is None else _checkpoint_bytes(value, width)
+        count = written(value) if width is None else _checkpoint_bytes(value, width)
         parts[part] = parts.get(part, Size()) + Size(0 if part == "tables" else elements, count)
     if stored:
         parts.pop("tables", None)
@@ -65,6 +67,13 @@ def stored_bytes(value: ir.Value) -> int:
     """Bytes of an initializer when it is written; a quantized matrix counts with its codes."""
     tensor = _as_stored(value)
     return tensor.stored_bytes if isinstance(tensor, BlockQuantized) else tensor.nbytes
+
+
+def halved_bytes(value: ir.Value) -> int:
+    """The same with floats in 16 bits, and a table that is looked up and multiplied with twice: for each of the two."""
+    tensor = _as_stored(value)
+    copies = max(1, len({node.op_type == "Gather" for node in value.consumers()}))
+    return copies * (2 * tensor.size if tensor.dtype in FORMATS else stored_bytes(value))
 
 
 def _checkpoint_bytes(value: ir.Value, width: float) -> int:

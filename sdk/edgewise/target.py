@@ -94,6 +94,7 @@ class Hardware:
     dispatch: Number | None = None  # seconds that each operator takes, whatever it computes
     runtime: Number | None = None  # bytes of memory that the runtime takes beside weights and cache
     power: Number | None = None  # watts, under load
+    storage: Number | None = None  # bytes a second that are read from what holds the bundle
 
     def numbers(self) -> Iterator[tuple[str, Number]]:
         """All of them by their keys: `memory`, `compute.int8`, `efficiency.decode.any`."""
@@ -164,6 +165,15 @@ class Compile:
 
     options: Mapping[str, str] = field(default_factory=dict)  # for the provider, beside its own: "soc_model", ...
     share_weights: bool = False  # graphs of one bundle share a weight file
+    halves: bool = False  # what is float32 in a graph takes 16 bits in what is made of it
+    code: Number | None = None  # bytes that an operator takes there
+    memory: Number | None = None  # bytes that the compiler takes for each parameter
+    runtime: Number | None = None  # and bytes that it takes whatever it compiles
+
+    def takes(self, parameters: int) -> int:
+        """Memory of the compiler, as far as it is known: bytes."""
+        each, always = (number.value if number else 0.0 for number in (self.memory, self.runtime))
+        return int(each * parameters + always)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ PROOF = {
     "emulated": "bundles for it are compiled and emulated where edgewise is tested",
     "specified": "by specification only: no bundle was run on it",
 }
-UNITS = {"memory": "B", "runtime": "B", "bandwidth": "B/s", "power": "W", "dispatch": "s"}
+UNITS = {"memory": "B", "runtime": "B", "bandwidth": "B/s", "storage": "B/s", "power": "W", "dispatch": "s"}
 OPERATIONS = ("compute", "kernels")
 
 
@@ -103,6 +103,8 @@ def _build(target: Target) -> Iterator[tuple[str, str]]:
     if target.compile:
         shared = ["weights shared by its graphs"] if target.compile.share_weights else []
         yield "compile", ", ".join(["ahead of time", *_pairs(target.compile.options), *shared])
+        known = {"an operator": "code", "each parameter": "memory", "beside that": "runtime"}
+        yield from _lines({f"compiler, {what}": getattr(target.compile, key) for what, key in known.items()})
     yield "context", f"{target.context} tokens"
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgewise.graph import FACTS, get_facts
 from edgewise.lint.finding import Finding
-from edgewise.sizes import distinct, stored_bytes
+from edgewise.sizes import distinct, halved_bytes, stored_bytes
 from edgewise.target import Target
 
 # What ONNX Runtime 1.31 reads, whatever the device.
@@ -52,7 +52,8 @@ def size(model: ir.Model, target: Target) -> Iterator[Finding]:
     limit = target.needs.graph_bytes
     if limit is None:
         return
-    total = sum(map(stored_bytes, distinct(model)))
+    written = halved_bytes if target.compile and target.compile.halves else stored_bytes
+    total = sum(map(written, distinct(model)))
     if total > limit.value:
         problem = f"has {total:,} bytes of weights, and {limit.value:,.0f} are the most in one graph"
         yield Finding("size", GRAPH, problem, "quantize to fewer bits, or choose a smaller model")

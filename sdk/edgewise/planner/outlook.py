@@ -14,7 +14,7 @@ from edgewise.planner.smaller import largest_that_fits
 from edgewise.planner.speed import Chunks, Rates, prompt
 from edgewise.planner.work import Work
 from edgewise.prepare import Prepared
-from edgewise.sizes import bytes_beside
+from edgewise.sizes import bytes_beside, sizes_of, total
 from edgewise.target import Target
 
 NODE_BYTES = 720  # of an operator in the file of a graph
@@ -44,9 +44,12 @@ class Outlook:
             prompts = count(prepared.prompts, capacity=capacity, width=fixed.prefill if fixed else 0)
         sizes = prepared.companions.sizes()
         operators = sum(sum(1 for _ in graph.graph) for graph in graphs)
-        files = sum(sizes.values()) + NODE_BYTES * operators
-        beside = bytes_beside(prepared.prompts, prepared.model) if prepared.prompts else 0
-        return cls(prepared.target, work, prompts, beside, files, sizes.get(TOKENIZER, 0))
+        settings = prepared.target.compile
+        if settings and settings.halves:
+            work, prompts = work.halved(), prompts.halved() if prompts else None
+        code = settings.code.value if settings and settings.code else NODE_BYTES
+        files = sum(sizes.values()) + int(code * operators)
+        return cls(prepared.target, work, prompts, _beside(prepared), files, sizes.get(TOKENIZER, 0))
 
     @property
     def chunks(self) -> Chunks:
@@ -81,7 +84,7 @@ class Outlook:
 
     def speed(self, context: int) -> Speed | None:
         """How fast it will be; None where the profile has no figures."""
-        rates, work, tokens = self._rates, self.work, min(PROMPT, context)
+        rates, work, tokens = self.rates, self.work, min(PROMPT, context)
         if not rates.known:
             return None
         decode = rates.step(work, tokens=1, held=tokens - 1).total
@@ -97,18 +100,40 @@ class Outlook:
             prefill_limit=prefill_limit(rates, work, tokens, self.chunks),
         )
 
+    def pace(self, prompt_tokens: int, new_tokens: int) -> tuple[float, float] | None:
+        """Tokens a second of a prompt, and of tokens one by one, both from an empty cache, as `bench` measures them.
+
+        None where the profile has no figures.
+        """
+        if not (rates := self.rates).known:
+            return None
+        steps = [rates.step(self.work, tokens=1, held=held).total for held in (0, new_tokens - 1)]
+        whole = prompt(rates, self.work, prompt_tokens, self.chunks).total
+        return prompt_tokens / whole, 2 / sum(steps)
+
     def helps(self, speed: Speed, context: int) -> tuple[str, ...]:
         """What would make it faster."""
         second = None if self.prompts or not self._on_processor else Chunks(prefill.CHUNK, least=prefill.FROM_TOKENS)
-        return tuple(advice(self._rates, self.work, speed, context=context, integers=second))
+        return tuple(advice(self.rates, self.work, speed, context=context, integers=second))
 
     @property
     def _on_processor(self) -> bool:
         return self.target.providers[0].name == CPU.name
 
     @property
-    def _rates(self) -> Rates:
+    def rates(self) -> Rates:
+        """What the device does in a second."""
         return Rates(self.target.hardware, self.target.numerics, packed=self._on_processor)
+
+
+def _beside(prepared: Prepared) -> int:
+    """Bytes of the second graph's own: where each is compiled by itself, of all of it."""
+    if prepared.prompts is None:
+        return 0
+    settings = prepared.target.compile
+    if settings and not settings.share_weights:
+        return total(sizes_of(prepared.prompts, halves=settings.halves)).bytes
+    return bytes_beside(prepared.prompts, prepared.model)
 
 
 def gb(size: float) -> str:

@@ -15,18 +15,18 @@ class Product:
     columns: int
     weights: Weights
     count: int = 1  # matrices
-    active: int = 1  # of them, that a token is multiplied with
+    active: float = 1  # of them, that a token is multiplied with, on average
     scored: bool = False  # computed only for tokens whose scores are asked for
 
     @property
     def operations(self) -> int:
         """For each token; a multiply-add is two."""
-        return 2 * self.rows * self.columns * self.active
+        return int(2 * self.rows * self.columns * self.active)
 
     @property
     def padded(self) -> int:
         """Operations of kernels that fill up the last block of a row."""
-        return 2 * self.rows * self.weights.padded(self.columns) * self.active
+        return int(2 * self.rows * self.weights.padded(self.columns) * self.active)
 
     @property
     def stored(self) -> int:
@@ -39,7 +39,7 @@ class Product:
     def read(self, tokens: int, *, packed: bool) -> int:
         """Bytes of weights that a run over so many tokens reads: of few tokens, those of the active experts."""
         whole = self.packed if packed else self.stored
-        return whole * min(self.count, tokens * self.active) // self.count
+        return int(whole * min(self.count, tokens * self.active) / self.count)
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,32 @@ class Work:
         """Bytes on the disk."""
         return sum(p.stored for p in self.products) + sum(t.stored for t in self.tables) + self.constants
 
+    @property
+    def active_parameters(self) -> int:
+        """Of the matrices that a token is multiplied with."""
+        return int(sum(p.rows * p.columns * p.active for p in self.products))
+
+    def active(self, held: int) -> int:
+        """Bytes that a token reads which follows `held`: matrices as they are stored, of experts those that it is given
+        to, a row of each table, keys and values.
+        """
+        matrices = sum(product.read(1, packed=False) for product in self.products)
+        rows = sum(table.weights.stored(1, table.columns) for table in self.tables)
+        return matrices + rows + sum(heads.bytes(heads.seen(held + 1)) for heads in self.attention)
+
+    def operations_after(self, held: int) -> int:
+        """Of products and attention, for a token which follows `held`, whose scores are asked for."""
+        return self.operations + sum(heads.operations(1, held) for heads in self.attention)
+
     def cache(self, tokens: int) -> int:
         """Bytes of keys and values of so many tokens."""
         return sum(heads.bytes(tokens) for heads in self.attention)
+
+    def halved(self) -> "Work":
+        """What a compiler makes of it which has floats in 16 bits, and a tied table once more for its lookups."""
+        changed = self.with_weights(_halved)
+        tables = tuple(replace(table, tied=False) for table in changed.tables)
+        return replace(changed, tables=tables, constants=self.constants // 2)
 
     def with_weights(self, weights: Callable[[Weights], Weights]) -> "Work":
         """The same model with all of its matrices in other formats."""
@@ -122,3 +145,7 @@ class Work:
             products=tuple(replace(p, weights=weights(p.weights)) for p in self.products),
             tables=tuple(replace(t, weights=weights(t.weights)) for t in self.tables),
         )
+
+
+def _halved(weights: Weights) -> Weights:
+    return replace(weights, scale=2) if weights.block is not None else replace(weights, dtype="float16")

@@ -18,8 +18,10 @@ from edgewise.pipeline import build
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.runtime.runner import Runner
 from edgewise.tensors import constant
+from edgewise_plugins.prune.budget import Prune
 from edgewise_plugins.prune.depth import PruneLayers, remove_layers, without
 from edgewise_plugins.prune.heads import PruneHeads
+from edgewise_plugins.prune.hidden import PruneHidden
 from edgewise_plugins.prune.width import PruneWidth
 from edgewise_plugins.quantize import Quantize
 
@@ -126,7 +128,16 @@ def test_the_layers_that_go_are_those_that_cost_least(contiguous: bool, tmp_path
     np.testing.assert_allclose(logits(model, FRESH), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [("prune-width", {"keep": 0.5}), ("prune-heads", {}), ("prune-layers", {"keep": 3})])
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("prune-width", {"keep": 0.5}),
+        ("prune-heads", {}),
+        ("prune-layers", {"keep": 3}),
+        ("prune-hidden", {"keep": 0.75, "multiple": 32}),
+        ("prune-hidden", {"keep": 0.75, "multiple": 32, "method": "slice"}),
+    ],
+)
 def test_a_pruned_and_quantized_bundle_runs(step: tuple[str, dict[str, object]], pycoder: Path, tmp_path: Path) -> None:
     recipe = Recipe((RecipeStep(*step), RecipeStep("quantize", {"bits": 4})))
     text = CalibrationText(pycoder / "calibration.txt", tokens=2048, length=256)
@@ -136,6 +147,7 @@ def test_a_pruned_and_quantized_bundle_runs(step: tuple[str, dict[str, object]],
     config, facts = json.loads((bundle.path / "config.json").read_text("utf-8")), bundle.manifest.facts
     sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
     assert sizes == (facts.layers, facts.attention[0].heads, facts.attention[0].kv_heads)
+    assert (config["hidden_size"], config["head_dim"]) == (facts.hidden_size, facts.attention[0].head_dim)
     genai = json.loads((bundle.path / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
     assert (genai["num_hidden_layers"], genai["num_key_value_heads"]) == (sizes[0], sizes[2])
 
@@ -146,6 +158,8 @@ def test_a_pruned_and_quantized_bundle_runs(step: tuple[str, dict[str, object]],
         (lambda: PruneWidth(keep=0.0), "keep: 0.0 is not above 0"),
         (lambda: PruneWidth(multiple=0), "multiple: 0 is not 1 or more"),
         (lambda: PruneHeads(keep=1.5), "keep: 1.5 is not above 0"),
+        (lambda: PruneHidden(keep=-0.5), "keep: -0.5 is not above 0"),
+        (lambda: PruneHidden(multiple=0), "multiple: 0 is not 1 or more"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make: object, message: str) -> None:
@@ -154,7 +168,7 @@ def test_options_that_make_no_sense_are_refused(make: object, message: str) -> N
         make()
 
 
-@pytest.mark.parametrize("step", [PruneWidth(), PruneHeads(), PruneLayers(keep=2)])
+@pytest.mark.parametrize("step", [PruneWidth(), PruneHeads(), PruneHidden(), PruneLayers(keep=2), Prune(keep=0.9)])
 def test_pruning_needs_a_text(step: Pass, tmp_path: Path) -> None:
     model = made("llama", tmp_path)
     model.meta["edgewise"] = BuildContext()
@@ -176,7 +190,20 @@ def test_what_cannot_be_pruned_is_one_line(case: str, step: Pass, message: str, 
         step(made(case, tmp_path))
 
 
-@pytest.mark.parametrize("step", [PruneWidth(), PruneHeads()])
+@pytest.mark.parametrize("step", [PruneWidth(), PruneHeads(), PruneHidden(), Prune(keep=0.9)])
+def test_a_text_with_fewer_tokens_than_there_are_unknowns_is_refused(step: Pass, tmp_path: Path) -> None:
+    model = calibrated(made("llama", tmp_path), tokens(1, 48))
+    with pytest.raises(EdgewiseError, match=r"fits matrices of \d+ inputs anew, for which 48 tokens are too few"):
+        step(model)
+
+
+def test_one_head_is_left_at_least(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    PruneHeads(keep=0.01)(model)
+    assert {a.kv_heads for a in get_facts(model).attention} == {1}
+
+
+@pytest.mark.parametrize("step", [PruneWidth(), PruneHeads(), PruneHidden()])
 def test_pruning_comes_before_quantizing(step: Pass, tmp_path: Path) -> None:
     model = made("llama", tmp_path)
     Quantize(bits=8, block_size=32)(model)

@@ -16,11 +16,11 @@ where a layer has a mixture of experts, between mlp.norm and mlp.post_norm
     expert.sum
     (shared.gate  shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum)
 
-and around the layers: embedding, embedding.scale, norm, lm_head, logits. An activation of several nodes (SiLU) gives
-each of them the role; so does the rounding of keys, and of values, to what a cache in int8 holds (QuantizeLinear,
-DequantizeLinear). Where a weight has its input features in another order, a Gather before the product brings them into
-it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual stream that
-enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
+and around the layers: embedding, embedding.scale, norm, (lm_head.turn), lm_head, logits. An activation of several nodes
+(SiLU) gives each of them the role; so does the rounding of keys, and of values, to what a cache in int8 holds
+(QuantizeLinear, DequantizeLinear). Where a weight has its input features in another order, a Gather before the product
+brings them into it: attention.q.order, mlp.down.order ..., one for those that share input and order. The residual
+stream that enters layer i is the value `hidden.{i}`; `hidden.{layers}` enters the final norm.
 
 What experts are chosen by is the input of `router.top`: probabilities, or these with a correction, of some groups.
 Where it is not the probabilities, `router.chosen` reads those of the chosen. Of these `router.kept` makes zeros of

@@ -7,6 +7,7 @@ scores on a text, of all layers that are gone together, again after each choice 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -77,6 +78,11 @@ def without(model: ir.Model, number: int) -> Change:
     return change
 
 
+def merged(changes: Sequence[Change]) -> Change:
+    """Several changes as one."""
+    return {name: tensor for change in changes for name, tensor in change.items()}
+
+
 def _last_weights(roles: Roles, number: int) -> Iterator[ir.Value]:
     """Of what a layer adds to the residual stream, the weights that come last: a norm's, or matrices and biases."""
     for block, last in LAST.items():
@@ -85,31 +91,31 @@ def _last_weights(roles: Roles, number: int) -> Iterator[ir.Value]:
             yield from (value for value in node.inputs if value is not None and value.is_initializer())
 
 
-def _one_by_one(model: ir.Model, count: int, sequences: np.ndarray) -> tuple[list[int], float]:
+def least_missed(model: ir.Model, sequences: np.ndarray) -> Iterator[tuple[int, float]]:
+    """Layers in the order in which they go, each with what the model has lost by then."""
     gone: list[int] = []
-    cost = 0.0
     single = {number: without(model, number) for number in range(get_facts(model).layers)}
-    for _ in range(count):
+    while len(gone) < len(single):
         left = [number for number in single if number not in gone]
-        changes = {str(number): _merged([*(single[g] for g in gone), single[number]]) for number in left}
+        changes = {str(number): merged([*(single[g] for g in gone), single[number]]) for number in left}
         costs = sensitivity(model, changes, sequences)
         best = min(costs, key=lambda name: costs[name])
         gone.append(int(best))
-        cost = costs[best]
-    return gone, cost
+        yield int(best), costs[best]
+
+
+def _one_by_one(model: ir.Model, count: int, sequences: np.ndarray) -> tuple[list[int], float]:
+    gone, costs = zip(*islice(least_missed(model, sequences), count), strict=True)
+    return list(gone), costs[-1]
 
 
 def _together(model: ir.Model, count: int, sequences: np.ndarray) -> tuple[list[int], float]:
     layers = get_facts(model).layers
     runs = {str(start): range(start, start + count) for start in range(layers - count + 1)}
-    changes = {name: _merged([without(model, number) for number in run]) for name, run in runs.items()}
+    changes = {name: merged([without(model, number) for number in run]) for name, run in runs.items()}
     costs = sensitivity(model, changes, sequences)
     best = min(costs, key=lambda name: costs[name])
     return list(runs[best]), costs[best]
-
-
-def _merged(changes: Sequence[Change]) -> Change:
-    return {name: tensor for change in changes for name, tensor in change.items()}
 
 
 def _bypass(model: ir.Model, number: int) -> None:

@@ -13,7 +13,7 @@ it go first, some at a time, and W and P follow in closed form:
     W - W_J P_JJ⁻¹ P_J        P - P_:J P_JJ⁻¹ P_J
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,16 +53,23 @@ def eliminate(moments: Moments, units: np.ndarray, keep: int, *, damping: float)
 
     `damping` times the mean of the diagonal of H is d.
     """
+    (found,) = in_turn(moments, units, [keep], damping=damping)
+    return found
+
+
+def in_turn(moments: Moments, units: np.ndarray, keeps: Sequence[int], *, damping: float) -> Iterator[Refit]:
+    """The same for fewer and fewer units: each of `keeps`, which fall."""
     inverse, weights = _inverse(moments, damping)
     left = np.arange(len(units))
-    step = max(1, -(-(len(units) - keep) // ROUNDS))
-    while len(left) > keep:
-        losses = _losses(inverse, weights, units[left])
-        going = np.argsort(losses, kind="stable")[: min(step, len(left) - keep)]
-        _remove(inverse, weights, units[left[going]].ravel())
-        left = np.delete(left, going)
-    inputs = units[left].ravel()
-    return Refit(left, weights[:, inputs].astype(np.float32, order="C"), weights[:, -1].astype(np.float32))
+    step = max(1, -(-(len(units) - keeps[-1]) // ROUNDS))
+    for keep in keeps:
+        while len(left) > keep:
+            losses = _losses(inverse, weights, units[left])
+            going = np.argsort(losses, kind="stable")[: min(step, len(left) - keep)]
+            _remove(inverse, weights, units[left[going]].ravel())
+            left = np.delete(left, going)
+        inputs = units[left].ravel()
+        yield Refit(left, weights[:, inputs].astype(np.float32, order="C"), weights[:, -1].astype(np.float32))
 
 
 def refit(moments: Moments, units: np.ndarray, left: Sequence[int] | np.ndarray, *, damping: float) -> Refit:

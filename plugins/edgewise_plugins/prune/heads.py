@@ -14,7 +14,7 @@ from edgewise.facts import Attention
 from edgewise.graph import Linear, Roles, get_facts, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.eliminate import eliminate
-from edgewise_plugins.prune.observed import moments
+from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
 from edgewise_plugins.prune.parts import floats, integers, keep_rows, put, resize
 from edgewise_plugins.views import take_columns
 
@@ -45,6 +45,7 @@ class PruneHeads(Pass):
         by_node, facts = floats(model, needed_by="prune-heads"), get_facts(model)
         roles = Roles.of(model)
         outs = [by_node[roles.one("attention.o", number)] for number in range(facts.layers)]
+        refuse_too_few_tokens(calibration, max(out.matrix.dims[1] for out in outs), needed_by="prune-heads")
         counts = [self._left(a, number) for number, a in enumerate(facts.attention)]
         if context_of(model).dry:
             for number, (out, count) in enumerate(zip(outs, counts, strict=True)):
@@ -70,9 +71,16 @@ class PruneHeads(Pass):
     def _left(self, a: Attention, number: int) -> int:
         if a.qk_norm == "full":
             raise GraphError(f"layer {number}: a norm over all heads together knows no fewer heads: 'prune-heads' not")
+        if a.sinks:
+            raise GraphError(f"layer {number}: each of its heads has a sink: 'prune-heads' not")
         if a.cache != "float32":
             raise GraphError(f"layer {number}: its cache is quantized already: 'prune-heads' comes before")
-        return max(1, round(self.keep * a.kv_heads))
+        return heads_left(self.keep, a.kv_heads)
+
+
+def heads_left(share: float, kv_heads: int) -> int:
+    """Key-value heads that stay."""
+    return max(1, round(share * kv_heads))
 
 
 def units(a: Attention) -> np.ndarray:

@@ -22,6 +22,11 @@ def floats(model: ir.Model, *, needed_by: str) -> dict[ir.Node, Linear]:
     return found
 
 
+def rounded(share: float, size: int, multiple: int) -> int:
+    """Units that stay, of `size`: the share of them, rounded up to a multiple."""
+    return min(size, -(-round(share * size) // multiple) * multiple)
+
+
 def keep_rows(roles: Roles, linear: Linear, chosen: np.ndarray) -> None:
     """Keep some of the channels that a matrix gives, and its bias."""
     assert linear.layer is not None

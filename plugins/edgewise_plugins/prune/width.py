@@ -14,8 +14,8 @@ from edgewise.errors import OptionError
 from edgewise.graph import Linear, Roles, get_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.eliminate import Moments, Refit, eliminate, refit
-from edgewise_plugins.prune.observed import moments
-from edgewise_plugins.prune.parts import floats, keep_rows, put, resize
+from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
+from edgewise_plugins.prune.parts import floats, keep_rows, put, resize, rounded
 from edgewise_plugins.views import take_columns
 
 WIDE = ("mlp.gate", "mlp.gate.bias", "mlp.up", "mlp.up.bias", "mlp.activation", "mlp.product")
@@ -54,7 +54,10 @@ class PruneWidth(Pass):
         downs = {n: by_node[node] for n in roles.layers() if (node := roles.maybe("mlp.down", n)) in by_node}
         if not downs:
             raise OptionError("no layer has an MLP: those of a mixture of experts are pruned by 'prune-experts'")
-        counts = {number: self._left(down.matrix.dims[1]) for number, down in downs.items()}
+        widths = {number: down.matrix.dims[1] for number, down in downs.items()}
+        if self.refit:
+            refuse_too_few_tokens(calibration, max(widths.values()), needed_by="prune-width")
+        counts = {number: rounded(self.keep, width, self.multiple) for number, width in widths.items()}
         if context_of(model).dry:
             for number, down in downs.items():
                 chosen = np.arange(counts[number])
@@ -73,9 +76,6 @@ class PruneWidth(Pass):
                     along.advance(number)
                 walk.advance(number)
         return ir.passes.PassResult(model, modified=True)
-
-    def _left(self, width: int) -> int:
-        return min(width, -(-round(self.keep * width) // self.multiple) * self.multiple)
 
     def _choose(self, measured: Moments, down: Linear, keep: int) -> Refit:
         units = np.arange(down.matrix.dims[1])[:, None]

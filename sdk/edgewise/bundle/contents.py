@@ -138,8 +138,11 @@ def _place(node: ir.Node) -> str:
 def _with_transformers_js(content: bytes, facts: Facts) -> bytes:
     """What transformers.js reads: where the graph is, and the sizes of its cache, which a recipe may have changed."""
     config, a = json.loads(content), facts.attention[0]
-    sizes = {"num_hidden_layers": facts.layers, "num_attention_heads": a.heads, "num_key_value_heads": a.kv_heads}
+    heads = {"num_attention_heads": a.heads, "num_key_value_heads": a.kv_heads}
+    sizes = {"hidden_size": facts.hidden_size, "num_hidden_layers": facts.layers, **heads}
     known = {name: size for name, size in sizes.items() if name in config}
+    if a.heads * a.head_dim != facts.hidden_size:  # which is what is assumed where it is not said
+        known["head_dim"] = a.head_dim
     return _json(config | known | {"transformers.js_config": TRANSFORMERS_JS})
 
 

@@ -32,7 +32,7 @@ Change = Mapping[str, Streamed]  # by the name of the initializer, in its shape:
 
 EMBEDDING = -1  # a step before the first layer
 LOGIT_COPIES = 3  # of scores that are compared
-AFTER_LAYERS = ("norm", "lm_head", "lm_head.weight", "logits")
+AFTER_LAYERS = ("norm", "lm_head.turn", "lm_head", "lm_head.weight", "logits")
 
 
 def sensitivity(

@@ -111,6 +111,16 @@ def test_genai_runs_other_families_and_says_the_same(family: str, tmp_path: Path
     assert peer(bundle.path, STEPS, prompt)["tokens"] == tokens
 
 
+def test_genai_runs_a_model_that_is_pruned_in_every_direction(pycoder: Path, tmp_path: Path, peer: Peer) -> None:
+    steps = {"prune-layers": 5, "prune-heads": 0.5, "prune-width": 0.75, "prune-hidden": 0.75}
+    pruned = (RecipeStep(name, {"keep": keep}) for name, keep in steps.items())
+    recipe = Recipe((RecipeStep("prune-vocabulary"), *pruned))
+    text = CalibrationText(pycoder / "calibration.txt", tokens=2048, length=256)
+    bundle = build(pycoder, output=tmp_path / "model.edge", recipe=recipe, calibration=text)
+    prompt = [312, 854, 66, 77, 86, 267, 11]
+    assert peer(bundle.path, 32, prompt)["tokens"] == greedy(bundle, 32, prompt)
+
+
 @pytest.mark.parametrize("options", [{"floats": "float16"}, {"rotary": "before", "packed": False}])
 def test_genai_runs_what_is_lowered_as_for_gpus(
     options: dict[str, Any], pycoder: Path, tmp_path: Path, peer: Peer

@@ -236,6 +236,18 @@ def test_methods_that_look_at_inputs_need_a_text(method: str, tmp_path: Path) ->
         Sparsify(method=method)(model)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("case", ["llama", "qwen2_moe"])
+def test_too_few_tokens_are_no_reason_to_fail(case: str, tmp_path: Path) -> None:
+    """Fewer than a matrix has inputs; and experts that see none at all."""
+    model = calibrated(graph(tiny.checkpoint(CASES[case].family, tmp_path, **CASES[case].overrides)), tokens(1, 4))
+    other = model.clone()
+    other.meta["edgewise"] = model.meta["edgewise"]
+    Sparsify(method="sparsegpt")(model)
+    Sparsify(method="wanda")(other)
+    for made_sparse in (model, other):
+        assert {round(float(zeros.mean()), 3) for zeros in zeros_of(made_sparse).values()} == {0.5}
+
+
 def test_zeros_come_before_quantizing(tmp_path: Path) -> None:
     model = made("llama", tmp_path)
     Quantize(bits=8, block_size=32)(model)

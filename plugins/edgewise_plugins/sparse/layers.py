@@ -1,6 +1,5 @@
 """plugins, sparse: Wanda and SparseGPT over a whole model: later layers see what the earlier ones became."""
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -11,17 +10,15 @@ from edgewise.calibration.walk import Walk
 from edgewise.graph import Linear, linears
 from edgewise.passes import calibration_of
 from edgewise.tensors import Streamed
+from edgewise_plugins.quantize.drift import Drift
 from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments
 from edgewise_plugins.quantize.observed import TOKENS_PER_FEATURE, observed
+from edgewise_plugins.sparse.cost import ELEMENTS
 from edgewise_plugins.sparse.pattern import Pattern
 from edgewise_plugins.sparse.score import without_lowest
 from edgewise_plugins.sparse.sparsegpt import sparsegpt
 from edgewise_plugins.sparse.spill import Floats
-
-logger = logging.getLogger(__name__)
-
-ELEMENTS = 1 << 22  # weights at a time
 
 
 def wanda_by_layers(model: ir.Model, names: Collection[str], pattern: Pattern) -> None:
@@ -30,8 +27,8 @@ def wanda_by_layers(model: ir.Model, names: Collection[str], pattern: Pattern) -
         for layer in walk.layers:
             squares = _squares(walk, layer)
             for linear in _of_layer(model, layer, names):
-                if linear.name in squares:  # an expert that sees no token is left as it is
-                    linear.replace(without_lowest(linear.matrix, np.sqrt(squares[linear.name]), pattern))
+                norms = np.sqrt(squares.get(linear.name, np.float32(1)))  # of an expert that sees no token: all alike
+                linear.replace(without_lowest(linear.matrix, norms, pattern))
             walk.advance(layer)
 
 
@@ -43,8 +40,9 @@ def sparsegpt_by_layers(model: ir.Model, names: Collection[str], pattern: Patter
         along.progress = None
         for layer in walk.layers:
             for group, moments in observed(walk, along, layer, names, damping=damping):
+                upper, drift = _factored(moments, tokens, damping)
                 for linear in group:
-                    blocks = _blocks(linear.matrix, moments, tokens, pattern, damping=damping)
+                    blocks = _blocks(linear.matrix, upper, drift, pattern)
                     linear.replace(store.write(linear.matrix.dims, blocks, name=linear.name))
             if along.position == layer:
                 along.advance(layer)
@@ -68,19 +66,21 @@ def _squares(walk: Walk, layer: int) -> dict[str, np.ndarray]:
     return sums
 
 
-def _blocks(
-    matrix: Streamed, moments: Moments, tokens: int, pattern: Pattern, *, damping: float
-) -> Iterator[np.ndarray]:
-    """The rows of a matrix, some at a time.
+def _factored(moments: Moments, tokens: int, damping: float) -> tuple[np.ndarray, Drift | None]:
+    """The factor of columns in their order, and what is to be made up for.
 
-    With too few tokens for its inputs they would be fitted to the text: they are taken one by one then, and nothing
-    makes up for anything.
+    With too few tokens for so many inputs they would be fitted to the text: each is taken alone then, and nothing makes
+    up for anything.
     """
-    rows, columns = matrix.dims
     gram, drift = moments.gram, moments.drift
-    if tokens < TOKENS_PER_FEATURE * columns:
+    if tokens < TOKENS_PER_FEATURE * len(gram):
         gram, drift = np.diag(gram.diagonal()), None
-    upper = factorize(gram, damping, order=np.arange(columns)).upper
+    return factorize(gram, damping, order=np.arange(len(gram))).upper, drift
+
+
+def _blocks(matrix: Streamed, upper: np.ndarray, drift: Drift | None, pattern: Pattern) -> Iterator[np.ndarray]:
+    """The rows of a matrix, some at a time."""
+    rows, columns = matrix.dims
     step = max(1, ELEMENTS // columns)
     for start in range(0, rows, step):
         weights = matrix.read(start, min(start + step, rows)).astype(np.float32)

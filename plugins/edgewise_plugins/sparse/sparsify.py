@@ -1,6 +1,5 @@
 """plugins, sparse: the pass: weights of the layers are set to zero, by one of three methods."""
 
-import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,10 +11,9 @@ from edgewise.graph import Linear, linears, remark
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized
 from edgewise.target import Target
+from edgewise_plugins.sparse.cost import sparsegpt_cost
 from edgewise_plugins.sparse.pattern import GROUP, PAIR, Pattern
 from edgewise_plugins.sparse.score import without_lowest
-
-logger = logging.getLogger(__name__)
 
 Method = Literal["magnitude", "wanda", "sparsegpt"]
 
@@ -64,7 +62,10 @@ class Sparsify(Pass):
 
     def _calibrated(self, model: ir.Model, chosen: dict[str, Linear], pattern: Pattern) -> None:
         calibration = calibration_of(model, needed_by=f"method '{self.method}'")
-        calibration.expect_statistics(model, gram=self.method == "sparsegpt")
+        if self.method == "wanda":
+            calibration.expect_statistics(model)
+        else:
+            calibration.expect(sparsegpt_cost(model, chosen.keys(), calibration.shape()))
         if context_of(model).dry:
             return
         from edgewise_plugins.sparse.layers import sparsegpt_by_layers, wanda_by_layers  # which run the model

@@ -27,7 +27,7 @@ def tokenizer_with(vocabulary: Vocabulary, kept: Sequence[int], file: bytes) -> 
     data["truncation"], data["padding"] = before.get("truncation"), before.get("padding")
     if data["padding"]:
         data["padding"] = {**data["padding"], "pad_id": numbers[data["padding"]["pad_id"]]}
-    content = json.dumps(data, ensure_ascii=False, indent=2)
+    content = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     _check(content, {texts[old]: new for old, new in numbers.items() if old in texts})
     return content
 

@@ -139,9 +139,11 @@ def _survey(found: "dict[str, Plan | EdgewiseError]") -> list[str]:
     """One table; under it, why some devices have no line."""
     from edgewise.errors import EdgewiseError
 
-    rows = [_row(each) for each in found.values() if not isinstance(each, EdgewiseError)]
+    plans = [each for each in found.values() if not isinstance(each, EdgewiseError)]
+    remarks = dict.fromkeys(sentence for plan in plans for sentence in plan.remarks)
     return [
-        *table(rows),
+        *table([_row(plan) for plan in plans]),
+        *(f"note: {sentence}" for sentence in remarks),
         *(f"{name}: {each}" for name, each in found.items() if isinstance(each, EdgewiseError)),
     ]
 

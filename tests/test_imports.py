@@ -18,6 +18,7 @@ ROOMS = {
     "targets": "edgewise_targets",
 }
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "torch", "transformers", "rich")
+UNUSED = ("onnxruntime", "rich", "sympy.core", "torch", "transformers")
 DEVICE = ("edgewise.runtime", "edgewise.scaling", "edgewise.search", "edgewise.text")
 DEVICE_PACKAGES = {"numpy", "onnxruntime", "tokenizers"}
 WHEN_ASKED = {"jinja2", "llguidance"}  # templates and grammars: for those who use them
@@ -132,6 +133,26 @@ def test_help_loads_nothing_heavy() -> None:
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
     assert loaded.stderr.strip() == "[]"
+
+
+def test_a_plan_loads_nothing_that_it_does_not_use() -> None:
+    plan = _run(
+        "import atexit, sys; sys.argv = ['edgewise', 'plan', 'examples/pycoder']\n"
+        f"atexit.register(lambda: print([name for name in {UNUSED} if name in sys.modules], file=sys.stderr))\n"
+        "from edgewise.cli.main import main\n"
+        "main()"
+    )
+    assert plan.stderr.strip() == "[]"
+
+
+def test_what_is_loaded_late_computes_as_ever() -> None:
+    done = _run(
+        "from edgewise.cli.seldom import load_seldom_ones_late\n"
+        "load_seldom_ones_late()\n"
+        "import onnx_ir, sympy\n"
+        "print((onnx_ir.SymbolicDim('tokens') + 1).value, sympy.Integer(2) + 3)"
+    )
+    assert done.stdout.strip() == "tokens + 1 5", done.stderr
 
 
 def test_the_runtime_is_imported_where_only_a_device_s_packages_are_installed() -> None:

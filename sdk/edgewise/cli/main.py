@@ -26,6 +26,7 @@ from edgewise.cli.probe import probe
 from edgewise.cli.run import run
 from edgewise.cli.score import score
 from edgewise.cli.targets import targets
+from edgewise.cli.seldom import load_seldom_ones_late
 from edgewise.cli.tasks import report
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
@@ -125,6 +126,7 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 def main() -> NoReturn:
     """What the installed command `edgewise` calls."""
     logger = logging.getLogger("edgewise")
+    load_seldom_ones_late()
     logger.addHandler(_Talk())
     logger.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build clears up after itself

@@ -230,4 +230,6 @@ def streamed(tensor: Any) -> Streamed:
 
 def storage(tensor: ir.TensorProtocol) -> object:
     """What a tensor's bytes are known by: equal for two tensors that are written once."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return str(tensor.path), tensor.offset, tensor.length
     return tensor.storage if isinstance(tensor, Streamed) else id(tensor)

@@ -14,6 +14,7 @@ from edgewise.cli.bench import bench
 from edgewise.cli.build import build
 from edgewise.cli.cascade import cascade
 from edgewise.cli.chat import chat
+from edgewise.cli.compare import compare
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
@@ -25,8 +26,8 @@ from edgewise.cli.plugins import plugins
 from edgewise.cli.probe import probe
 from edgewise.cli.run import run
 from edgewise.cli.score import score
-from edgewise.cli.targets import targets
 from edgewise.cli.seldom import load_seldom_ones_late
+from edgewise.cli.targets import targets
 from edgewise.cli.tasks import report
 from edgewise.cli.verify import verify
 from edgewise.errors import EdgewiseError, PluginError
@@ -37,7 +38,7 @@ from edgewise.registry import Registry, registry
 COMMANDS = {
     "Make a bundle": (plan, probe, build, export),
     "Run it": (run, chat, score, bench, cascade),
-    "Look at it": (inspect, verify, lint, evaluate, report),
+    "Look at it": (inspect, verify, lint, evaluate, report, compare),
     "See what is installed": (
         targets,
         passes,
@@ -125,8 +126,8 @@ def execute(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """What the installed command `edgewise` calls."""
-    logger = logging.getLogger("edgewise")
     load_seldom_ones_late()
+    logger = logging.getLogger("edgewise")
     logger.addHandler(_Talk())
     logger.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build clears up after itself

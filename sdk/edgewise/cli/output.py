@@ -44,6 +44,11 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def rate(tokens_per_s: float) -> str:
+    """Tokens a second as people read them: `1,234`, `12.3`."""
+    return f"{tokens_per_s:,.0f}" if tokens_per_s >= 100 else f"{tokens_per_s:.3g}"
+
+
 def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 

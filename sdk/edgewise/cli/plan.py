@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli.calibration import describe
-from edgewise.cli.output import json_option, print_json, size, table
+from edgewise.cli.offload import describe as describe_offload
+from edgewise.cli.offload import read_offload, refuse, resident_option, text_option
+from edgewise.cli.output import json_option, print_json, rate, size, table
 
 if TYPE_CHECKING:
     from edgewise.errors import EdgewiseError
@@ -32,6 +34,8 @@ LIMITS = {
 @click.option("--context", type=int, help="Tokens that a session holds.  [default: the device's]")
 @click.option("--recipe", type=click.Path(path_type=Path), help="A TOML file of steps, instead of the target's own.")
 @click.option("--ignore-config", multiple=True, metavar="KEY", help="A key of config.json to leave out.")
+@resident_option
+@text_option
 @json_option
 def plan(
     checkpoint: str,
@@ -40,12 +44,15 @@ def plan(
     context: int | None,
     recipe: Path | None,
     ignore_config: tuple[str, ...],
+    resident_experts: int | None,
+    routed: Path | None,
     as_json: bool,
 ) -> None:
     """Say what CHECKPOINT would be on a device: does it fit, how fast is it, what limits it.
 
     From shapes alone: no weight is read, nothing is built. A model that is too large for the device is an error, which
     names what would fit. Speeds are predicted from the device's profile; `edgewise probe` writes one of this machine.
+    With --resident-experts also what a mixture would do of which some experts stay in storage.
 
     \b
     Example:
@@ -56,6 +63,8 @@ def plan(
 
     if everywhere and target:
         raise click.UsageError("Give '--target' or '--all', not both.")
+    if everywhere and resident_experts is not None:
+        raise click.UsageError("Give '--resident-experts' or '--all', not both.")
     gc.set_threshold(COLLECT)
     if everywhere:
         found = dict(plan_everywhere(checkpoint, recipe=recipe, context=context, ignore_config=ignore_config))
@@ -64,11 +73,19 @@ def plan(
         else:
             click.echo("\n".join(_survey(found)))
         return
-    made = plan_build(
-        checkpoint, target=target or "cpu-x64", recipe=recipe, context=context, ignore_config=ignore_config
-    )
-    print_json(plain(made)) if as_json else click.echo(text(made))
-    made.refuse_what_does_not_fit()
+    options: dict[str, Any] = {
+        "target": target or "cpu-x64",
+        "recipe": recipe,
+        "context": context,
+        "ignore_config": ignore_config,
+    }
+    made = plan_build(checkpoint, **options)
+    beside = read_offload(checkpoint, resident_experts, routed, **options)
+    if as_json:
+        print_json(plain(made) | ({"offload": asdict(beside)} if beside else {}))
+    else:
+        click.echo("\n".join([text(made), *(describe_offload(beside) if beside else [])]))
+    refuse(made, beside) if beside else made.refuse_what_does_not_fit()
 
 
 def plain(plan: "Plan") -> dict[str, Any]:
@@ -123,7 +140,7 @@ def _speed(plan: "Plan") -> list[str]:
     energy = f", {speed.joules_per_token:.2g} J a token" if speed.joules_per_token else ""
     return [
         f"speed     {_seconds(speed.first_token_s)} to the first token after a prompt of {speed.prompt:,}, then "
-        f"{_rate(speed.decode_tokens_per_s)} tokens/s{energy}",
+        f"{rate(speed.decode_tokens_per_s)} tokens/s{energy}",
         *([_full(speed, plan.context)] if plan.context > speed.prompt else []),
         f"limited   decoding by {LIMITS[speed.decode_limit]}, a prompt by {LIMITS[speed.prefill_limit]}",
         *(f"helps     {sentence}" for sentence in plan.helps),
@@ -131,8 +148,8 @@ def _speed(plan: "Plan") -> list[str]:
 
 
 def _full(speed: "Speed", context: int) -> str:
-    rate = _rate(speed.full_tokens_per_s)
-    return f"          {_seconds(speed.full_prompt_s)} and {rate} tokens/s where {context:,} tokens fill the context"
+    each_s = rate(speed.full_tokens_per_s)
+    return f"          {_seconds(speed.full_prompt_s)} and {each_s} tokens/s where {context:,} tokens fill the context"
 
 
 def _survey(found: "dict[str, Plan | EdgewiseError]") -> list[str]:
@@ -157,7 +174,7 @@ def _row(plan: "Plan") -> dict[str, str]:
         "of": size(plan.memory.value * plan.usable) if plan.memory else "?",
         "fits": {True: "yes", False: "NO", None: "?"}[plan.fits],
         "first token": _seconds(speed.first_token_s) if speed else "?",
-        "tokens/s": _rate(speed.decode_tokens_per_s) if speed else "?",
+        "tokens/s": rate(speed.decode_tokens_per_s) if speed else "?",
         "J/token": f"{speed.joules_per_token:.2g}" if speed and speed.joules_per_token else "?",
         "limited by": _limits(speed) if plan.fits is not False else "memory",
         "helps": next(iter([plan.fitting] if plan.fitting else plan.helps), ""),
@@ -166,10 +183,6 @@ def _row(plan: "Plan") -> dict[str, str]:
 
 def _limits(speed: "Speed | None") -> str:
     return "?" if speed is None else f"{speed.decode_limit}, prompt: {speed.prefill_limit}"
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _seconds(count: float) -> str:

@@ -134,7 +134,7 @@ def _experts(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
         block = node.attributes.get_int("block_size", 0)
         weights = Weights(f"int{bits}", block) if bits else Weights(_DTYPES.get(tensor.dtype, "float32"))
         columns = width * 8 // bits if bits else width
-        yield Product("expert", rows, columns, weights, experts, mixture.active, scored)
+        yield Product("expert", rows, columns, weights, experts, mixture.evaluated or mixture.active, scored)
 
 
 def _tables(model: ir.Model) -> Iterator[Table]:

@@ -97,7 +97,7 @@ def test_cot_decoding_of_a_model_takes_other_first_tokens(float_runner: Runner) 
     assert found.spent.samples == 4
     for each in found.candidates:
         prompt = float_runner.tokenizer.encode("x = ")
-        whole = float_runner.generate((*prompt, each.tokens[0]), max_tokens=6, search="greedy")
+        whole = float_runner.generate((*prompt, each.tokens[0]), max_tokens=5, search="greedy")
         assert each.tokens[1:] == whole.tokens
         assert float_runner.tokenizer.decode((*prompt, *each.tokens)) == "x = " + each.text
 
@@ -230,10 +230,11 @@ def test_best_first_goes_back_to_what_is_better() -> None:
 
 def test_steps_of_a_model_end_at_the_separator(float_runner: Runner) -> None:
     scaler = {"name": "tree", "width": 2, "expansion": {"children": 2}}
-    found = scale(float_runner, "import os\n", scaler, budget=12, seed=1, max_tokens=12)
+    found = scale(float_runner, "import os\n", scaler, budget="12,80tokens", seed=1, max_tokens=24)
     steps: Sequence[Candidate] = found.candidates
-    assert found.spent.samples == 12
-    assert {each.finish_reason for each in steps} <= {"step", "length", "eos"}
+    assert found.spent.samples == sum(each.whole for each in steps) <= 12
+    assert all(len(each.tokens) <= 24 for each in steps)
+    assert {each.finish_reason for each in steps} <= {"step", "length", "eos", "budget"}
     deep = [each for each in steps if any(each.tokens[: len(o.tokens)] == o.tokens for o in steps if o is not each)]
     assert deep
     for each in deep:

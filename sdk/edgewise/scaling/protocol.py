@@ -14,6 +14,8 @@ import numpy as np
 from edgewise.search.protocol import LogProb
 from edgewise.text.chat import Message
 
+UNFINISHED = "step"  # why a part of an answer ended that others go on from
+
 Prompt = str | Sequence[int] | Sequence[Message]  # a text, tokens, or a conversation
 
 
@@ -29,7 +31,7 @@ class Draw:
     after: "Candidate | None" = None  # what the answers go on from, and begin with
     options: Mapping[str, Any] = field(default_factory=dict)  # of this generation, over those of the caller
     model: int = 0
-    sample: bool = True  # whether these are answers to the prompt, which the budget counts as samples
+    sample: bool = True  # whether these are answers to the prompt: the budget counts those that are whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,10 @@ class Candidate:
     model: int = 0
     answer: str | None = None  # in canonical form, where a scaler takes answers out of texts; None: there is none
     score: float = 0.0  # what the scaler ranks it by
+
+    @property
+    def whole(self) -> bool:
+        return self.finish_reason != UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -105,12 +105,15 @@ class _Drawing:
         runner = self.runners[draw.model]
         if draw.after and draw.after.tokens[-1] in runner.eos:
             return (replace(draw.after, tokens=draw.after.tokens[:-1], finish_reason="eos"),)
+        if draw.after and (most := self.options.get("max_tokens")) and len(draw.after.tokens) >= most:
+            return (replace(draw.after, finish_reason="length"),)
         prompt = self._prompt(runner, draw)
         result = runner.generate(prompt, **self._options(runner, draw, count))
-        self.ledger.samples += count if draw.sample else 0
         self.prompt_tokens += result.timings.prompt_tokens - result.timings.prompt_tokens_cached
         before = "".join(self.spell(draw.after)) if draw.after else ""
-        return _candidates(runner, result, draw, before)
+        found = _candidates(runner, result, draw, before)
+        self.ledger.samples += sum(each.whole for each in found) if draw.sample else 0
+        return found
 
     def _prompt(self, runner: Runner, draw: Draw) -> str | Sequence[int]:
         given = self.prompt if draw.prompt is None else draw.prompt
@@ -132,6 +135,8 @@ class _Drawing:
         stops = (self.options.get("stop") or (), draw.options.get("stop") or ())
         options["stop"] = [each for stop in stops for each in ((stop,) if isinstance(stop, str) else stop)]
         options["stop"].append(Limit(self.ledger))
+        if draw.after and options.get("max_tokens"):
+            options["max_tokens"] -= len(draw.after.tokens)
         if draw.count > 1 and options.get("search") is None and isinstance(runner.default_search, Greedy):
             options["search"] = SAMPLE
         if self.options.get("seed") is not None:

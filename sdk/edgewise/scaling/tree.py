@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from edgewise.errors import OptionError
 from edgewise.options import unknown
-from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
+from edgewise.scaling.protocol import UNFINISHED, Candidate, Choice, Context, Draw, Flow, Scaler
 from edgewise.scaling.verifier import Verifier, find_verifier
 from edgewise.search.stops import StopStrings
 
@@ -20,7 +20,7 @@ from edgewise.search.stops import StopStrings
 class StepEnd(StopStrings):
     """Ends a step, which others may follow."""
 
-    name: ClassVar[str] = "step"
+    name: ClassVar[str] = UNFINISHED
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Node:
 
     @property
     def whole(self) -> bool:
-        return self.candidate is not None and self.candidate.finish_reason != StepEnd.name
+        return self.candidate is not None and self.candidate.whole
 
 
 class Policy(ABC):
@@ -85,7 +85,10 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeSearch(Scaler):
-    """Grows a tree of steps, and takes the whole answer with the best value. Each step that is drawn is a sample."""
+    """Grows a tree of steps, and takes the whole answer with the best value.
+
+    Samples of the budget are whole answers; a bound of tokens or seconds says what the steps may take.
+    """
 
     name: ClassVar[str] = "tree"
     policy: str | Policy = "beam"

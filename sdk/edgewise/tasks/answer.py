@@ -146,7 +146,7 @@ def _right(task: Task, answer: str, text: str, method: Method) -> tuple[float, f
     extract = find_extract(method.extract)
     found = extract(answer)
     right = found is not None and found in {extract(each) for each in task.answers}
-    return float(right), max(token_f1(answer, each) for each in task.answers)
+    return float(right), max(token_f1(found or "", each) for each in task.answers)
 
 
 def perplexity(items: Sequence[Item]) -> float:

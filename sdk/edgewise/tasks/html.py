@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from edgewise.tasks.compare import compare
-from edgewise.tasks.markdown import cost, label, paired, quality
+from edgewise.tasks.markdown import cost, label, paired, quality, remarks
 from edgewise.tasks.plot import Point, scatter
 from edgewise.tasks.result import Evaluation, Item
 
@@ -25,10 +25,9 @@ def page(evaluations: Sequence[Evaluation]) -> str:
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
         files("edgewise.tasks").joinpath("report.html.jinja").read_text("utf-8")
     )
-    host = first.host
     return template.render(
         title=first.tasks,
-        host=f"{host.processor}, {host.cores} cores; edgewise {host.edgewise}, onnxruntime {host.onnxruntime}",
+        remarks=remarks(evaluations),
         plots=[Markup(plot) for plot in _plots(evaluations)],
         heads=[label(each) for each in evaluations],
         tables=[("Quality", quality(evaluations)), ("What it takes", cost(evaluations))],

@@ -20,8 +20,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         "",
         *_table(heads, cost(evaluations)),
         "",
-        f"{first.host.processor}, {first.host.cores} cores; edgewise {first.host.edgewise}, "
-        f"onnxruntime {first.host.onnxruntime}; intervals of 95 %.",
+        *remarks(evaluations),
     ]
     for other in others:
         if other.tasks_blake3 == first.tasks_blake3 and first.accuracy and other.accuracy:
@@ -42,7 +41,6 @@ def quality(evaluations: Sequence[Evaluation]) -> list[Row]:
 def cost(evaluations: Sequence[Evaluation]) -> list[Row]:
     """What answering took; the headline is last."""
     found = [each.efficiency for each in evaluations]
-    energy = [e.energy.joules is not None for e in found]
     rows: list[Row] = [
         ["seconds, of all", *(f"{e.seconds:.2f}" for e in found)],
         ["new tokens", *(f"{e.tokens:,}" for e in found)],
@@ -58,11 +56,20 @@ def cost(evaluations: Sequence[Evaluation]) -> list[Row]:
         ["tokens per right answer", *(_maybe(e.tokens_per_right) for e in found)],
         ["seconds per right answer", *(_maybe(e.seconds_per_right) for e in found)],
         ["joules per right answer", *(_maybe(e.joules_per_right) for e in found)],
-        ["**cost per right answer**", *(_maybe(e.cost_per_right) for e in found)],
+        ["cost per right answer", *(_maybe(e.cost_per_right) for e in found)],
     ]
-    if not any(energy):
-        rows.append(["why no energy", *(e.energy.reason or "-" for e in found)])
-    return rows
+    return [row for row in rows if any(cell != "-" for cell in row[1:])]
+
+
+def remarks(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The machine, and why there is no energy where there is none."""
+    host = evaluations[0].host
+    reasons = {each.efficiency.energy.reason for each in evaluations if each.efficiency.energy.joules is None}
+    return [
+        f"{host.processor}, {host.cores} cores; edgewise {host.edgewise}, onnxruntime {host.onnxruntime}; "
+        "intervals of 95 %.",
+        *(f"No energy: {reason}." for reason in sorted(filter(None, reasons))),
+    ]
 
 
 def paired(first: str, second: str, found: Paired) -> str:

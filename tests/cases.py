@@ -34,6 +34,8 @@ PHI3_LONG = {**LONGROPE, "original_max_position_embeddings": 96}
 DYNAMIC = {**_rope("dynamic", factor=3.0), "max_position_embeddings": 96}
 
 CASES = {
+    "dots1": Case("dots1", "experts of the best groups, by sigmoids and corrections; upper layers slide"),
+    "flex_olmo": Case("flex_olmo", "experts between norms after the blocks"),
     "gemma2": Case("gemma2", "alternating windows, capped scores and logits"),
     "gemma2 uncapped": Case(
         "gemma2", "no caps", {"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True}
@@ -49,6 +51,21 @@ CASES = {
             },
             "final_logit_softcapping": None,
         },
+        length=120,
+    ),
+    "glm4_moe": Case("glm4_moe", "experts of the best groups, by sigmoids and corrections; shared ones, a dense layer"),
+    "glm4_moe plain": Case(
+        "glm4_moe",
+        "all experts in one group, gates as they are, no norms of heads, biases",
+        {"n_group": 1, "topk_group": 1, "norm_topk_prob": False, "use_qk_norm": False, "attention_bias": True}
+        | {"first_k_dense_replace": 0, "n_shared_experts": 1, "routed_scaling_factor": 1.0},
+    ),
+    "gpt_oss": Case("gpt_oss", "clamped experts, sinks, alternating windows"),
+    "gpt_oss yarn": Case(
+        "gpt_oss",
+        "rope yarn; no window, a limit that nothing reaches, no biases of the attention",
+        {"swiglu_limit": 100.0, "swiglu_alpha": 1.702, "attention_bias": False, "layer_types": ["full_attention"] * 4}
+        | _rope("yarn", factor=4.0, original_max_position_embeddings=32, truncate=False),
         length=120,
     ),
     "llama": Case("llama", "grouped queries"),

@@ -30,9 +30,10 @@ FOOT = """
 ## What is refused
 
 A tensor that is absent, that is left over, or that has another shape than `config.json` says; weights in another type
-than bfloat16, float16 and float32, but for [quantized ones](quantized-checkpoints.md) of two kinds; a key of
+than bfloat16, float16 and float32, but for [quantized ones](quantized-checkpoints.md) of three kinds; a key of
 `config.json` that is not known and is not switched off. Each is one line that names the tensor or the key. If you know
-that a key changes nothing, `--ignore-config KEY` leaves it out.
+that a key changes nothing, `--ignore-config KEY` leaves it out. Families that attend through latent keys and values
+(`deepseek_v2`, `deepseek_v3` and their like) are not there yet.
 
 ## Contexts
 
@@ -55,9 +56,18 @@ to. So every step of a recipe works on them: `quantize`, by any method, `awq`, `
 
 For ONNX Runtime each mixture becomes one operator, which computes only what it must: `MoE` in floats, `QMoE` where the
 experts of a layer are quantized, with 2, 4 or 8 bits, all of them with the same number, and with zero points all or
-none. Where rules give the experts of a layer several formats, or their activation is not SiLU, all experts are computed
-for every token, and the build says so. A bundle holds all experts in memory; of those that a token is not given to,
-nothing is read, and `edgewise bench` counts bytes accordingly.
+none. It takes biases, and a gated unit that is clamped as that of gpt-oss is. What a router says beyond a softmax
+(sigmoids, corrections, groups of experts, a scale) is computed beside the operator, which is given the gates. Where
+rules give the experts of a layer several formats, or their activation is not SiLU, all experts are computed for every
+token, and the build says so. A bundle holds all experts in memory; of those that a token is not given to, nothing is
+read, and `edgewise bench` counts bytes accordingly. Layers of a checkpoint that guess further tokens
+(`num_nextn_predict_layers`) are left out.
+
+## Sinks
+
+Each head of gpt-oss has a score of its own, which takes a share of the softmax and adds nothing. In the graph of the
+exporter the attention is a standard one, and what it gives is then multiplied by the share that is left; for ONNX
+Runtime the sinks are an input of its attention. Dialects whose attention is made of standard operators refuse them.
 
 ## A family of your own
 

@@ -35,6 +35,7 @@ LLAMA: dict[str, Any] = {
     "max_position_embeddings": 64,
     "rope_theta": 10_000.0,
 }
+GLM = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "head_dim": 8}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}
 ROPE_KEYS = [
     *("rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
@@ -109,6 +110,7 @@ def test_a_published_configuration_means_what_transformers_makes_of_it(name: str
         ({"sliding_window": 8}, ["key 'sliding_window' (8)"]),
         ({"is_causal": False}, ["'is_causal' is False", "expected true"]),
         ({"quantization_config": {"quant_method": "aqlm"}}, ["quantized already", "'aqlm'", "known: awq, gptq"]),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, ["quantized already", "'mxfp4'"]),
         ({"quantization_config": {"weight_block_size": [128, 128]}}, ["quantized already"]),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, ["rope_scaling: 'type' is 'su'", "dynamic, linear, llama3"]),
         ({"rope_scaling": {"rope_type": "mrope"}}, ["rope_scaling: 'rope_type' is 'mrope'"]),
@@ -137,6 +139,7 @@ def test_a_published_configuration_means_what_transformers_makes_of_it(name: str
         ({"eos_token_id": 32}, ["'eos_token_id' is 32", "below vocab_size, 32"]),
         ({"eos_token_id": ["</s>"]}, ["'eos_token_id' is ['</s>']"]),
         ({"model_type": "lama"}, ["named 'lama'", "did you mean 'llama'?", "gemma2, gemma3_text", "plugin"]),
+        ({"model_type": "deepseek_v3"}, ["no 'deepseek_v3' yet", "latent keys and values (MLA)"]),
         ({"model_type": None}, ["no model_type is named 'None'"]),
         ({"model_type": ["llama"]}, ["no model_type is named"]),
     ],
@@ -157,6 +160,18 @@ def test_a_configuration_that_is_not_understood_is_refused(change: dict[str, Any
         ("gemma2", {"layer_types": ["full_attention", "chunked_attention"]}, ["full_attention, sliding_attention"]),
         ("gemma3_text", {"attn_logit_softcapping": 50.0}, ["key 'attn_logit_softcapping' (50.0)"]),
         ("gemma3_text", {"rope_parameters": {"rope_theta": 1.0}}, ["rope_parameters: the key 'rope_theta'"]),
+        ("dots1", {}, ["'n_routed_experts' is missing"]),
+        ("glm4_moe", {**GLM, "n_group": 3}, ["'n_group' is 3", "a divisor of 8 experts"]),
+        ("glm4_moe", {**GLM, "n_group": 8}, ["'n_group' is 8", "at most half"]),
+        ("glm4_moe", {**GLM, "n_group": 4, "topk_group": 5}, ["'topk_group' is 5", "from 1 to 4"]),
+        ("glm4_moe", {**GLM, "n_group": 4, "num_experts_per_tok": 3}, ["'topk_group' is None", "together have 3"]),
+        ("glm4_moe", {**GLM, "routed_scaling_factor": 0}, ["'routed_scaling_factor' is 0", "above 0"]),
+        ("glm4_moe", {**GLM, "scoring_func": "softmax"}, ["'scoring_func' is 'softmax'", "sigmoid"]),
+        ("glm4_moe", {**GLM, "first_k_dense_replace": -1}, ["'first_k_dense_replace' is -1"]),
+        ("glm4_moe", {**GLM, "num_nextn_predict_layers": "1"}, ["'num_nextn_predict_layers' is '1'"]),
+        ("gpt_oss", {"num_local_experts": 4, "hidden_act": "gelu"}, ["'hidden_act' is 'gelu'", "'silu'"]),
+        ("gpt_oss", {"num_local_experts": 4, "swiglu_limit": -7.0}, ["'swiglu_limit' is -7.0"]),
+        ("gpt_oss", {"num_local_experts": 4, "experts_per_token": 2}, ["'experts_per_token' is 2", "expected 4"]),
         ("mixtral", {}, ["'num_experts' is missing"]),
         ("mixtral", {"num_local_experts": 4, "num_experts": 8}, ["'num_local_experts' is 4", "expected 8"]),
         ("mixtral", {"num_local_experts": "4"}, ["'num_local_experts' is '4'", "a whole number"]),
@@ -292,11 +307,12 @@ def test_nodes_state_what_they_are(family: str, tmp_path: Path) -> None:
 
 ROLES = """
     attention.norm  attention.q  attention.k  attention.v  attention.q.bias  attention.k.bias  attention.v.bias
-    attention.q.norm  attention.k.norm  attention.q.rotary  attention.k.rotary  attention  attention.o
+    attention.q.norm  attention.k.norm  attention.q.rotary  attention.k.rotary  attention  attention.sink  attention.o
     attention.o.bias  attention.post_norm  attention.residual  mlp.norm  mlp.gate  mlp.up  mlp.activation  mlp.product
-    mlp.down  mlp.post_norm  mlp.residual  router  router.probabilities  router.top  router.normalized  router.gates
-    expert.gate  expert.up  expert.activation  expert.product  expert.down  expert.weighted  expert.sum  shared.gate
-    shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum
+    mlp.down  mlp.post_norm  mlp.residual  router  router.bias  router.probabilities  router.correction  router.groups
+    router.top  router.chosen  router.normalized  router.scaled  router.gates  expert.gate  expert.gate.bias  expert.up
+    expert.up.bias  expert.activation  expert.product  expert.down  expert.down.bias  expert.weighted  expert.sum
+    shared.gate  shared.up  shared.activation  shared.product  shared.down  shared.router  shared.weighted  shared.sum
     embedding  embedding.scale  norm  lm_head  lm_head.weight  logits
 """
 

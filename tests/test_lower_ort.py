@@ -19,8 +19,8 @@ from lowered import Lowered
 
 # What is left of all families: to count tokens and to cut, element by element, and the fused ones.
 OPERATORS = {
-    "": "Add Cast Div Gather Gelu MatMul Mul ReduceSum Reshape Shape Sigmoid SimplifiedLayerNormalization Slice "
-    "Softmax Split Sub Tanh TopK",
+    "": "Add Cast ConstantOfShape Div Gather GatherElements Gelu Log MatMul Max Mul ReduceSum Reshape ScatterElements "
+    "Shape Sigmoid SimplifiedLayerNormalization Slice Softmax Split Sub Tanh TopK Unsqueeze",
     "com.microsoft": "BranchwiseRMSNorm FusedMatMul GroupQueryAttention MoE QuickGelu SkipSimplifiedLayerNormalization",
 }
 

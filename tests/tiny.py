@@ -35,7 +35,21 @@ GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 24, "sliding_window": 8, "fina
 
 SPARSE = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 
+SIGMOIDS = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.8,
+    "norm_topk_prob": True,
+}
+
 FAMILIES: dict[str, dict[str, Any]] = {
+    "dots1": {**SIGMOIDS, "head_dim": 32, "sliding_window": 8, "max_window_layers": 2},
+    "flex_olmo": {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 32},
     "gemma2": {**GEMMA, "attn_logit_softcapping": 4.0, "tie_word_embeddings": True},
     "gemma3_text": {
         **GEMMA,
@@ -45,6 +59,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
         },
         "tie_word_embeddings": True,
+    },
+    "glm4_moe": {
+        **SIGMOIDS,
+        "head_dim": 32,
+        "use_qk_norm": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 3000.0, "partial_rotary_factor": 0.5},
+    },
+    "gpt_oss": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        "intermediate_size": 32,
+        "head_dim": 32,
+        "sliding_window": 8,
+        "swiglu_alpha": 1.3,
+        "swiglu_limit": 1.2,
     },
     "llama": {"head_dim": 32},
     "mistral": {"head_dim": 32, "sliding_window": 8},
@@ -67,10 +96,15 @@ def checkpoint(family: str, folder: Path, *, dtype: torch.dtype = torch.float32,
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in (*model.named_parameters(), *_corrections(model)):
             weight.copy_(_random(name, weight, generator))
     model.to(dtype).save_pretrained(folder)
     return folder
+
+
+def _corrections(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Weights that transformers calls buffers."""
+    return [(name, weight) for name, weight in model.named_buffers() if name.endswith("e_score_correction_bias")]
 
 
 def _random(name: str, weight: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -80,7 +114,7 @@ def _random(name: str, weight: torch.Tensor, generator: torch.Generator) -> torc
         return weight + 0.2 * noise + (PEAK - 1 if "q_norm" in name or "k_norm" in name else 0)
     if name.endswith("bias"):
         return 0.5 * noise
-    if "embed_tokens" in name:
+    if "embed_tokens" in name or name.endswith("sinks"):
         return noise
     scale = PEAK if any(part in name for part in ("q_proj", "k_proj", "qkv_proj")) else 1.0
     scaled: torch.Tensor = noise * scale / weight.shape[-1] ** 0.5

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
@@ -16,6 +16,14 @@ from edgewise_exporters.decoder.packed.format import Packing
 from edgewise_exporters.decoder.rope import LONGEST, reach, read_rotary
 
 ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """The numbers of a gated unit that is clamped: see `gated.py`."""
+
+    alpha: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Architecture:
     logits_softcap: float = 0.0
     expert_size: int = 0  # the inner width of an expert
     shared_size: int = 0  # of the one that every token is given to
+    clamp: Clamp | None = None  # of experts
+    left_out: tuple[str, ...] = ()  # paths of modules that are not computed
 
 
 def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
@@ -49,11 +59,13 @@ def read_architecture(checkpoint: Checkpoint, family: Family) -> Architecture:
         activation=_activation(config, family),
         attention_biases=_attention_biases(config, family),
         mlp_bias=family.mlp_bias == "configured" and config.flag("mlp_bias", False),
-        packing=read_packing(config),
+        packing=read_packing(config, mxfp4=family.mixture is not None and family.mixture.stacks == "columns"),
         embedding_scale=config.integer("hidden_size") ** 0.5 if family.scaled_embedding else 1.0,
         logits_softcap=_softcap(config, family.logits_softcap_key),
         expert_size=config.integer(family.mixture.size_key) if family.mixture else 0,
         shared_size=read_shared(config, family.mixture) if family.mixture else 0,
+        clamp=_clamp(config) if family.mixture and family.mixture.clamped else None,
+        left_out=_left_out(config, family),
     )
     config.refuse_unread(
         HARMLESS | family.unused, advice="if it does not, leave it out with ignore_config (--ignore-config)"
@@ -94,7 +106,7 @@ def _attention(config: Config, family: Family) -> tuple[Attention, ...]:
     types = family.layer_types(config, layers)
     window = config.integer("sliding_window") if SLIDING in types else None
     rotates = rotating(config, layers) if family.nope_layers else (True,) * layers
-    softcap = _softcap(config, family.attention_softcap_key)
+    softcap, norm = _softcap(config, family.attention_softcap_key), _qk_norm(config, family)
     return tuple(
         Attention(
             heads=heads,
@@ -104,7 +116,8 @@ def _attention(config: Config, family: Family) -> tuple[Attention, ...]:
             window=window if kind == SLIDING else None,
             softcap=softcap,
             rotary=_rotary_name(family, kind) if rotated else None,
-            qk_norm=family.qk_norm,
+            qk_norm=norm,
+            sinks=family.sinks,
         )
         for kind, rotated in zip(types, rotates, strict=True)
     )
@@ -114,10 +127,15 @@ def _attention_biases(config: Config, family: Family) -> frozenset[str]:
     inner = frozenset({"attention.q", "attention.k", "attention.v"})
     if family.attention_bias == "qkv":
         return inner
-    if family.attention_bias == "qkv_configured":
-        return inner if config.flag("qkv_bias", True) else frozenset()
-    configured = family.attention_bias == "configured" and config.flag("attention_bias", False)
-    return inner | {"attention.o"} if configured else frozenset()
+    if family.attention_bias == "none" or not config.flag(family.attention_bias_key, False):
+        return frozenset()
+    return inner if family.attention_bias == "qkv_configured" else inner | {"attention.o"}
+
+
+def _qk_norm(config: Config, family: Family) -> Literal["none", "head", "full"]:
+    if family.qk_norm == "head_configured":
+        return "head" if config.flag("use_qk_norm", False) else "none"
+    return family.qk_norm
 
 
 def _rotary_name(family: Family, layer_type: str) -> str:
@@ -129,6 +147,20 @@ def _activation(config: Config, family: Family) -> str:
     if config.get("hidden_act") not in (None, name):
         raise config.error("hidden_act", f"'{name}', as {family.activation_key} says")
     return ACTIVATIONS[name]
+
+
+def _clamp(config: Config) -> Clamp:
+    if config.choice("hidden_act", ACTIVATIONS, "silu") != "silu":
+        raise config.error("hidden_act", "'silu', the one that is clamped")
+    return Clamp(config.number("swiglu_alpha", 1.702), config.number("swiglu_limit", 7.0))
+
+
+def _left_out(config: Config, family: Family) -> tuple[str, ...]:
+    """The layers behind the last one, which guess further tokens and are no part of the model itself."""
+    if family.prediction_layers_key is None or config.get(family.prediction_layers_key) is None:
+        return ()
+    first, count = config.integer("num_hidden_layers"), config.integer(family.prediction_layers_key, least=0, most=100)
+    return tuple(f"model.layers.{first + index}." for index in range(count))
 
 
 def _softcap(config: Config, key: str | None) -> float:

@@ -16,12 +16,15 @@ from edgewise_exporters.decoder.weights import Weights
 
 logger = logging.getLogger(__name__)
 
+LATENT = "it attends through latent keys and values (MLA), which the canonical graph has no form for"
+
 
 class Decoder:
     """Decoder-only language models, built from their configuration and weights alone."""
 
     name: str = "decoder"
     families: Mapping[str, Family] = FAMILIES
+    missing: Mapping[str, str] = dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_k2"), LATENT)
 
     def supports(self, checkpoint: Checkpoint) -> bool:
         return checkpoint.config.get("model_type") in list(self.families)
@@ -30,6 +33,8 @@ class Decoder:
         """The canonical graph of a checkpoint. Raises CheckpointError for anything that is not understood."""
         if not self.supports(checkpoint):
             kind = str(checkpoint.config.get("model_type"))
+            if kind in self.missing:
+                raise CheckpointError(f"config.json: there is no '{kind}' yet: {self.missing[kind]}")
             raise CheckpointError(
                 f"config.json: {unknown('model_type', kind, list(self.families))}; "
                 "a plugin adds one with an exporter of its own (docs/families.md shows how)"
@@ -38,7 +43,7 @@ class Decoder:
         architecture = read_architecture(checkpoint, family)
         weights = Weights(checkpoint, architecture.packing)
         model = build_model(architecture, weights)
-        weights.refuse_rest(family.model_type)
+        weights.refuse_rest(family.model_type, architecture.left_out)
         _tell_unpacked(sorted(weights.unpacked))
         return model
 

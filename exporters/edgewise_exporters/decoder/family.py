@@ -39,8 +39,10 @@ class Family:
     projections: Mapping[str, str] = field(default_factory=lambda: PROJECTIONS)  # roles that share a module slice it
     norms: Mapping[str, str] = field(default_factory=lambda: PRE_NORMS)  # a role that is absent is not computed
     norm_offset: float = 0.0  # added to every norm weight
-    qk_norm: Literal["none", "head", "full"] = "none"
+    qk_norm: Literal["none", "head", "full", "head_configured"] = "none"
     attention_bias: Literal["none", "qkv", "configured", "qkv_configured"] = "none"
+    attention_bias_key: str = "attention_bias"  # that configures it
+    sinks: bool = False  # a score of its own for each head (arXiv 2309.17453)
     mlp_bias: Literal["none", "configured"] = "none"
     activation_key: str = "hidden_act"
     scale_key: str | None = None  # attention is scaled by its value ** -0.5; None: by head_dim ** -0.5
@@ -50,8 +52,10 @@ class Family:
     layer_types: LayerTypes = full_layers
     rotary: Mapping[str, tuple[str, float]] = field(default_factory=lambda: {"global": ("rope_theta", 10_000.0)})
     rope_types: Mapping[str, str] = field(default_factory=lambda: ROPE_TYPES)  # as configured: as computed
+    rope_default: Mapping[str, Any] = field(default_factory=dict)  # parameters where a configuration has none
     partial_rotary: bool = False
     mixture: Mixture | None = None  # of experts, in place of the MLP
     nope_layers: bool = False  # `no_rope_layers` of the configuration says which layers rotate
+    prediction_layers_key: str | None = None  # how many layers follow that predict further tokens: they are left out
     defaults: Mapping[str, Any] = field(default_factory=dict)  # keys that may be absent, as transformers fills them
     unused: frozenset[str] = frozenset()  # keys of its configurations that change nothing

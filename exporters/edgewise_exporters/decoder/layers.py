@@ -40,6 +40,13 @@ def lower_layers_alternate(config: Config, layers: int) -> tuple[str, ...]:
     )
 
 
+def later_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
+    """Layers from `max_window_layers` on slide, once there is a window."""
+    first, window = config.integer("max_window_layers", least=0), config.get("sliding_window")
+    slide = (SLIDING if window is not None and layer >= first else FULL for layer in range(layers))
+    return _listed(config, tuple(slide))
+
+
 def nope_layers_slide(config: Config, layers: int) -> tuple[str, ...]:
     """Layers without a position embedding slide, where windows are switched on."""
     slides = _windows(config)
@@ -75,4 +82,5 @@ def _listed(config: Config, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """The configuration's own list, where it has one."""
     if config.get("layer_types") is None:
         return otherwise
+    config.get("sliding_window")  # which changes nothing where no layer is listed as one that slides
     return config.choices("layer_types", (FULL, SLIDING), len(otherwise))

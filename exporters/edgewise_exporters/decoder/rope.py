@@ -32,6 +32,8 @@ def _tables(config: Config, family: Family) -> dict[str, Config]:
     scaling, parameters = config.table("rope_scaling"), config.table("rope_parameters")
     if scaling.data and parameters.data:
         raise CheckpointError(f"{config.where}: 'rope_scaling' and 'rope_parameters' are both given; expected one")
+    if not (scaling.data or parameters.data):
+        parameters = Config(family.rope_default, where=config.where)
     tables = {}
     for name, (key, theta) in family.rotary.items():
         table = parameters

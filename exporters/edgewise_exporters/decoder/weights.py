@@ -8,7 +8,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
 from edgewise.quantized import BlockQuantized, cut
 from edgewise.sizes import CHECKPOINT_BYTES
-from edgewise.tensors import Streamed, cast, element, slice_rows
+from edgewise.tensors import Streamed, cast, slice_rows
 from edgewise_exporters.decoder.packed.format import FLOATS, Expected, Packing
 from edgewise_exporters.decoder.packed.matrix import Matrix, read_matrix
 
@@ -31,9 +31,9 @@ class Weights:
             tensor = slice_rows(tensor, *rows)
         return cast(tensor, ir.DataType.FLOAT)
 
-    def take_element(self, name: str, number: int, rows: tuple[int, int], *shape: int) -> Streamed:
-        """Some rows of one matrix of a stack of them, in float32."""
-        return cast(element(self._take(name, Expected(shape, FLOATS)), number, *rows), ir.DataType.FLOAT)
+    def take_stack(self, name: str, *shape: int, dtypes: tuple[ir.DataType, ...] = FLOATS) -> Streamed:
+        """A tensor of which parts are used, as it is stored."""
+        return self._take(name, Expected(shape, dtypes))
 
     def take_matrix(self, module: str, *shape: int, rows: tuple[int, int] | None = None) -> Matrix:
         """The weight of a linear module, or some rows of it: in float32, or packed with the codes that it has."""
@@ -89,10 +89,10 @@ class Weights:
         module, _, part = name.rpartition(".")
         return part == "bias" and f"{module}.qweight" in self.taken and not self.tensors[name].numpy().any()
 
-    def refuse_rest(self, model_type: str) -> None:
-        """Refuse tensors that nobody took: they would be lost without a word."""
+    def refuse_rest(self, model_type: str, left_out: tuple[str, ...] = ()) -> None:
+        """Refuse tensors that nobody took, but for modules that are left out: they would be lost without a word."""
         rest = sorted(name for name in self.tensors if name not in self.taken and not IGNORABLE.fullmatch(name))
-        rest = [name for name in rest if not self._adds_nothing(name)]
+        rest = [name for name in rest if not self._adds_nothing(name) and not name.startswith(left_out)]
         if rest:
             tensor = self.tensors[rest[0]]
             more = f" (nor have {len(rest) - 1} others)" if len(rest) > 1 else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.graph import Roles, get_facts
+from edgewise.graph import Roles, get_facts, role
 from edgewise.tensors import Streamed
 
 PARTS = {"counts": "I64", "gates": "F32", "saliency": "F32", "norms": "F32"}
@@ -57,9 +57,16 @@ def routing(model: ir.Model) -> dict[int, Routing]:
     for layer, experts in enumerate(get_facts(model).experts):
         if experts is not None:
             gates = next(node for node in roles.all("router.gates", layer) if node.op_type == "ScatterElements")
-            outputs = tuple(str(node.outputs[0].name) for node in roles.all("expert.down", layer))
+            outputs = tuple(str(_output(node).name) for node in roles.all("expert.weighted", layer))
             found[layer] = Routing(layer, str(gates.outputs[0].name), outputs)
     return found
+
+
+def _output(weighted: ir.Node) -> ir.Value:
+    """What an expert makes of every token, its bias included: the other side of the product is its gate."""
+    sides = [(value, value.producer()) for value in weighted.inputs if value is not None]
+    (output,) = (value for value, node in sides if node is None or role(node) != "router.gates")
+    return output
 
 
 class RoutingSums:

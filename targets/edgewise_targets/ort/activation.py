@@ -11,7 +11,7 @@ from edgewise_targets.step import Step, become
 
 @dataclass(frozen=True)
 class FuseActivations(Step):
-    """SiLU (x * sigmoid(x)) as QuickGelu with alpha 1."""
+    """SiLU, x * sigmoid(alpha * x), as QuickGelu; alpha is 1 where nothing else is said."""
 
     name: ClassVar[str] = "ort-activations"
 
@@ -21,5 +21,17 @@ class FuseActivations(Step):
         ]
         for gate in gates:
             (product,) = gate.outputs[0].consumers()
-            become(product, "QuickGelu", [gate.inputs[0]], {"alpha": 1.0})
+            (x,) = (value for value in product.inputs if value is not gate.outputs[0])
+            become(product, "QuickGelu", [x], {"alpha": _steepness(gate, x)})
         return bool(gates)
+
+
+def _steepness(gate: ir.Node, x: ir.Value | None) -> float:
+    """What `x` is multiplied by on its way into the sigmoid."""
+    value = gate.inputs[0]
+    scaled = value.producer() if value is not None and value is not x else None
+    if scaled is None:
+        return 1.0
+    (factor,) = (side.const_value for side in scaled.inputs if side is not None and side is not x)
+    assert factor is not None
+    return float(factor.numpy())

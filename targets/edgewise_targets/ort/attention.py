@@ -19,10 +19,13 @@ from edgewise.names import CUDA
 from edgewise.passes import context_of
 from edgewise.target import Target
 from edgewise.tensors import constant, streamed
+from edgewise_targets.ort.sinks import take_sinks
 from edgewise_targets.specification import refuse_unknown
 from edgewise_targets.step import Step, become, initializer, insert_before
 
-TRANSLATED = frozenset({"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache"})
+TRANSLATED = frozenset(
+    {"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache", "sinks"}
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ class FuseAttention(Step):
             if self.rotary == "before":
                 query, key, cos, sin, spec = node.inputs[0], node.inputs[1], None, None, replace(spec, rotary=None)
             refuse_untranslatable(spec, layer=index)
-            value, past = node.inputs[2], node.inputs[4:6]
-            attributes = _attributes(spec, facts) | _cache_attributes(scales)
-            become(node, "GroupQueryAttention", [query, key, value, *past, *lengths, cos, sin, *scales], attributes)
+            value, past, sinks = node.inputs[2], node.inputs[4:6], take_sinks(node, spec, roles, layer=index)
+            inputs = [query, key, value, *past, *lengths, cos, sin]
+            inputs += [None, None, sinks, *scales] if sinks or scales else []
+            become(node, "GroupQueryAttention", inputs, _attributes(spec, facts) | _cache_attributes(scales))
         return True
 
 

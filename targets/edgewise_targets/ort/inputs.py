@@ -71,7 +71,10 @@ class DropPositions(Step):
 def _last_whole(model: ir.Model) -> ir.Value:
     """What the cut is made behind."""
     hidden = [value for value in model.graph.outputs if value.name == HIDDEN]
-    return hidden[0] if hidden else Roles.of(model).one("attention", get_facts(model).layers - 1).outputs[0]
+    if hidden:
+        return hidden[0]
+    roles, last = Roles.of(model), get_facts(model).layers - 1
+    return (roles.maybe("attention.sink", last) or roles.one("attention", last)).outputs[0]
 
 
 def _downstream(graph: ir.Graph, values: Iterable[ir.Value]) -> set[ir.Value | None]:

@@ -68,14 +68,14 @@ def _common_block(groups: Sequence[Sequence[Streamed]], quantized: Sequence[Sequ
 
 
 def interleave(gate: Streamed, up: Streamed) -> Streamed:
-    """The rows of two matrices in turns."""
-    rows, columns = gate.dims
+    """The rows of two matrices, or the numbers of two vectors, in turns."""
+    rows, *columns = gate.dims
 
     def read(start: int, stop: int) -> np.ndarray:
         first, last = start // 2, -(-stop // 2)
         return _in_turns(gate.read(first, last), up.read(first, last))[start - 2 * first : stop - 2 * first]
 
-    return Streamed((2 * rows, columns), gate.dtype, read, storage=("interleave", gate.storage, up.storage))
+    return Streamed((2 * rows, *columns), gate.dtype, read, storage=("interleave", gate.storage, up.storage))
 
 
 def interleave_quantized(gate: BlockQuantized, up: BlockQuantized) -> BlockQuantized:

@@ -1,6 +1,8 @@
 """tests: passes that fold scales and rotations into weights: they change no logits, and do what they are for."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,13 @@ SCALED = ["llama", "llama tied", "llama biased", "qwen2", "qwen3", "phi3", "smol
 ROTATED = [case for case in SCALED if case not in POST_NORMS]
 
 
+def unmeasured(case: str, folder: Path) -> ir.Model:
+    """Without a text on which a pass could find that it does not pay."""
+    return graph(tiny.checkpoint(CASES[case].family, folder, **CASES[case].overrides))
+
+
 def made(case: str, folder: Path) -> ir.Model:
-    return calibrated(graph(tiny.checkpoint(CASES[case].family, folder, **CASES[case].overrides)), TEXT)
+    return calibrated(unmeasured(case, folder), TEXT)
 
 
 def by_role(model: ir.Model, role: str, layer: int = 0) -> Linear:
@@ -62,7 +69,7 @@ def test_scales_change_no_logits(step: Callable[[], Pass], case: str, tmp_path: 
 
 @pytest.mark.parametrize("case", ROTATED)
 def test_a_rotation_changes_no_logits(case: str, tmp_path: Path) -> None:
-    model = made(case, tmp_path)
+    model = unmeasured(case, tmp_path)
     before, weights = logits(model, TEXT), by_role(model, "mlp.down").matrix.numpy()
     Rotate()(model)
     np.testing.assert_allclose(logits(model, TEXT), before, atol=1e-4 * np.abs(before).max())
@@ -102,8 +109,23 @@ def test_outliers_are_spread_by_a_rotation(tmp_path: Path) -> None:
     assert peak(model) < 0.6 * before
 
 
+def test_a_rotation_that_does_not_pay_is_not_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = made("llama", tmp_path)
+    for linear in linears(model):
+        matrix, form = linear.matrix, Format(4, 32, False)
+        rounded = nearest(in_blocks(matrix.numpy(), form.block_size), form).weights()
+        linear.replace(constant(rounded.reshape(matrix.dims)))  # nothing is lost when this is rounded
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    model.meta["edgewise"] = replace(context_of(model), following=(Quantize(block_size=32),))
+    with caplog.at_level(logging.INFO):
+        assert not Rotate()(model).modified
+    assert {name: value.const_value for name, value in model.graph.initializers.items()} == before
+    assert caplog.messages[-1].startswith("rotate: rounding makes ")
+    assert caplog.messages[-1].endswith("; the model is left as it was")
+
+
 def test_a_tied_head_becomes_a_matrix_of_its_own(tmp_path: Path) -> None:
-    model = made("llama tied", tmp_path)
+    model = unmeasured("llama tied", tmp_path)
     Rotate()(model)
     names = {linear.role: linear.name for linear in linears(model)}
     assert (names["embedding"], names["lm_head"]) == ("model.embed_tokens.weight", "lm_head.weight")

@@ -20,15 +20,12 @@ from edgewise.graph import Linear
 from edgewise.integer import Int8Rows
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.absorb import Pair, column_maxima, pairs, some_rows
-from edgewise_plugins.quantize.blocks import in_blocks
-from edgewise_plugins.quantize.nearest import nearest
+from edgewise_plugins.noise import TOKENS, rounded_product
 
 if TYPE_CHECKING:
     from edgewise.calibration.calibration import Calibration
 
 logger = logging.getLogger(__name__)
-
-TOKENS = 512  # that products are measured on
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,8 @@ def _helped(
 
 def int8_error(x: np.ndarray, weights: np.ndarray) -> float:
     """How far products are off where activations `[tokens, in]` and weights `[rows, in]` are rounded as W8A8 does."""
-    from edgewise.quality.activations import rounded
-
-    form = Int8Rows.of(columns=x.shape[1])
-    int8 = nearest(in_blocks(weights, form.block_size), form).weights().reshape(weights.shape)
-    return float(np.square(rounded(x, form.block_size) @ int8.T - x @ weights.T).sum(dtype=np.float64))
+    product = rounded_product(x, weights, Int8Rows.of(columns=x.shape[1]))
+    return float(np.square(product - x @ weights.T).sum(dtype=np.float64))
 
 
 def smoothing(activations: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:

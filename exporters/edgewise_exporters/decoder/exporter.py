@@ -9,6 +9,7 @@ from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError
 from edgewise.options import unknown
 from edgewise_exporters.decoder.architecture import read_architecture
+from edgewise_exporters.decoder.back import checkpoint_of
 from edgewise_exporters.decoder.families import FAMILIES
 from edgewise_exporters.decoder.family import Family
 from edgewise_exporters.decoder.model import build_model
@@ -46,6 +47,10 @@ class Decoder:
         weights.refuse_rest(family.model_type, architecture.left_out)
         _tell_unpacked(sorted(weights.unpacked))
         return model
+
+    def checkpoint(self, model: ir.Model, source: Checkpoint) -> Checkpoint:
+        """The graph of a checkpoint, after passes, as one again. Raises GraphError for what its family cannot say."""
+        return checkpoint_of(model, source, self.families[source.config["model_type"]], self.export)
 
 
 def _tell_unpacked(modules: list[str]) -> None:

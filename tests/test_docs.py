@@ -23,7 +23,7 @@ DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
 NAMES = (
     *("start", "calibration", "cache", "generation", "gpu", "planning"),
-    *("prefill", "quality", "sparsity", "speculation", "targets", "vocabulary"),
+    *("prefill", "pruning", "quality", "sparsity", "speculation", "targets", "vocabulary"),
 )
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]

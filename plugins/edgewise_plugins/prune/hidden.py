@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.calibration.calibration import Calibration
-from edgewise.errors import OptionError
+from edgewise.errors import GraphError, OptionError
 from edgewise.graph import get_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.directions import Directions
@@ -74,7 +74,10 @@ class PruneHidden(Pass):
         if self.method == "slice" or self.refit:
             insert_turn(model)
         if self.method == "slice":
-            turn_stream(model, turn)
+            try:
+                turn_stream(model, turn)
+            except GraphError as error:
+                raise GraphError(f"{error}; method 'channels' rotates nothing") from error
 
     def _prune(self, model: ir.Model, count: int, calibration: Calibration) -> None:
         with calibration.walk(model) as walk:

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py --work FOLDER --docs docs/scaling.md
 
-Held-out problems, one after the other, on one thread. Each method with each budget is one run, kept in the work folder;
-a run that was stopped goes on. Accuracies are of all problems; tokens and seconds are means over them.
+Held-out problems, one after the other, on one thread. Scalers that choose among samples are given the same ones, drawn
+once; their time is that of some problems, which they work through. A run that was stopped goes on.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from math import sqrt
 from pathlib import Path
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 from quantization import hardware, insert
+from recorded import read, record, replayed
 from shapes import DEMO
 
 from edgewise import Runner, Verifier, build, scale
 from edgewise.recipe import Recipe
 from edgewise.scaling.answers import last_number
+from edgewise.scaling.cascade import LEAST_SURE
 from edgewise.scaling.protocol import Candidate, Context
+from edgewise.scaling.scale import find_scaler
 from edgewise.scaling.verifier import Judging, Verdict
 
 EXAMPLE = Path(__file__).parents[1] / "examples/arithmetic"
@@ -34,6 +38,8 @@ from problems import problems, value  # noqa: E402 (of the example)
 
 PROMPT, SAMPLES, ROUNDS = 400, 16, 5
 BUDGETS = (1, 2, 4, 8, 16, 32)
+TREES = (4, 8, 16)
+TIMED = 30  # problems
 SAMPLED: Mapping[str, Any] = {"search": {"name": "sample", "temperature": 0.2}, "max_tokens": 120}
 GREEDY: Mapping[str, Any] = {"search": "greedy", "max_tokens": 120}
 
@@ -111,15 +117,15 @@ Answer = Callable[[str], tuple[str, int, int]]  # of a problem: text, new tokens
 
 
 def measured(answer: Answer, count: int) -> Run:
-    """One problem after the other."""
+    """One problem after the other, in processor time: other processes have their own."""
     right = tokens = deferred = 0
-    started = time.perf_counter()
+    started = time.process_time()
     for text in islice(problems(1, tests=True), count):
         answered, new, model = answer(text)
         right += last_number(answered) == str(value(text))
         tokens += new
         deferred += model
-    return Run(right, count, tokens, time.perf_counter() - started, deferred)
+    return Run(right, count, tokens, time.process_time() - started, deferred)
 
 
 def greedy(runner: Runner, **more: Any) -> Answer:
@@ -138,31 +144,58 @@ def scaled(runners: Runner | Sequence[Runner], scaler: Any, budget: str, **optio
     return answer
 
 
-def thresholds(runners: Sequence[Runner], work: Path) -> Iterator[float]:
-    """Of the cascade: quantiles of the small model's scores, of problems that are not those of the table."""
-    from edgewise.scaling.cascade import LEAST_SURE
+def from_samples(scaler: Mapping[str, Any], budget: int, recorded: Path, small: Runner) -> Run:
+    """Of samples that are recorded; the time is that of some problems, which are worked through."""
+    chooser = find_scaler(scaler)
+    right = tokens = count = 0
+    for text, samples in read(recorded):
+        choice, taken = replayed(chooser, f"{text}\n", samples, budget)
+        right += last_number(choice.best.text) == str(value(text))
+        tokens += taken
+        count += 1
+    timed = measured(scaled(small, scaler, str(budget), **SAMPLED), TIMED)
+    return Run(right, count, tokens, timed.seconds / timed.tokens * tokens)
 
+
+def recorded_by(small: Runner, path: Path, count: int) -> Path:
+    """The file of samples of as many problems; it is gone on with."""
+    done = len(path.read_bytes().splitlines()) if path.exists() else 0
+    with path.open("a") as file:
+        for text in islice(problems(1, tests=True), done, count):
+            samples = record(small, f"{text}\n", max(BUDGETS), SAMPLED)
+            file.write(json.dumps({"problem": text, "samples": samples}) + "\n")
+    return path
+
+
+def thresholds(small: Runner) -> Iterator[float]:
+    """Of the cascade: quantiles of the small model's scores, of problems that are not those of the table."""
     scores = []
     for text in islice(problems(2, tests=False), 200):
-        result = runners[0].generate(f"{text}\n", **GREEDY, logprobs=0)
+        result = small.generate(f"{text}\n", **GREEDY, logprobs=0)
         scores.append(LEAST_SURE.score(Candidate(text=result.text, logprobs=result.logprobs)))
-    yield from np.quantile(scores, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8])
+    yield from map(float, np.quantile(scores, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]))
 
 
-def runs(small: Runner, large: Runner, work: Path) -> Iterator[tuple[str, str, str, Answer]]:
-    """Method, model, budget, and how it answers."""
-    yield "greedy", "small", "1", greedy(small)
-    yield "greedy", "large", "1", greedy(large)
-    for budget in BUDGETS:
-        for label, scaler in METHODS.items():
-            bound = f"{budget * TOKENS}tokens" if scaler["name"] == "tree" else str(budget)
-            yield label, "small", str(budget), scaled(small, scaler, bound, **SAMPLED)
-    for threshold in thresholds((small, large), work):
-        scaler = {"name": "cascade", "thresholds": [float(threshold)]}
-        yield "cascade", "small, large", f"{threshold:.2f}", scaled((small, large), scaler, "2", **GREEDY)
+def runs(small: Runner, large: Runner, work: Path, count: int) -> Iterator[tuple[str, str, str, Callable[[], Run]]]:
+    """Method, model, budget, and what measures it."""
+    samples = recorded_by(small, work / f"samples-{count}.jsonl", count)
+    yield "greedy", "small", "1", partial(measured, greedy(small), count)
+    yield "greedy", "large", "1", partial(measured, greedy(large), count)
+    for label, scaler in METHODS.items():
+        for budget in BUDGETS if scaler["name"] != "tree" else TREES:
+            if scaler["name"] == "tree":
+                answer = scaled(small, scaler, f"{budget * TOKENS}tokens", **SAMPLED)
+                yield label, "small", str(budget), partial(measured, answer, count)
+            else:
+                yield label, "small", str(budget), partial(from_samples, scaler, budget, samples, small)
+    for threshold in thresholds(small):
+        cascade = {"name": "cascade", "thresholds": [threshold]}
+        answer = scaled((small, large), cascade, "2", **GREEDY)
+        yield "cascade", "small, large", f"{threshold:.3f}", partial(measured, answer, count)
     for mean in ("probability", "logprob"):
         how = {"name": "ensemble", "mean": mean}
-        yield f"token ensemble, {mean}", "small + large", "2", greedy(large, search=how, assistants=[small])
+        answer = greedy(large, search=how, assistants=[small])
+        yield f"token ensemble, {mean}", "small + large", "2", partial(measured, answer, count)
 
 
 def shared(work: Path) -> str:
@@ -176,8 +209,8 @@ def shared(work: Path) -> str:
         ratios = []
         for i in range(ROUNDS):
             prompt = runner.tokenizer.encode(text[4000 * i :])[:PROMPT]
-            together = timed(lambda prompt=prompt: scale(runner, prompt, "best-of-n", budget=SAMPLES, **options))
-            apart = timed(lambda prompt=prompt: [forgetful.generate(prompt, **options) for _ in range(SAMPLES)])
+            together = timed(partial(scale, runner, prompt, "best-of-n", budget=SAMPLES, **options))
+            apart = SAMPLES * timed(partial(forgetful.generate, prompt, **options))
             ratios.append(apart / together)
     return (
         f"{SAMPLES} samples of 32 tokens after a prompt of {PROMPT}, by the demo model: {np.median(ratios):.1f} times "
@@ -186,9 +219,9 @@ def shared(work: Path) -> str:
 
 
 def timed(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     run()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:
@@ -201,16 +234,16 @@ def main() -> None:
     with ExitStack() as stack:
         small, large = (stack.enter_context(opened(size, options.work)) for size in ("small", "large"))
         rows = []
-        for label, model, budget, answer in runs(small, large, options.work):
-            path = options.work / f"{label}, {model}, {budget}, {options.problems}.json".replace("/", "-")
+        for label, model, budget, run_it in runs(small, large, options.work, options.problems):
+            path = options.work / f"{label}, {model}, {budget}, {options.problems}.json"
             if not path.exists():
-                path.write_text(json.dumps(asdict(measured(answer, options.problems))))
+                path.write_text(json.dumps(asdict(run_it())))
             run = Run(**json.loads(path.read_text()))
             rows.append(run.row(label, model, f"{budget} ({run.deferred} deferred)" if run.deferred else budget))
             print(rows[-1], flush=True)
     if options.docs:
         what = f"{options.problems} held-out problems of examples/arithmetic"
-        intro = f"{what}, one thread of {hardware()}; ± is one standard error."
+        intro = f"{what}, one thread of {hardware()}, milliseconds of processor time; ± is one standard error."
         insert(options.docs, "\n".join([intro, shared(options.work), "", HEADING, *rows]), "scaling")
 
 

@@ -23,10 +23,11 @@ DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
 NAMES = (
     *("start", "calibration", "cache", "generation", "gpu", "planning"),
-    *("prefill", "pruning", "quality", "sparsity", "speculation", "targets", "vocabulary"),
+    *("prefill", "pruning", "quality", "scaling", "sparsity", "speculation", "targets", "tasks", "vocabulary"),
 )
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "examples/pycoder/README.md"]
+EXAMPLES = [ROOT / f"examples/{name}/README.md" for name in ("arithmetic", "pycoder")]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_each_example_in_the_help_works(checkout: Path) -> None:
     "page",
     [
         ROOT / "README.md",
-        *(DOCS / f"{name}.md" for name in ("batching", "cache", "generation", "quality", "speculation")),
+        *(DOCS / f"{name}.md" for name in ("batching", "cache", "generation", "quality", "scaling", "speculation")),
     ],
     ids=lambda page: page.name,
 )

@@ -19,7 +19,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def cascade() -> None:
-    """Models in order of size: a larger one answers what a smaller one is not sure of."""
+    """Models in order of size: a larger one answers what a smaller one is not sure of.
+
+    \b
+    Example:
+      edgewise cascade calibrate pycoder.edge pycoder.edge --tasks examples/pycoder/tasks.jsonl --max-tokens 6
+    """
 
 
 @cascade.command()

@@ -49,7 +49,7 @@ def evaluate(bundle: str, text: Path | None, tasks: Path | None, as_json: bool, 
     Example:
       edgewise eval pycoder.edge --text examples/pycoder/heldout.txt --tokens 2048
       edgewise eval pycoder.edge --text examples/pycoder/heldout.txt --tokens 2048 --against examples/pycoder
-      edgewise eval pycoder.edge --tasks examples/pycoder/tasks.jsonl --max-tokens 8
+      edgewise eval pycoder.edge --tasks examples/pycoder/tasks.jsonl --max-tokens 8 -o greedy.json
     """
     if (text is None) == (tasks is None):
         raise click.UsageError("Give one of '--text' and '--tasks'.")

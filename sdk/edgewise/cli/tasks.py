@@ -78,7 +78,6 @@ def report(results: Sequence[Path], output: Path | None) -> None:
 
     \b
     Example:
-      edgewise eval pycoder.edge --tasks examples/pycoder/tasks.jsonl --max-tokens 8 -o greedy.json
       edgewise report greedy.json -o report.html
     """
     from edgewise.tasks.html import page
@@ -91,4 +90,4 @@ def report(results: Sequence[Path], output: Path | None) -> None:
         return
     text = page(found) if output.suffix in (".html", ".htm") else markdown(found)
     output.write_text(text, "utf-8")
-    talk(f"{output}: written")
+    click.echo(f"{output}: {len(found)} evaluations")

@@ -219,7 +219,7 @@ def test_of_those_that_fit_the_fastest_and_the_smallest_are_named() -> None:
         "times as fast, takes prompts in 3.00 times as fast (predicted)",
         "small: as many weights, as many of them active, in as many bits; fits, with 4.0 MB to spare; decodes 1.00 "
         "times as fast, takes prompts in 1.00 times as fast (predicted)",
-        "of those that fit, plain is the fastest, small is the smallest",
+        "of those that fit, plain is the fastest; small is the smallest",
     ]
     nothing = replace(ledger, budget=1_000_000)
     assert list(verdict(nothing))[-1] == "nothing fits; small takes least: 2.0 MB"

@@ -12,7 +12,6 @@ from edgewise.cli.progress import bars
 if TYPE_CHECKING:
     from edgewise.ledger.compare import Ledger
     from edgewise.ledger.variant import Variant
-    from edgewise.quality.report import Quality
 
 
 @click.command()
@@ -90,6 +89,8 @@ def lines(ledger: "Ledger") -> list[str]:
         "",
         *table([_speed(each) for each in ledger.variants]),
         "",
+        *table([_quality(each) for each in ledger.variants]),
+        "",
         *verdict(ledger),
         *ledger.notes,
     ]
@@ -114,12 +115,14 @@ def _speed(variant: "Variant") -> dict[str, str]:
         for kind in ("measured", "predicted"):
             pace = getattr(variant, kind)
             cells[f"{name}, {kind}"] = f"{getattr(pace, name):,.0f}" if pace else "?"
-    return cells | _quality("", variant.inside) | (_quality(" outside", variant.outside) if variant.outside else {})
+    return cells
 
 
-def _quality(where: str, quality: "Quality | None") -> dict[str, str]:
-    if quality is None:
-        return {}
-    far = quality.distance
-    divergence = f"{far.mean_kld:.4f} ± {far.mean_kld_error:.4f}" if far else "-"
-    return {f"KLD{where}": divergence, f"bits per byte{where}": f"{quality.bits_per_byte:.4f}"}
+def _quality(variant: "Variant") -> dict[str, str]:
+    cells = {"bundle": variant.bundle}
+    for quality, where in ((variant.inside, ""), (variant.outside, " outside")):
+        if quality:
+            far = quality.distance
+            cells[f"KLD{where}"] = f"{far.mean_kld:.4f} ± {far.mean_kld_error:.4f}" if far else "-"
+            cells[f"bits per byte{where}"] = f"{quality.bits_per_byte:.4f}"
+    return cells

@@ -66,13 +66,14 @@ def _choice(ledger: Ledger) -> Iterator[str]:
         smallest = min(ledger.variants, key=lambda each: each.memory)
         yield f"nothing fits; {smallest.bundle} takes least: {_mb(smallest.memory)}"
         return
-    chosen = [
-        ("the fastest", _best(fit, lambda each: each.pace and -each.pace.decode)),
-        ("the smallest", _best(fit, lambda each: each.memory)),
-        ("the closest to the text", _best(fit, lambda each: each.inside and each.inside.bits_per_byte)),
-    ]
+    best = {
+        "the fastest": _best(fit, lambda each: each.pace and -each.pace.decode),
+        "the smallest": _best(fit, lambda each: each.memory),
+        "the closest to the text": _best(fit, lambda each: each.inside and each.inside.bits_per_byte),
+    }
+    praised = {each.bundle: [what for what, one in best.items() if one is each] for each in fit}
     of = "of those that fit, " if ledger.budget is not None else ""
-    yield of + ", ".join(f"{each.bundle} is {what}" for what, each in chosen if each)
+    yield of + "; ".join(f"{bundle} is {' and '.join(whats)}" for bundle, whats in praised.items() if whats)
 
 
 def _best(variants: list[Variant], cost: Callable[[Variant], float | Pace | Quality | None]) -> Variant | None:
@@ -82,4 +83,4 @@ def _best(variants: list[Variant], cost: Callable[[Variant], float | Pace | Qual
 
 
 def _mb(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"

@@ -39,7 +39,7 @@ INT4, INT2 = Quantize(method="gptq"), Quantize(bits=2, block_size=32, method="gp
 Table = Mapping[str, tuple[Steps, str]]  # by name: what is done to the model, and how it learns then
 
 TABLES: Mapping[tuple[str, float], Table] = {  # by title, and the part of the minutes that a student gets
-    ("Three quarters of the neurons", 1): {
+    ("Three quarters of the neurons", 3 / 4): {
         "cut": ((CUT,), ""),
         "refitted": ((FITTED,), ""),
         "refitted, distilled": ((FITTED,), "gently"),

@@ -29,7 +29,7 @@ SEQUENCE, BATCH, TRIED = 256, 8, 6
 Steps = tuple[Pass, ...]
 
 WAYS: Mapping[str, Mapping[str, Any]] = {  # options of `distill`, and under "training" of what it minimises
-    "gently": {"training": {"rate": 1e-4, "precision": "float32"}},
+    "gently": {"training": {"rate": 2e-5, "precision": "float32"}},
     "scores": {"training": {"rate": 1e-3}},
     "scales": {"learn": "scales", "training": {"rate": 1e-3}},
     "codes": {"training": {"rate": 1e-4}},

@@ -1,13 +1,13 @@
 """tests: mixtures of experts written out in NumPy, and tiny models that have them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 import parity
-import tiny
-from canonical import calibrated, graph, tokens
+from canonical import calibrated, tokens
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.routing import by_token, routing
 from edgewise.calibration.walk import Walk
@@ -16,6 +16,7 @@ from edgewise.graph import Roles, get_facts, linears
 from edgewise.writer import write_model
 from edgewise_targets.ort.lower import LowerOrt
 from lowered import Lowered
+from walks import export
 
 FAMILIES = ["mixtral", "olmoe", "qwen2_moe", "qwen3_moe"]
 TEXT, FRESH = tokens(6, 48), tokens(3, 32, seed=5)
@@ -23,9 +24,9 @@ TEXT, FRESH = tokens(6, 48), tokens(3, 32, seed=5)
 Expert = dict[str, np.ndarray]
 
 
-def made(family: str, folder: Path) -> ir.Model:
+def made(family: str, home: Path, name: str = "", **overrides: Any) -> ir.Model:
     """A tiny model, calibrated on TEXT."""
-    return calibrated(graph(tiny.checkpoint(family, folder)), TEXT)
+    return calibrated(export(family, home, name, **overrides), TEXT)
 
 
 def mixture_of(model: ir.Model, layer: int) -> Experts:

@@ -26,8 +26,8 @@ ALL = DenseToMoe(experts=6, shared=2, active=4)
 
 @pytest.mark.parametrize("family", ["gemma2", "llama", "phi3", "qwen2"])
 @pytest.mark.parametrize("shared", [0, 2])
-def test_with_all_experts_it_is_the_dense_model(family: str, shared: int, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_with_all_experts_it_is_the_dense_model(family: str, shared: int, home: Path) -> None:
+    model = made(family, home)
     expected = logits(model, FRESH)
     DenseToMoe(experts=6, shared=shared, active=6 - shared)(model)
     assert not Roles.of(model).all("mlp.down", 0)
@@ -42,8 +42,8 @@ def test_with_all_experts_a_trained_model_is_what_it_was() -> None:
     np.testing.assert_allclose(logits(model, text), expected, atol=1e-4)
 
 
-def test_with_some_experts_it_is_the_mixture_of_numpy(tmp_path: Path) -> None:
-    model = made("llama", tmp_path)
+def test_with_some_experts_it_is_the_mixture_of_numpy(home: Path) -> None:
+    model = made("llama", home)
     SOME(model)
     mixture = mixture_of(model, 1)
     assert (mixture.count, mixture.active, mixture.equal) == (4, 2, True)
@@ -55,8 +55,8 @@ def test_with_some_experts_it_is_the_mixture_of_numpy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("step", [SOME, DenseToMoe(experts=3, shared=0, active=2)])
-def test_it_is_lowered_to_one_operator(step: DenseToMoe, quantized: bool, tmp_path: Path) -> None:
-    model = made("llama", tmp_path)
+def test_it_is_lowered_to_one_operator(step: DenseToMoe, quantized: bool, home: Path, tmp_path: Path) -> None:
+    model = made("llama", home)
     step(model)
     if quantized:
         Quantize(bits=4, block_size=32)(model)
@@ -68,8 +68,8 @@ def test_it_is_lowered_to_one_operator(step: DenseToMoe, quantized: bool, tmp_pa
 
 
 @pytest.mark.parametrize("steps", [[SOME], [SOME, Quantize(bits=8, block_size=32)]])
-def test_it_can_learn(steps: list[Pass], tmp_path: Path) -> None:
-    model = made("llama", tmp_path)
+def test_it_can_learn(steps: list[Pass], home: Path) -> None:
+    model = made("llama", home)
     for step in steps:
         step(model)
     found = Executor(model)(torch.tensor(FRESH))["logits"].detach().numpy()
@@ -77,8 +77,8 @@ def test_it_can_learn(steps: list[Pass], tmp_path: Path) -> None:
     np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_neurons_are_dealt_out_once(tmp_path: Path) -> None:
-    model = made("llama", tmp_path)
+def test_neurons_are_dealt_out_once(home: Path) -> None:
+    model = made("llama", home)
     rows = {linear.name: linear.matrix.numpy() for linear in linears(model) if linear.role == "mlp.up"}
     SOME(model)
     for number, whole in enumerate(rows.values()):
@@ -121,8 +121,8 @@ def test_a_router_is_the_least_squares_fit_of_numpy_to_what_experts_contribute()
     assert (scores[picked].reshape(90, 2).min(axis=1) >= scores[~picked]).all()
 
 
-def test_a_plan_has_the_shapes_of_the_mixture(tmp_path: Path) -> None:
-    done, planned = made("llama", tmp_path), made("llama", tmp_path)
+def test_a_plan_has_the_shapes_of_the_mixture(home: Path) -> None:
+    done, planned = made("llama", home), made("llama", home)
     context = planned.meta["edgewise"]
     planned.meta["edgewise"] = BuildContext(calibration=context.calibration, dry=True)
     DenseToMoe(experts=6, shared=2, active=4)(done)
@@ -142,7 +142,7 @@ def test_a_plan_has_the_shapes_of_the_mixture(tmp_path: Path) -> None:
         ("llama", {"shared": 7}, "experts: 8 of which 7 are shared leave nothing to choose from"),
     ],
 )
-def test_what_cannot_be_split_is_one_line(family: str, options: dict[str, int], message: str, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_what_cannot_be_split_is_one_line(family: str, options: dict[str, int], message: str, home: Path) -> None:
+    model = made(family, home)
     with pytest.raises(EdgewiseError, match=message):
         DenseToMoe(**options)(model)

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gates_below_a_share_of_the_largest_are_zero_and_the_rest_is_a_mixture(family: str, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_gates_below_a_share_of_the_largest_are_zero_and_the_rest_is_a_mixture(family: str, home: Path) -> None:
+    model = made(family, home)
     SkipExperts(threshold=0.6)(model)
     x, found, y = seen(model, 1, FRESH)
     expected = gates(x @ router_of(model, 1).T, mixture_of(model, 1), 0.6)
@@ -41,8 +41,8 @@ def test_gates_below_a_share_of_the_largest_are_zero_and_the_rest_is_a_mixture(f
 
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("family", [*FAMILIES, "glm4_moe", "gpt_oss"])
-def test_operators_of_experts_skip_the_same(family: str, quantized: bool, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_operators_of_experts_skip_the_same(family: str, quantized: bool, home: Path, tmp_path: Path) -> None:
+    model = made(family, home)
     plain = logits(model, FRESH)
     SkipExperts(threshold=0.6)(model)
     if quantized:
@@ -53,24 +53,24 @@ def test_operators_of_experts_skip_the_same(family: str, quantized: bool, tmp_pa
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
-def test_what_skips_can_learn(tmp_path: Path) -> None:
-    model = made("mixtral", tmp_path)
+def test_what_skips_can_learn(home: Path) -> None:
+    model = made("mixtral", home)
     SkipExperts(threshold=0.6)(model)
     found = Executor(model)(torch.tensor(FRESH))["logits"].detach().numpy()
     expected = logits(model, FRESH)
     np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_a_threshold_of_zero_skips_nothing(tmp_path: Path) -> None:
-    model = made("mixtral", tmp_path)
+def test_a_threshold_of_zero_skips_nothing(home: Path) -> None:
+    model = made("mixtral", home)
     expected = logits(model, FRESH)
     skip_below(model, {0: 0.0, 3: 0.0})
     np.testing.assert_array_equal(logits(model, FRESH), expected)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "olmoe"])
-def test_what_is_stated_is_how_many_experts_a_token_is_given_to(family: str, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_what_is_stated_is_how_many_experts_a_token_is_given_to(family: str, home: Path) -> None:
+    model = made(family, home)
     SkipExperts(threshold=0.5)(model)
     statistics = calibrated(model, TEXT).meta["edgewise"].calibration.statistics(model).experts
     for layer, found in statistics.items():
@@ -80,21 +80,21 @@ def test_what_is_stated_is_how_many_experts_a_token_is_given_to(family: str, tmp
 
 
 @pytest.mark.parametrize("bound", [0.002, 0.05])
-def test_thresholds_keep_to_a_bound_and_use_it(bound: float, tmp_path: Path) -> None:
-    model = made("mixtral", tmp_path)
+def test_thresholds_keep_to_a_bound_and_use_it(bound: float, home: Path) -> None:
+    model = made("mixtral", home)
     SkipExperts(max_mean_kld=bound)(model)
     roles = Roles.of(model)
     names = [threshold_name(roles, number) for number in range(4)]
     found = {name: streamed(model.graph.initializers[name].const_value) for name in names}
-    before = made("mixtral", tmp_path / "before")
+    before = made("mixtral", home)
     skip_below(before, dict.fromkeys(range(4), 0.0))
     (divergence,) = sensitivity(before, {"": found}, TEXT).values()
     assert bound / 4 < divergence <= bound
     assert any(tensor.numpy()[0] > 0 for tensor in found.values())
 
 
-def test_a_bound_that_nothing_keeps_to_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = made("mixtral", tmp_path)
+def test_a_bound_that_nothing_keeps_to_is_a_warning(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = made("mixtral", home)
     with caplog.at_level(logging.WARNING):
         SkipExperts(max_mean_kld=1e-9)(model)
     assert "nothing is skipped: no threshold keeps to max_mean_kld = 1e-09" in caplog.messages[0]
@@ -142,8 +142,8 @@ def test_losses_that_do_not_add_up_are_found_by_measuring() -> None:
         ("mixtral", [SkipExperts(threshold=0.5), SkipExperts(threshold=0.5)], "layer 0 skips experts already"),
     ],
 )
-def test_what_cannot_be_skipped_is_one_line(family: str, steps: list[Pass], message: str, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_what_cannot_be_skipped_is_one_line(family: str, steps: list[Pass], message: str, home: Path) -> None:
+    model = made(family, home)
     for step in steps[:-1]:
         step(model)
     with pytest.raises(EdgewiseError, match=message):

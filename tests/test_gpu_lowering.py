@@ -257,3 +257,13 @@ def weight_of(model: ir.Model, role: str) -> np.ndarray:
     value = Roles.of(model).one(role, 1).inputs[1]
     assert value
     return streamed(value.const_value).numpy()
+
+
+def test_a_clone_of_a_graph_that_is_lowered_stays_as_it_was(home: Path) -> None:
+    model = parity.export("llama", home)
+    other = model.clone()
+    LowerOrt(floats="float16")(model)
+    values = [*other.graph.inputs, *other.graph.initializers.values()]
+    assert {value.dtype for value in values if "past" in str(value.name) or "weight" in str(value.name)} == {
+        ir.DataType.FLOAT
+    }

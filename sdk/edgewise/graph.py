@@ -180,7 +180,7 @@ class Linear:
         tensor.name = self.name
         self.value.const_value = tensor
         self.value.shape = ir.Shape(tensor.dims)
-        self.value.dtype = tensor.dtype
+        self.value.type = ir.TensorType(tensor.dtype)  # a new one: clones of a graph share theirs
 
     @property
     def stored_by_rows(self) -> bool:

@@ -114,7 +114,7 @@ def _int8_cache(model: ir.Model, node: ir.Node, roles: Roles, *, layer: int) -> 
     _refuse_other_providers(context_of(model).target, scales)
     for value in (*node.inputs[4:6], *node.outputs[1:3]):
         if value is not None:
-            value.dtype = ir.DataType.INT8
+            value.type = ir.TensorType(ir.DataType.INT8)
     return scales
 
 

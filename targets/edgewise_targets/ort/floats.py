@@ -40,13 +40,13 @@ class NarrowFloats(Step):
         _refuse_integers(graph)
         dtype = DTYPES[self.floats]
         for value in constants:
-            value.const_value, value.dtype = Narrowed(streamed(value.const_value), dtype), dtype
+            value.const_value, value.type = Narrowed(streamed(value.const_value), dtype), ir.TensorType(dtype)
         for node in graph:
             if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
                 node.attributes.add(ir.AttrInt64("to", int(dtype)))
         for value in filter(_is_float32, (*graph.inputs, *graph.outputs)):
             if str(value.name).startswith(CACHE):
-                value.dtype = dtype
+                value.type = ir.TensorType(dtype)  # a new one: clones of a graph share theirs
             else:
                 _widen(graph, value, self.floats)
         _state_cache(model, self.floats)
@@ -91,7 +91,7 @@ def _widen(graph: ir.Graph, value: ir.Value, floats: Floats) -> None:
     cast = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{name}.float32")
     (wide,) = cast.outputs
     wide.name, wide.type, wide.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
-    value.dtype = DTYPES[floats]
+    value.type = ir.TensorType(DTYPES[floats])
     producer.append(cast)
     graph.outputs[list(graph.outputs).index(value)] = wide
 

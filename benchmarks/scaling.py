@@ -144,7 +144,7 @@ def scaled(runners: Runner | Sequence[Runner], scaler: Any, budget: str, **optio
     return answer
 
 
-def from_samples(scaler: Mapping[str, Any], budget: int, recorded: Path, small: Runner) -> Run:
+def from_samples(scaler: Mapping[str, Any], budget: int, recorded: Path, runner: Runner) -> Run:
     """Of samples that are recorded; the time is that of some problems, which are worked through."""
     chooser = find_scaler(scaler)
     right = tokens = count = 0
@@ -153,16 +153,16 @@ def from_samples(scaler: Mapping[str, Any], budget: int, recorded: Path, small: 
         right += last_number(choice.best.text) == str(value(text))
         tokens += taken
         count += 1
-    timed = measured(scaled(small, scaler, str(budget), **SAMPLED), TIMED)
+    timed = measured(scaled(runner, scaler, str(budget), **SAMPLED), TIMED)
     return Run(right, count, tokens, timed.seconds / timed.tokens * tokens)
 
 
-def recorded_by(small: Runner, path: Path, count: int) -> Path:
+def recorded_by(runner: Runner, path: Path, count: int) -> Path:
     """The file of samples of as many problems; it is gone on with."""
     done = len(path.read_bytes().splitlines()) if path.exists() else 0
     with path.open("a") as file:
         for text in islice(problems(1, tests=True), done, count):
-            samples = record(small, f"{text}\n", max(BUDGETS), SAMPLED)
+            samples = record(runner, f"{text}\n", max(BUDGETS), SAMPLED)
             file.write(json.dumps({"problem": text, "samples": samples}) + "\n")
     return path
 
@@ -188,6 +188,10 @@ def runs(small: Runner, large: Runner, work: Path, count: int) -> Iterator[tuple
                 yield label, "small", str(budget), partial(measured, answer, count)
             else:
                 yield label, "small", str(budget), partial(from_samples, scaler, budget, samples, small)
+    others = recorded_by(large, work / f"samples-large-{count}.jsonl", count)
+    for label in ("self-consistency", "adaptive-consistency"):
+        for budget in BUDGETS:
+            yield label, "large", str(budget), partial(from_samples, METHODS[label], budget, others, large)
     for threshold in thresholds(small):
         cascade = {"name": "cascade", "thresholds": [threshold]}
         answer = scaled((small, large), cascade, "2", **GREEDY)

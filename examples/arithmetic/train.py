@@ -126,13 +126,15 @@ def write(model: LlamaForCausalLM, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=sorted(SHAPES))
+    parser.add_argument("--goal", type=float, help="stop once so many are solved, from 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     model = LlamaForCausalLM(config(options.size))
     print(f"{sum(each.numel() for each in model.parameters()):,} parameters")
-    model = train(model, GOALS[options.size], options.seed)
+    goal = GOALS[options.size] if options.goal is None else options.goal
+    model = train(model, goal, options.seed)
     print(f"greedy solves {accuracy(model, problems(1, tests=True), 500):.1%} of 500 held-out problems")
     write(model, options.output or HERE / options.size)
 

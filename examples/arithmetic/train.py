@@ -15,10 +15,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from problems import problems, solution, value
 from tokenizers import Tokenizer, decoders, models
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from problems import problems, solution, value
 
 CHARACTERS = "\n*+=0123456789"
 PAD, BOS, EOS = 0, 1, 2

@@ -2,28 +2,24 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-import tiny
-from canonical import calibrated, graph, logits
-from edgewise.calibration.routing import by_token
+from canonical import logits
 from edgewise.errors import EdgewiseError
-from edgewise.graph import Roles, get_facts, linears
+from edgewise.graph import get_facts, linears
 from edgewise.passes import Pass
 from edgewise.tensors import constant
 from edgewise_plugins.moe.align import Correlations, Expert, average, match
 from edgewise_plugins.moe.assignment import assign
-from edgewise_plugins.moe.correct import DAMPING, wanted
 from edgewise_plugins.moe.groups import group, shares, squares
 from edgewise_plugins.moe.merge import MergeExperts
 from edgewise_plugins.moe.mixtures import routers
-from edgewise_plugins.moe.prune import ActiveExperts, PruneExperts
+from edgewise_plugins.moe.prune import ActiveExperts
 from edgewise_plugins.quantize import Quantize
-from mixtures import FAMILIES, FRESH, TEXT, experts_of, gates, lowered_logits, made, mix, mixture_of, router_of, seen
+from mixtures import FAMILIES, FRESH, experts_of, gates, lowered_logits, made, mix, mixture_of, router_of, seen
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -103,9 +99,9 @@ def test_those_that_do_the_same_become_one() -> None:
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
-def test_an_expert_and_one_that_is_never_chosen_and_does_the_same_become_one(family: str, tmp_path: Path) -> None:
+def test_an_expert_and_one_that_is_never_chosen_and_does_the_same_become_one(family: str, home: Path) -> None:
     """Its units are in another order. Gates that add up to 1 depend on the active experts alone."""
-    model = made(family, tmp_path)
+    model = made(family, home)
     ActiveExperts(active=2)(model)
     for number in range(4):
         _make_twin(model, number)
@@ -131,8 +127,8 @@ def _make_twin(model: ir.Model, number: int) -> None:
 
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merged_mixture_is_a_mixture(family: str, quantized: bool, tmp_path: Path) -> None:
-    model = made(family, tmp_path)
+def test_a_merged_mixture_is_a_mixture(family: str, quantized: bool, home: Path, tmp_path: Path) -> None:
+    model = made(family, home)
     MergeExperts(keep=4)(model)
     x, found, y = seen(model, 2, FRESH)
     expected = gates(x @ router_of(model, 2).T, mixture_of(model, 2))
@@ -145,58 +141,6 @@ def test_a_merged_mixture_is_a_mixture(family: str, quantized: bool, tmp_path: P
     np.testing.assert_allclose(lowered_logits(model, FRESH, tmp_path), scores, atol=1e-3 * np.abs(scores).max())
 
 
-def test_logits_that_are_wanted_of_a_group_are_those_of_its_probabilities() -> None:
-    before = GENERATOR.normal(size=(20, 5))
-    found = wanted(before, [[0, 3], [1], [4, 2]])
-    probabilities = np.exp(before) / np.exp(before).sum(axis=1, keepdims=True)
-    expected = np.stack([probabilities[:, some].sum(axis=1) for some in ([0, 3], [1], [4, 2])], axis=1)
-    np.testing.assert_allclose(np.exp(found) / np.exp(found).sum(axis=1, keepdims=True), expected)
-    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-12)
-
-
-def test_a_corrected_router_is_the_least_squares_fit_of_numpy(tmp_path: Path) -> None:
-    model = made("mixtral", tmp_path)
-    x, _, _ = seen(model, 0, TEXT)
-    before = x @ router_of(model, 0).T
-    PruneExperts(keep=3, correct=True)(model)
-    rows, plain = router_of(model, 0), made("mixtral", tmp_path)
-    PruneExperts(keep=3)(plain)
-    kept = router_of(plain, 0)
-    left = [int(np.abs(router_of(made("mixtral", tmp_path), 0) - row).sum(axis=1).argmin()) for row in kept]
-    damping = np.sqrt(DAMPING * np.square(x).sum(axis=0).mean())
-    design = np.concatenate([x, damping * np.eye(x.shape[1])])
-    target = np.concatenate([wanted(before, [[e] for e in left]), damping * (kept - kept.mean(axis=0)).T])
-    np.testing.assert_allclose(rows, np.linalg.lstsq(design, target)[0].T, atol=1e-4)
-
-
-@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "glm4_moe"])
-def test_a_router_whose_input_has_not_changed_gives_the_logits_of_before(family: str, tmp_path: Path) -> None:
-    """Of the first mixture: those of softmax but for what all have in common, those of sigmoids as they are."""
-    ungrouped: dict[str, Any] = {"n_group": 1, "topk_group": 1} if family == "glm4_moe" else {}
-    model = calibrated(graph(tiny.checkpoint(family, tmp_path, **ungrouped)), TEXT)
-    number = min(routers(model))
-    scores, before = mixture_of(model, number).scores, _logits(model, number)
-    plain = model.clone()
-    calibrated(plain, TEXT)
-    PruneExperts(keep=4)(plain)
-    left = [int(np.abs(router_of(model, number) - row).sum(axis=1).argmin()) for row in router_of(plain, number)]
-    PruneExperts(keep=4, correct=True)(model)
-    after, expected = _logits(model, number), before[:, left]
-    if scores == "softmax":
-        after, expected = (found - found.mean(axis=1, keepdims=True) for found in (after, expected))
-    np.testing.assert_allclose(after, expected, atol=0.03 * np.abs(expected).max())
-
-
-def _logits(model: ir.Model, number: int) -> np.ndarray:
-    roles = Roles.of(model)
-    node = roles.maybe("router.bias", number) or roles.one("router", number)
-    name = str(node.outputs[0].name)
-    with model.meta["edgewise"].calibration.walk(model) as walk:
-        for layer in range(number):
-            walk.advance(layer)
-        return np.concatenate([by_token(values[name]) for values in walk.values(number, [name])])
-
-
 @pytest.mark.parametrize(
     ("family", "step", "message"),
     [
@@ -206,6 +150,6 @@ def _logits(model: ir.Model, number: int) -> np.ndarray:
         ("gpt_oss", MergeExperts(keep=4), "the experts of layer 0 have biases"),
     ],
 )
-def test_what_cannot_be_merged_is_one_line(family: str, step: Pass, message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_merged_is_one_line(family: str, step: Pass, message: str, home: Path) -> None:
     with pytest.raises(EdgewiseError, match=message):
-        step(made(family, tmp_path))
+        step(made(family, home))

@@ -189,3 +189,16 @@ def test_a_mix_gives_the_experts_of_a_layer_one_width_and_leaves_routers(home: P
     assert {len(found) for found in bits.values()} == {1}
     assert len(set().union(*bits.values())) > 1
     assert [node.op_type for node in LowerOrt()(model).model.graph].count("QMoE") == get_facts(model).layers
+
+
+def test_the_experts_of_a_layer_that_matters_less_get_fewer_bits(home: Path) -> None:
+    model = calibrated(export("mixtral", home), tokens(4, 64))
+    for linear in linears(model):
+        if linear.role == "expert.down":
+            factor = np.float32(1 if linear.layer == 0 else 0.02)
+            linear.replace(constant(linear.matrix.numpy() * factor))
+    Mix(max_bytes=total(sizes_of(model)).bytes // 6, block_size=32, method="nearest")(model)
+    nodes = [node for node in LowerOrt()(model).model.graph if node.op_type == "QMoE"]
+    bits = [node.attributes.get_int("expert_weight_bits") for node in nodes]
+    assert len(bits) == 4
+    assert max(bits[1:]) < bits[0]

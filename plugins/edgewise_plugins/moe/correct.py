@@ -1,17 +1,20 @@
-"""plugins, moe: a router that chooses as the one before did, where experts are fewer and their input has drifted.
+"""plugins, moe: routers whose gates make up, as far as they can, for experts that are gone: least squares on a text.
 
-For experts left, each of which stands for a group of those before, with l the logits of the router before, on the
-inputs that it saw
+With x what a router sees, l its logits, g the gates of the experts chosen, f(x) what these give, y the sum of g f,
+and r what is missing for the layer to give what the checkpoint's layer gives: a change of a logit changes y by
 
-    t = log sum of exp(l) over the group
-    W = (mean of (t - b) xᵀ + d W₀) H⁻¹         H = mean of x xᵀ + d I
+    v_e = g_e (f_e - y)      of softmax; of sigmoids p it is g_e (1 - p_e) f_e, less y where they are normalized
 
-with x what the router sees now, and b its bias, if it has one: the closest logits by least squares. With one expert a
-group this is the choice of before, among those left. Softmax knows differences only: for it the mean over the experts
-is taken from t, b and W₀. d keeps W₀, the rows that the router has, where the text does not tell.
+The row of each expert is changed so that its logit comes closest to what makes up for r, over its tokens,
+
+    w_e += (mean of (v_e . r) xᵀ) (mean of |v_e|² x xᵀ + d I)⁻¹ / k
+
+divided by the experts active, k, as they all make up for the same r. Tokens keep the experts that they had, but for
+those between two. Later layers see what the earlier ones have become: what they have lost is in r.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -19,63 +22,84 @@ import onnx_ir as ir
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.routing import by_token
 from edgewise.calibration.walk import Walk
-from edgewise.graph import Roles, get_facts
+from edgewise.facts import Experts
+from edgewise.graph import Linear, Roles
 from edgewise.tensors import constant
-from edgewise_plugins.moe.groups import Groups
-from edgewise_plugins.moe.mixtures import routers
+from edgewise_plugins.moe.mixtures import mixtures, routers
 
-DAMPING = 0.01  # of the mean of the diagonal of H
+DAMPING = 0.01  # of the mean of the diagonal
+LEAST = 1e-12  # for an expert that no token is given to
 
 
-def correct_routers(model: ir.Model, before: ir.Model, groups: Mapping[int, Groups], calibration: Calibration) -> None:
-    """Fit the routers of a model whose experts stand for groups of those of `before`, layer after layer."""
+@dataclass(frozen=True)
+class Seen:
+    """Some tokens in a mixture: what enters it, gates and scores `[tokens, experts]`, what experts give, and r."""
+
+    x: np.ndarray
+    gates: np.ndarray
+    scores: np.ndarray
+    outputs: Sequence[np.ndarray]
+    missing: np.ndarray
+
+    def slopes(self, mixture: Experts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each expert the tokens given to it, and v, `[its tokens, hidden]`."""
+        y = np.zeros_like(self.missing)
+        for gates, output in zip(self.gates.T, self.outputs, strict=True):
+            y += gates[:, None] * output
+        sigmoid = mixture.scores == "sigmoid"
+        for gates, scores, output in zip(self.gates.T, self.scores.T, self.outputs, strict=True):
+            own = np.flatnonzero(gates)
+            factor = gates[own] * (1 - scores[own]) if sigmoid else gates[own]
+            alone = sigmoid and not mixture.normalized
+            around = output[own] if alone else output[own] - y[own] / mixture.scale
+            yield own, factor[:, None] * around
+
+
+def correct_routers(model: ir.Model, before: ir.Model, calibration: Calibration) -> None:
+    """Change the routers of a model towards what `before` gives, layer after layer."""
+    found = mixtures(model)
     with calibration.walk(model) as walk, calibration.walk(before) as along:
         along.progress = None
         for number in walk.layers:
-            if number in groups:
-                routers(model)[number].replace(constant(_fitted(walk, along, number, groups[number])))
+            if number in found:
+                router = routers(model)[number]
+                router.replace(constant(_corrected(walk, along, router, found[number])))
             along.advance(number)
             walk.advance(number)
 
 
-def _fitted(walk: Walk, along: Walk, number: int, groups: Groups) -> np.ndarray:
+def _corrected(walk: Walk, along: Walk, router: Linear, mixture: Experts) -> np.ndarray:
     """The rows of a layer's router, `[experts, hidden]`."""
-    router, mixture = routers(walk.model)[number], get_facts(walk.model).experts[number]
-    assert mixture is not None
-    softmax, bias = mixture.scores == "softmax", _bias(Roles.of(walk.model), number)
     weights = router.matrix.numpy().astype(np.float64)
-    gram, cross = np.zeros((weights.shape[1],) * 2), np.zeros(weights.shape)
-    entering, logits = _name(router.node.inputs[0]), _name(_logits(Roles.of(along.model), number).outputs[0])
-    for x, others in zip(walk.values(number, [entering]), along.values(number, [logits]), strict=True):
-        inputs = by_token(x[entering]).astype(np.float64)
-        gram += inputs.T @ inputs
-        cross += wanted(by_token(others[logits]), groups, bias, softmax=softmax).T @ inputs
-    damping = DAMPING * (float(gram.diagonal().mean()) or 1.0)
-    gram[np.diag_indices_from(gram)] += damping
-    kept = weights - weights.mean(axis=0) if softmax else weights
-    found: np.ndarray = np.linalg.solve(gram, (cross + damping * kept).T).T
-    return found.astype(np.float32, order="C")
+    hidden = weights.shape[1]
+    gram, cross = np.zeros((mixture.count, hidden, hidden)), np.zeros(weights.shape)
+    for seen in _chunks(walk, along, router):
+        for expert, (own, v) in enumerate(seen.slopes(mixture)):
+            inputs = seen.x[own].astype(np.float64)
+            gram[expert] += (inputs * np.square(v).sum(axis=1)[:, None]).T @ inputs
+            cross[expert] += (v * seen.missing[own]).sum(axis=1) @ inputs
+    for expert in range(mixture.count):
+        damped = gram[expert] + (DAMPING * gram[expert].trace() / hidden + LEAST) * np.eye(hidden)
+        weights[expert] += np.linalg.solve(damped, cross[expert]) / mixture.active
+    return weights.astype(np.float32)
 
 
-def wanted(logits: np.ndarray, groups: Groups, bias: np.ndarray | float = 0.0, *, softmax: bool = True) -> np.ndarray:
-    """t - b, `[tokens, groups]`, of the logits of all experts `[tokens, experts]`."""
-    exact = logits.astype(np.float64)
-    found: np.ndarray = np.stack([np.logaddexp.reduce(exact[:, members], axis=1) for members in groups], axis=1) - bias
-    return found - found.mean(axis=1, keepdims=True) if softmax else found
+def _chunks(walk: Walk, along: Walk, router: Linear) -> Iterator[Seen]:
+    assert router.layer is not None
+    routing, roles, x = walk.routing[router.layer], Roles.of(walk.model), router.node.inputs[0]
+    assert x is not None
+    entering, scores = str(x.name), str(roles.one("router.probabilities", router.layer).outputs[0].name)
+    leaving = _leaving(roles, router.layer)
+    ours = walk.values(router.layer, list(dict.fromkeys([entering, scores, *routing.names, leaving])))
+    for values, theirs in zip(ours, along.values(router.layer, [leaving]), strict=True):
+        own = {name: by_token(value) for name, value in values.items()}
+        outputs = [own[name] for name in routing.outputs]
+        missing = by_token(theirs[leaving]) - own[leaving]
+        yield Seen(own[entering], own[routing.gates], own[scores], outputs, missing)
 
 
-def _logits(roles: Roles, number: int) -> ir.Node:
-    return roles.maybe("router.bias", number) or roles.one("router", number)
-
-
-def _bias(roles: Roles, number: int) -> np.ndarray | float:
-    add = roles.maybe("router.bias", number)
-    for value in add.inputs if add else ():
-        if value is not None and value.const_value is not None:
-            return value.const_value.numpy().astype(np.float64)
-    return 0.0
-
-
-def _name(value: ir.Value | None) -> str:
-    assert value is not None
-    return str(value.name)
+def _leaving(roles: Roles, number: int) -> str:
+    """What the mixture of a layer adds to: the residual stream, or where a norm comes between, itself."""
+    if roles.maybe("mlp.post_norm", number):
+        return str((roles.maybe("shared.sum", number) or roles.one("expert.sum", number)).outputs[0].name)
+    return f"hidden.{number + 1}"

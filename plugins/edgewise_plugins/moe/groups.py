@@ -9,6 +9,8 @@ and the two that cost least more together than apart become one, until few enoug
 """
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
 
 import numpy as np
 
@@ -34,17 +36,18 @@ def squares(gates: np.ndarray, outputs: Sequence[np.ndarray]) -> np.ndarray:
 
 def group(squares: np.ndarray, usage: np.ndarray, count: int) -> Groups:
     """So many groups, of the squares above and the sum of gates of each expert; the most used of a group is first."""
-    groups = [[expert] for expert in range(len(usage))]
+
+    @cache
+    def cost(members: tuple[int, ...]) -> float:
+        return float(squares[np.ix_(members, members)].sum(axis=0) @ shares(usage, members))
+
+    def grown(pair: tuple[tuple[int, ...], tuple[int, ...]]) -> float:
+        return cost(tuple(sorted(pair[0] + pair[1]))) - cost(pair[0]) - cost(pair[1])
+
+    groups: list[tuple[int, ...]] = [(expert,) for expert in range(len(usage))]
     while len(groups) > count:
-        pairs = [(i, j) for j in range(len(groups)) for i in range(j)]
-
-        def grown(pair: tuple[int, int]) -> float:
-            first, second = (groups[index] for index in pair)
-            apart = _cost(squares, usage, first) + _cost(squares, usage, second)
-            return _cost(squares, usage, first + second) - apart
-
-        i, j = min(pairs, key=grown)
-        groups[i] += groups.pop(j)
+        first, second = min(combinations(groups, 2), key=grown)
+        groups = [*(some for some in groups if some not in (first, second)), tuple(sorted(first + second))]
     return sorted(sorted(some, key=lambda expert: (-usage[expert], expert)) for some in groups)
 
 
@@ -52,7 +55,3 @@ def shares(usage: np.ndarray, members: Sequence[int]) -> np.ndarray:
     """Of each member, of what the group is used; alike where no token is given to any."""
     own = np.asarray(usage, np.float64)[list(members)]
     return own / own.sum() if own.sum() else np.full(len(own), 1 / len(own))
-
-
-def _cost(squares: np.ndarray, usage: np.ndarray, members: Sequence[int]) -> float:
-    return float(squares[np.ix_(members, members)].sum(axis=0) @ shares(usage, members))

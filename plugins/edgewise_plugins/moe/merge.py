@@ -34,8 +34,8 @@ class MergeExperts(Pass):
     """Merges experts that do alike into one: a smaller bundle; tokens still go to as many experts as before.
 
     `keep` experts of each layer are left. Those become one whose outputs on the calibration text differ least, by how
-    much they are used: the mean of their weights, after each hidden unit has found its like. With `correct` the router
-    is fitted to choose what the experts' router chose. Comes before `quantize`.
+    much they are used: the mean of their weights, after each hidden unit has found its like. With `correct`
+    gates make up for what is lost, as far as they can: the router is fitted anew. Comes before `quantize`.
     """
 
     name: ClassVar[str] = "merge-experts"
@@ -60,7 +60,7 @@ class MergeExperts(Pass):
                 walk.advance(number)
         leave_first(model, groups)
         if self.correct:
-            correct_routers(model, before, groups, calibration)
+            correct_routers(model, before, calibration)
         return ir.passes.PassResult(model, modified=True)
 
 

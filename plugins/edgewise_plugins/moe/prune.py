@@ -21,7 +21,6 @@ from edgewise.errors import OptionError
 from edgewise.facts import Experts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.moe.correct import correct_routers
-from edgewise_plugins.moe.groups import Groups
 from edgewise_plugins.moe.mixtures import mixtures, refuse_count
 from edgewise_plugins.moe.remove import give_to, remove_experts
 from edgewise_plugins.prune.parts import floats
@@ -42,8 +41,8 @@ class PruneExperts(Pass):
     """Removes experts from each mixture: a smaller bundle; tokens still go to as many experts as before.
 
     `keep` experts of each layer stay, by what they are `worth` on the calibration text: mean gate times output
-    (`reap`), `frequency`, or the size of the output alone (`norm`). With `correct` routers are fitted anew, so that
-    they choose as before although what they see has changed. Comes before `quantize`.
+    (`reap`), `frequency`, or the size of the output alone (`norm`). With `correct`
+    gates make up for what is lost, as far as they can: routers are fitted anew. Comes before `quantize`.
     """
 
     name: ClassVar[str] = "prune-experts"
@@ -58,15 +57,13 @@ class PruneExperts(Pass):
         refuse_count(found, self.keep)
         dry = context_of(model).dry
         before = model.clone() if self.correct and not dry else None
-        groups: dict[int, Groups] = {}
         for number, worth in self._worths(model, found, calibration).items():
             left = np.sort(np.argsort(-worth, kind="stable")[: self.keep]).tolist()
             remove_experts(model, number, left)
             gone = sorted(set(range(len(worth))) - set(left))
-            groups[number] = [[index] for index in left]
             logger.info("prune-experts: layer %d without experts %s", number, ", ".join(map(str, gone)))
         if before is not None:
-            correct_routers(model, before, groups, calibration)
+            correct_routers(model, before, calibration)
         return ir.passes.PassResult(model, modified=True)
 
     def _worths(self, model: ir.Model, found: Mapping[int, Experts], calibration: Calibration) -> dict[int, np.ndarray]:

@@ -1,7 +1,6 @@
 """tests: a graph is held against a profile: each rule finds the graph that breaks it, and lets a sound one pass."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 import parity
 from edgewise.bundle.manifest import Provider
-from edgewise.cli.main import execute
 from edgewise.errors import GraphError, TargetError
 from edgewise.graph import get_facts
 from edgewise.lint import RULES, lint, refuse
@@ -23,60 +21,17 @@ from edgewise.steps import resolve
 from edgewise.target import Lengths, Needs, Number, Numerics, Target
 from edgewise_plugins.quantize import Quantize
 from edgewise_targets.ort.lower import LowerOrt
+from edgewise_targets.step import CONTRIB
+from one_node import graph, product, value, weight
 
 PYCODER = Path(__file__).parents[1] / "examples" / "pycoder"
 CPU = "CPUExecutionProvider"
-CONTRIB = "com.microsoft"
 PROCESSORS = [name for name in registry().devices() if registry().get_target(name).providers[0].name == CPU]
 
 
 def device(provider: str = CPU, *, needs: Needs | None = None, numerics: Numerics | None = None) -> Target:
     """A device that restricts nothing, but for what is given."""
     return Target("board", "a board", (Provider(provider),), needs=needs or Needs(), numerics=numerics or Numerics())
-
-
-def value(name: str, dtype: ir.DataType = ir.DataType.FLOAT, shape: tuple[int | str, ...] = (1, 64)) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-
-
-def weight(name: str, array: np.ndarray) -> ir.Value:
-    made = value(name, ir.DataType.from_numpy(array.dtype), array.shape)
-    made.const_value = ir.tensor(array, name=name)
-    return made
-
-
-def graph(
-    op_type: str,
-    inputs: list[ir.Value | None],
-    attributes: dict[str, Any] | None = None,
-    *,
-    domain: str = CONTRIB,
-    outputs: int = 1,
-    opset: int = 23,
-    ir_version: int = 10,
-) -> ir.Model:
-    """A graph of one operator called `gate`."""
-    node = ir.node(op_type, inputs, attributes=attributes or {}, domain=domain, name="gate", num_outputs=outputs)
-    for index, output in enumerate(node.outputs):
-        output.name = f"y{index}"
-    given = [each for each in inputs if each is not None]
-    made = ir.Graph(
-        [each for each in given if each.const_value is None],
-        node.outputs[:1],
-        nodes=[node],
-        initializers=[each for each in given if each.const_value is not None],
-        opset_imports={"": opset, CONTRIB: 1},
-    )
-    return ir.Model(made, ir_version=ir_version)
-
-
-def product(*, zero_points: np.ndarray | None = None, scales: type = np.float32, **attributes: int) -> ir.Model:
-    """One MatMulNBits, of 64 columns and 8 rows."""
-    attributes = {"K": 64, "N": 8, "bits": 4, "block_size": 32, "accuracy_level": 4, **attributes}
-    inputs = [value("x"), weight("packed", np.zeros((8, 2, 16), np.uint8)), weight("scales", np.ones((8, 2), scales))]
-    if zero_points is not None:
-        inputs.append(weight("zero_points", zero_points))
-    return graph("MatMulNBits", list(inputs), attributes)
 
 
 def attention(
@@ -94,6 +49,8 @@ def attention(
     if scales:
         made = {name: weight(name, np.ones(1, np.float32)) for name in scales}
         given[12:14] = [made[name] for name in scales]
+    if inputs == 12:
+        given[11] = weight("sinks", np.ones(4, np.float16))
     if inputs > 14:
         given[14:16] = [weight("q_norm", np.ones(16, np.float16)), weight("k_norm", np.ones(16, np.float16))]
     return graph("GroupQueryAttention", given, {"num_heads": 4, "kv_num_heads": 2, **attributes}, outputs=outputs)
@@ -141,6 +98,7 @@ BROKEN: list[tuple[str, ir.Model, Target, str]] = [
     ("attention", attention(), device(DIRECTML), "packed in one input are not read; lower with packed = false"),
     ("attention", attention(packed=0, do_rotary=1), device(DIRECTML), "does not rotate .* rotary = \"before\""),
     ("attention", attention(packed=0, local_window_size=8), device(DIRECTML), "no window and no softcap"),
+    ("attention", attention(packed=0, inputs=12), device(DIRECTML), "no sinks of heads"),
     ("attention", attention(scales=("a", "b"), inputs=14, **PER_TENSOR), device(CUDA), "one scale for keys and values"),
     ("attention", attention(scales=("a", "a"), inputs=14), device(CUDA), "one scale for keys and values"),
     ("attention", attention(scales=("a", "a"), inputs=14), device(WEBGPU), "leave quantize-cache out"),
@@ -247,53 +205,7 @@ def test_a_build_refuses_what_its_target_does_not_take(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("lint") / "model.onnx"
-    ir.save(product(bits=3), path)
-    return path
-
-
-def test_the_command_prints_a_line_for_each_finding_and_exits_with_1(
-    saved: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert execute(["lint", str(saved), "--target", "cpu-x64"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert "model.onnx: 'gate': ONNX Runtime has no product with 3-bit weights; choose bits 2, 4 or 8 [slow]" in lines
-    assert all(line.startswith("model.onnx: ") for line in lines)
-
-
 @pytest.mark.parametrize("op_type", ["FusedMatMul", "MatMulIntegerToFloat", "MoE"])
 def test_a_node_without_its_inputs_is_one_line(op_type: str) -> None:
     with pytest.raises(GraphError, match=r"^the graph is damaged: rule '\w+' cannot read one of its nodes: [^\n]*$"):
         lint(graph(op_type, []), device())
-
-
-def test_json_has_the_findings_as_data(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["lint", str(saved), "--target", "cpu-x64", "--json"]) == 1
-    said = json.loads(capsys.readouterr().out)
-    slow = next(finding for finding in said["findings"] if finding["rule"] == "slow")
-    assert (said["target"], slow["file"], slow["places"]) == ("cpu-x64", "model.onnx", ["'gate'"])
-    assert slow["fix"] == "choose bits 2, 4 or 8"
-
-
-def test_a_bundle_is_held_against_its_own_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = build(PYCODER, output=tmp_path / "a.edge", load_check=False)
-    assert execute(["lint", str(bundle.path)]) == 0
-    assert capsys.readouterr().out == f"{bundle.path} is fit for target 'cpu-x64'\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["GRAPH"], 2, "an ONNX file does not say what it is for: give --target"),
-        (["GRAPH", "--target", "abacus"], 1, "no target is named 'abacus'"),
-        (["nowhere.onnx", "--target", "cpu-x64"], 1, "there is no bundle at nowhere.onnx"),
-        ([__file__, "--target", "cpu-x64"], 1, "is not an ONNX graph"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: list[str], status: int, message: str, saved: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert execute(["lint", *(str(saved) if argument == "GRAPH" else argument for argument in arguments)]) == status
-    assert message in capsys.readouterr().err

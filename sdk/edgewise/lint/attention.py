@@ -13,7 +13,7 @@ from edgewise.names import CUDA, DIRECTML, WEBGPU
 from edgewise.target import Target
 
 OPERATOR = "com.microsoft:GroupQueryAttention"
-KEY, PAST, K_SCALE, V_SCALE, Q_NORM = 1, 3, 12, 13, 14
+KEY, PAST, SINKS, K_SCALE, V_SCALE, Q_NORM = 1, 3, 11, 12, 13, 14
 
 Check = Callable[[ir.Node], tuple[str, str] | None]
 
@@ -72,6 +72,12 @@ def _window(node: ir.Node) -> tuple[str, str] | None:
     return None
 
 
+def _sinks(node: ir.Node) -> tuple[str, str] | None:
+    if _input(node, SINKS) is not None:
+        return "it knows no sinks of heads, and would ignore them", "choose another target for this model"
+    return None
+
+
 def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if len(node.inputs) > index else None
 
@@ -81,5 +87,5 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     CPU.name: (_norms_inside,),
     CUDA: (_scales_of_channels,),
     WEBGPU: (_quantized_cache,),
-    DIRECTML: (_norms_inside, _packed, _rotary_inside, _window, _quantized_cache),
+    DIRECTML: (_norms_inside, _packed, _rotary_inside, _window, _sinks, _quantized_cache),
 }

@@ -40,6 +40,15 @@ def size(model: ir.Model) -> int:
     return total(sizes_of(model)).bytes
 
 
+def facts_and_graph_agree(model: ir.Model) -> None:
+    facts = get_facts(model)
+    shapes = {str(value.name): list(value.shape or ()) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for number, a in enumerate(facts.attention):
+        assert shapes[f"past_key_values.{number}.key"][1] == shapes[f"present.{number}.value"][1] == a.kv_heads
+    assert f"past_key_values.{facts.layers}.key" not in shapes
+    onnx_ir.passes.common.CheckerPass()(model)
+
+
 def product(cut: Cut) -> Price:
     """A model all of whose weights are in layers, half in heads and half in neurons."""
     share = cut.layers / 4 * (cut.heads + cut.width) / 2
@@ -78,6 +87,7 @@ def test_a_budget_is_kept_by_steps_that_can_be_repeated(case: str, tmp_path: Pat
     step = Prune(keep=0.7, multiple=16)
     step(model)
     assert 0.5 * before < size(model) <= 0.7 * before
+    facts_and_graph_agree(model)
     again = made(case, tmp_path)
     steps = context_of(model).done(step)
     assert steps != (step,)
@@ -103,10 +113,10 @@ def test_bytes_are_those_in_the_end_and_the_card_has_the_steps(pycoder: Path, tm
     text = CalibrationText(pycoder / "calibration.txt", tokens=1024, length=256)
     rest = [{"pass": "quantize", "bits": 4}]
     whole = plan_build(pycoder, recipe=Recipe(read_steps(rest, where="a test"))).total.after
-    goal = int(0.8 * whole)
+    goal = int(0.9 * whole)
     recipe = Recipe(read_steps([{"pass": "prune", "to_bytes": goal}, *rest], where="a test"))
     bundle = build(pycoder, output=tmp_path / "a.edge", recipe=recipe, calibration=text)
-    assert 0.7 * whole < bundle.manifest.card["bytes"]["after"] <= goal
+    assert 0.8 * whole < bundle.manifest.card["bytes"]["after"] <= goal
     names = [step["pass"] for step in bundle.manifest.recipe]
     assert "prune" not in names
     assert "quantize" in names
@@ -171,14 +181,3 @@ def test_budgets_that_contradict_each_other_are_wrong_usage(
 ) -> None:
     assert execute(["build", "x", *options]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_pruned_model_keeps_its_facts_beside_its_graph(tmp_path: Path) -> None:
-    model = made("llama", tmp_path)
-    Prune(keep=0.5, multiple=16)(model)
-    facts = get_facts(model)
-    shapes = {str(value.name): list(value.shape or ()) for value in (*model.graph.inputs, *model.graph.outputs)}
-    for number, a in enumerate(facts.attention):
-        assert shapes[f"past_key_values.{number}.key"][1] == shapes[f"present.{number}.value"][1] == a.kv_heads
-    assert f"past_key_values.{facts.layers}.key" not in shapes
-    onnx_ir.passes.common.CheckerPass()(model)

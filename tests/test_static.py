@@ -20,6 +20,7 @@ from edgewise.hidden import add_hidden_states
 from edgewise.passes import BuildContext
 from edgewise.writer import write_model
 from edgewise_exporters.decoder import Decoder
+from edgewise_exporters.decoder.families import FAMILIES
 from edgewise_plugins.quantize import Quantize
 from edgewise_targets.static.lower import LowerStatic
 from edgewise_targets.static.operators import OPERATORS
@@ -27,7 +28,7 @@ from static_graphs import Static
 
 WIDTH = 8
 PROMPTS = (1, 2, WIDTH, WIDTH + 1, WIDTH + 2, 3 * WIDTH + 1)  # none, part, all of a piece in the graph of prompts; more
-DENSE = [name for name, case in CASES.items() if "moe" not in case.family and case.family != "mixtral"]
+DENSE = [name for name, case in CASES.items() if FAMILIES[case.family].mixture is None]
 
 
 @dataclass(frozen=True)

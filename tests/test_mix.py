@@ -21,7 +21,7 @@ from edgewise.planner.work import Product
 from edgewise.quantized import BlockQuantized, Format
 from edgewise.registry import registry
 from edgewise.sizes import sizes_of, total
-from edgewise_plugins.mix import Mix, items_of, product_ms
+from edgewise_plugins.mix import EIGHT_BY_FOUR, Mix, items_of, product_ms
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.alone import Alone
 from edgewise_plugins.quantize.blocks import in_blocks
@@ -200,6 +200,17 @@ def test_what_gptq_does_is_measured_by_gptq(tmp_path: Path) -> None:
             for floats in (found, simple)
         )
         assert ours < 0.7 * theirs
+
+
+def test_what_is_computed_for_eight_bits_is_about_what_is_measured(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    items = items_of(model)
+    found = Mix(max_bytes=1, method="nearest").measured(
+        model, items, {bits: Format(bits, 32, False) for bits in (4, 8)}
+    )
+    ratios = np.array([found[name, 4] * EIGHT_BY_FOUR / found[name, 8] for name in items])
+    assert 0.8 < np.median(ratios) < 1.25
+    assert 0.5 < ratios.min() <= ratios.max() < 2
 
 
 def test_without_a_text_a_mix_says_what_it_needs(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 What each choice does is measured: the mean KL divergence of the model with that matrix alone quantized, by GPTQ where
 the method is, on a part of the calibration text. Divergences of several are taken to add up. 8 bits are not measured:
-their error is that of 4 bits divided by (255 / 15)^2, and so is their divergence, which is quadratic in small errors.
+their error is that of 4 bits divided by 255 / 15, and their divergence, which is quadratic in small errors, by the
+square of that; benchmarks/eight_bits.py holds it against what is measured.
 
 Matrices that share an input (q, k and v; gate and up) are one item: they are packed, and run as one product.
 """
@@ -128,20 +129,25 @@ class Mix(Pass):
     def _losses(
         self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]
     ) -> dict[tuple[str, int], float]:
-        """The mean KL divergence that each item alone costs, by its name and bits."""
+        losses = self.measured(model, items, {bits: forms[bits] for bits in MEASURED})
+        return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
+
+    def measured(
+        self, model: ir.Model, items: Mapping[str, Sequence[Linear]], forms: Mapping[int, Format]
+    ) -> dict[tuple[str, int], float]:
+        """The mean KL divergence that each item alone costs, by its name and the bits of the format."""
         from edgewise.quality.sensitivity import sensitivity  # runs the model: more than a plan needs
 
         calibration = calibration_of(model, needed_by="pass 'mix'")
         sequences = calibration.part(TOKENS)
         changed = self._changed(model)
         changes = {
-            f"{bits} {name}": {linear.name: changed(linear, forms[bits]) for linear in group}
+            f"{bits} {name}": {linear.name: changed(linear, form) for linear in group}
             for name, group in items.items()
-            for bits in MEASURED
+            for bits, form in forms.items()
         }
         found = sensitivity(model, changes, sequences, context=calibration.context, progress=calibration.progress)
-        losses = {(name, bits): found[f"{bits} {name}"] for name in items for bits in MEASURED}
-        return losses | {(name, 8): losses[name, 4] * EIGHT_BY_FOUR for name in items}
+        return {(name, bits): found[f"{bits} {name}"] for name in items for bits in forms}
 
     def _changed(self, model: ir.Model) -> Callable[[Linear, Format], Streamed]:
         """What quantizes one matrix for a measurement."""

@@ -44,6 +44,8 @@ class NarrowFloats(Step):
         for node in graph:
             if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
                 node.attributes.add(ir.AttrInt64("to", int(dtype)))
+            if node.op_type == "ConstantOfShape":
+                _narrow_filling(node, dtype)
         for value in filter(_is_float32, (*graph.inputs, *graph.outputs)):
             if str(value.name).startswith(CACHE):
                 value.type = ir.TensorType(dtype)  # a new one: clones of a graph share theirs
@@ -65,6 +67,14 @@ class Narrowed(Cast):
                     "lower with floats = 'bfloat16'"
                 )
         return super().convert(rows)
+
+
+def _narrow_filling(node: ir.Node, dtype: ir.DataType) -> None:
+    """Fill with floats of another type, which are zeros where nothing is said."""
+    filling = node.attributes.get_tensor("value")
+    number = np.zeros(1, np.float32) if filling is None else filling.numpy()
+    if number.dtype == np.float32:
+        node.attributes.add(ir.AttrTensor("value", ir.tensor(number.astype(dtype.numpy()), dtype=dtype)))
 
 
 def _is_float32(value: ir.Value) -> bool:

@@ -17,7 +17,7 @@ from edgewise.tensors import constant
 from edgewise_targets.ort.skipping import Skipping
 from edgewise_targets.step import initializer, insert_before
 
-LEAST = 1e-37  # as gate, of experts that a token is not given to: its logarithm is a number
+LEAST = 1e-7  # as gate, of experts that a token is not given to: float16 has it, and its logarithm is a number
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from edgewise_plugins.moe.thresholds import GRID, ROUNDS, Candidate, Thresholds,
 
 logger = logging.getLogger(__name__)
 
-TOKENS = 8192  # of the calibration text that thresholds are measured on
+TOKENS = 4096  # of the calibration text that thresholds are measured on
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,18 @@ kept in the work folder; speeds are measured with --speed, of what is built alre
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantization import hardware, insert
 from recipes import GPTQ, layers, learning, width
 from shapes import DEMO
-from variants import Case, Figures, Steps, judged, paces
+from variants import Case, Figures, Steps, built, judged, markdown, paces, speeds_of
 
 from edgewise.ledger.variant import Pace
 
 MARK = "pareto"
-HEADING = """\
-| what | bytes | mean KLD | p99 KLD | top-1 | decode | prefill | on the front |
-|---|---:|---:|---:|---:|---:|---:|---|"""
-
 PRUNINGS: Mapping[str, Steps] = {
     "75 % of the neurons": (width(0.75),),
     "50 % of the neurons": (width(0.5),),
@@ -77,20 +73,27 @@ def front(points: Sequence[Point]) -> set[str]:
     }
 
 
-def rows(points: Sequence[Point]) -> Iterator[str]:
-    best = front(points)
-    for point in sorted(points, key=lambda point: -point.found.bytes):
-        found, pace = point.found, point.pace
-        cells = [
-            point.case.name,
-            f"{found.bytes:,}",
-            f"{found.mean_kld:.4f}",
-            f"{found.p99_kld:.3f}",
-            f"{found.top1:.1%}",
-            *((f"{pace.decode:,.0f}", f"{pace.prefill:,.0f}") if pace else ("", "")),
-            "yes" if point.case.name in best else "",
-        ]
-        yield f"| {' | '.join(cells)} |"
+def row(point: Point, best: Collection[str]) -> dict[str, str]:
+    found = point.found
+    return {
+        "what": point.case.name,
+        "bytes": f"{found.bytes:,}",
+        "mean KLD": f"{found.mean_kld:.4f}",
+        "p99 KLD": f"{found.p99_kld:.3f}",
+        "top-1": f"{found.top1:.1%}",
+        **speeds_of(point.pace),
+        "on the front": "yes" if point.case.name in best else "",
+    }
+
+
+def plotted(chosen: Mapping[str, list[tuple[str, Case]]], work: Path, speeds: Mapping[str, Pace]) -> list[Point]:
+    """All points, those with most bytes first."""
+    points = []
+    for name, cases in chosen.items():
+        labels = {case.name: label.replace(" of the", "") for label, case in cases}
+        for case, found in judged([case for _, case in cases], work):
+            points.append(Point(case, name, labels[case.name], found, speeds.get(case.name)))
+    return sorted(points, key=lambda point: -point.found.bytes)
 
 
 def main() -> None:
@@ -98,24 +101,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--train", type=Path, default=DEMO / "calibration.txt", help="what models learn from")
     parser.add_argument("--steps", type=int, default=100, help="of learning, 2,048 tokens each")
-    parser.add_argument("--only", help="build the cases whose names hold this, and stop there")
-    parser.add_argument("--speed", type=int, default=0, metavar="RUNS", help="measure the speed of what is built")
+    parser.add_argument("--no-build", action="store_true", help="show what is built already, and nothing else")
+    parser.add_argument("--speed", type=int, default=0, metavar="RUNS", help="the same, and measure its speed")
     parser.add_argument("--docs", type=Path, help="the page whose table is replaced; the plot is put beside it")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
     chosen = series(options.train, options.steps)
-    everything = [case for cases in chosen.values() for _, case in cases]
-    if options.only is not None:
-        list(judged([case for case in everything if options.only in case.name], options.work))
-        return
-    speeds = paces(everything, options.work, runs=options.speed)
-    points = []
-    for name, cases in chosen.items():
-        labels = {case.name: label for label, case in cases}
-        for case, found in judged([case for _, case in cases], options.work):
-            points.append(Point(case, name, labels[case.name].replace(" of the", ""), found, speeds.get(case.name)))
-    said = f"Speeds in tokens a second: medians of runs in turn on {hardware()}, one thread for each core."
-    text = "\n".join([said, "", HEADING, *rows(points)])
+    if options.no_build or options.speed:
+        there = built([case for cases in chosen.values() for _, case in cases], work)
+        chosen = {name: [each for each in cases if each[1] in there] for name, cases in chosen.items()}
+    speeds = paces([case for cases in chosen.values() for _, case in cases], work, runs=options.speed)
+    points = plotted(chosen, work, speeds)
+    said = f"Speeds in tokens a second: medians of runs in turn on {hardware()}, a thread for each core."
+    text = "\n".join([*([said, ""] if speeds else []), *markdown([row(point, front(points)) for point in points])])
     print(text)
     if options.docs:
         from pareto_plot import draw

@@ -61,14 +61,11 @@ PRUNED = Group(
         Case("1 of 2 key-value heads", (("prune-heads", {"keep": 0.5}),)),
         Case("5 of 6 layers", (layers(5),)),
         Case("3 of 6 layers", (layers(3),)),
-        Case("75 % of the channels, cut", (hidden(refit=False),)),
         Case("75 % of the channels", (hidden(),)),
-        Case("75 % of the channels, turned, cut", (hidden(method="slice", refit=False),)),
         Case("75 % of the channels, turned", (hidden(method="slice"),)),
         Case("75 % by a budget", (budget(0.75),)),
         Case("50 % by a budget", (budget(0.5),)),
         Case("int4", (GPTQ,)),
-        Case("75 % by a budget, int4", (budget(0.75), GPTQ)),
         Case("50 % of the neurons, int4", (width(0.5), GPTQ)),
     ),
 )
@@ -116,7 +113,6 @@ def mixtures(experts: Path) -> Group:
         "6 of 8 experts": (frequent,),
         "6 of 8 experts, merged": (("merge-experts", {"keep": 6}),),
         "skipped within 0.02": (skipping,),
-        "6 of 8 experts, skipped": (frequent, skipping),
         "6 of 8 experts, skipped, int4": (frequent, skipping, GPTQ),
     }
     one = Case("1 of 2 experts active", (("active-experts", {"active": 1}),), experts, calibrated=False)

@@ -104,6 +104,27 @@ def judged(cases: Sequence[Case], work: Path) -> Iterator[tuple[Case, Figures]]:
         yield case, found
 
 
+def built(cases: Sequence[Case], work: Path) -> list[Case]:
+    """Those that have figures already."""
+    return [case for case in cases if case.folder(work).with_suffix(".json").exists()]
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """A table, without the columns that are empty in all rows."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    marks = ["---", *("---:" for _ in columns[1:])]
+    cells = [columns, marks, *([row[name] for name in columns] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
+def speeds_of(pace: Pace | None) -> dict[str, str]:
+    """Two cells of a row."""
+    return {
+        "decode": f"{pace.decode:,.0f}" if pace else "",
+        "prefill": f"{pace.prefill:,.0f}" if pace else "",
+    }
+
+
 def paces(cases: Sequence[Case], work: Path, *, runs: int) -> dict[str, Pace]:
     """By name, the speed of those that are built: measured in turn, and kept; without runs, what was kept."""
     kept = work / "speed.json"

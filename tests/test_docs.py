@@ -23,7 +23,8 @@ DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
 NAMES = (
     *("start", "calibration", "cache", "generation", "gpu", "planning"),
-    *("prefill", "pruning", "quality", "scaling", "sparsity", "speculation", "targets", "tasks", "vocabulary"),
+    *("prefill", "pruning", "quality", "scaling", "smaller", "sparsity", "speculation", "targets"),
+    *("tasks", "vocabulary"),
 )
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 EXAMPLES = [ROOT / f"examples/{name}/README.md" for name in ("arithmetic", "pycoder")]

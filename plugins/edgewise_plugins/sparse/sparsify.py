@@ -20,15 +20,15 @@ Method = Literal["magnitude", "wanda", "sparsegpt"]
 
 @dataclass(frozen=True)
 class Sparsify(Pass):
-    """Sets weights of the layers to zero: `sparsity` of each row, or with `pattern = "2:4"` two of every four inputs.
+    """Sets weights of the layers to zero: `sparsity` of each matrix, or with `pattern = "2:4"` two of every four inputs.
 
     Zeros are stored and multiplied like all other weights: they make nothing smaller or faster, but for a device whose
     profile says that it skips them. The plan says which it is.
 
-    Methods: `magnitude` removes the smallest weights; `wanda` those that count least, by the size of their inputs;
-    `sparsegpt` makes up for each of them with the weights that stay. The last two need a calibration text. The
-    embedding, the lm_head and routers are left alone. Comes after `rotate` and `distill`, which leave no zeros, and
-    before `quantize`, whose methods keep them.
+    Methods: `magnitude` removes the smallest weights of each row; `wanda` those that count least in it, by the size of
+    their inputs; `sparsegpt` makes up for each of them with the weights that stay. The last two need a calibration
+    text. The embedding, the lm_head and routers are left alone. Comes after `rotate` and `distill`, which leave no
+    zeros, and before `quantize`, whose methods keep them (but `autoround`, which learns the rounding of zeros too).
     """
 
     name: ClassVar[str] = "sparsify"

@@ -20,7 +20,7 @@ Method = Literal["magnitude", "wanda", "sparsegpt"]
 
 @dataclass(frozen=True)
 class Sparsify(Pass):
-    """Sets weights of the layers to zero: `sparsity` of each matrix, or with `pattern = "2:4"` two of every four inputs.
+    """Sets weights of the layers to zero: `sparsity` of each matrix, or by the pattern "2:4" two of every four inputs.
 
     Zeros are stored and multiplied like all other weights: they make nothing smaller or faster, but for a device whose
     profile says that it skips them. The plan says which it is.

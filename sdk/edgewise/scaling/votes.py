@@ -8,7 +8,7 @@ from typing import ClassVar
 from edgewise.scaling.answers import Extract, find_extract
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
 
-BATCH = 8  # samples that are drawn together
+BATCH = 16  # samples that are drawn together
 
 
 @dataclass(frozen=True, kw_only=True)

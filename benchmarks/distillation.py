@@ -78,11 +78,13 @@ class Made:
 
 def made(steps: Steps, way: str, school: School) -> Made:
     """A model, after these passes, which then learns in that way."""
-    learning = (school.learning(steps, way),) if way else ()
-    model = after((*steps, *learning))
+    model, count = after(steps), 0
+    if way:
+        learning = school.learning(model, way)
+        count = learning.training.steps
+        learning(model)
     sequences = sequences_of("heldout.txt", HELD_OUT)
     found = distance(Divergences.join(list(compared(Canonical(model), Canonical(teacher()), sequences))))
-    count = learning[0].training.steps if learning else 0
     return Made(total(sizes_of(model)).bytes, count, found.mean_kld, found.top1)
 
 

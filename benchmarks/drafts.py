@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quantization import sequences_of
 from shapes import DEMO
-from students import LENGTH, TOKENS, School, Steps
+from students import LENGTH, TOKENS, School, Steps, after
 
 import edgewise
 from edgewise.calibration.texts import CalibrationText
@@ -46,7 +46,7 @@ def rows(school: School, work: Path) -> Iterator[str]:
 
 def _measured(target: Runner, school: School, way: str, work: Path) -> list[str]:
     """The cells of a row."""
-    learning = (school.learning(SMALL, way),) if way else ()
+    learning = (school.learning(after(SMALL), way),) if way else ()
     path = _build(work / "draft.edge", (*SMALL, *learning))
     size = sum(file.stat().st_size for file in path.rglob("*.onnx_data"))
     with Runner.open(path) as draft:

@@ -76,20 +76,23 @@ class School:
     tokens: int
     minutes: float
 
-    def learning(self, steps: Steps, way: str) -> Distill:
-        """The pass that follows these, for as many steps as there is time."""
+    def learning(self, model: ir.Model, way: str) -> Distill:
+        """The pass by which this model learns, for as many steps as there is time."""
         options = dict(WAYS[way])
         training = Training(**{"batch": BATCH, "held_out": 0.02, "precision": "bfloat16", **options.pop("training")})
         options = {"text": str(self.text), "tokens": self.tokens, "length": SEQUENCE, **options}
         tried = Distill(training=replace(training, steps=TRIED), **options)
         seconds: list[float] = []
-        model = after(steps)
-        context = context_of(model)
+
+        def note(stage: str, done: int, total: int) -> None:
+            if stage.startswith("distill"):
+                seconds.append(time.process_time())
+
+        context, trial = context_of(model), model.clone()
         assert context.calibration
-        context.calibration.progress = lambda stage, done, total: (
-            seconds.append(time.process_time()) if stage.startswith("distill") else None
-        )
-        tried(model)
+        calibration = replace(context.calibration, progress=note)
+        trial.meta["edgewise"] = replace(context, calibration=calibration)
+        tried(trial)
         step = statistics.median(np.diff(seconds[:-1]))  # after the last one it looks at what is held out
         count = max(TRIED, round(60 * self.minutes / step))
         return replace(tried, training=replace(training, steps=count, evaluate=max(1, count // 10)))

@@ -137,7 +137,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_a_plan_loads_nothing_that_it_does_not_use() -> None:
     plan = _run(
-        "import atexit, sys; sys.argv = ['edgewise', 'plan', 'examples/pycoder']\n"
+        f"import atexit, sys; sys.argv = ['edgewise', 'plan', {str(ROOT / 'examples' / 'pycoder')!r}]\n"
         f"atexit.register(lambda: print([name for name in {UNUSED} if name in sys.modules], file=sys.stderr))\n"
         "from edgewise.cli.main import main\n"
         "main()"

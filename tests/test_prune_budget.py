@@ -80,6 +80,12 @@ def test_what_was_cut_too_far_is_given_back() -> None:
     assert search(AXES, 600, product, measure) == Cut(3, 1.0, 0.5)
 
 
+def test_neurons_fill_the_room_that_is_left() -> None:
+    filled = AXES.filled(Cut(4, 1.0, 0.25), lambda cut: product(cut).bytes <= 700)
+    assert filled == Cut(4, 1.0, 0.390625)
+    assert AXES.filled(Cut(3), lambda cut: True) == Cut(3)
+
+
 @pytest.mark.parametrize("case", ["llama tied", "olmo2", "mixtral"])
 def test_a_budget_is_kept_by_steps_that_can_be_repeated(case: str, tmp_path: Path) -> None:
     model = made(case, tmp_path)

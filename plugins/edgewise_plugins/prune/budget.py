@@ -1,8 +1,8 @@
 """plugins, prune: how far to cut in layers, heads and neurons, so that a budget of bytes is kept: by measuring.
 
 From the whole model on, one notch more on the axis where the KL divergence grows least for what is saved: the share of
-bytes plus the share of the target's time for a token. What is too much in the end is given back. Each cut is measured
-together with all others so far, on a part of the calibration text.
+bytes plus the share of the target's time for a token. Each cut is measured together with all others so far, on a part
+of the calibration text. What is too much in the end is given back, and neurons fill the room that is left.
 """
 
 import logging
@@ -68,12 +68,12 @@ class Prune(Pass):
         guessed = search(axes, goal, prices, _guess(axes))
         calibration.expect_statistics(model, gram=True)
         calibration.expect(sensitivity_cost(model, axes.measured(guessed), calibration.shape(TOKENS)))
-        if context_of(model).dry:
-            steps = axes.steps(guessed)
-        else:
-            cut = self._measured(model, axes, goal, prices, calibration)
-            steps = axes.steps(cut)
+        dry = context_of(model).dry
+        cut = guessed if dry else self._measured(model, axes, goal, prices, calibration)
+        steps = axes.steps(axes.filled(cut, lambda finer: prices(finer).bytes <= goal))
+        if not dry:
             context_of(model).chosen.append((self, steps))
+            logger.info("prune: %s", ", then ".join(map(describe, steps)) or "nothing")
         for step in steps:
             step(model)
         return ir.passes.PassResult(model, modified=bool(steps))
@@ -92,18 +92,11 @@ class Prune(Pass):
 
     def _measured(self, model: ir.Model, axes: Axes, goal: int, prices: Prices, calibration: Calibration) -> Cut:
         statistics = calibration.statistics(model, gram=True)
-        whole = prices(axes.whole).bytes
         with scratch() as folder:
             losses = Losses(model, calibration, *levels(model, axes, statistics, folder))
             cut = search(axes, goal, prices, losses.of)
             (lost,) = losses.of([cut])
-        logger.info(
-            "prune: %s; %s of %s bytes, estimated mean KL divergence %.3g",
-            ", ".join(map(describe, axes.steps(cut))) or "nothing",
-            f"{prices(cut).bytes:,}",
-            f"{whole:,}",
-            lost,
-        )
+        logger.info("prune: estimated mean KL divergence %.3g at %s bytes", lost, f"{prices(cut).bytes:,}")
         return cut
 
 

@@ -1,8 +1,9 @@
 """plugins, prune: how far a model is cut, in layers, heads and neurons, and the next notch of each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from edgewise.graph import get_facts, linears
@@ -12,7 +13,8 @@ from edgewise_plugins.prune.heads import PruneHeads
 from edgewise_plugins.prune.parts import rounded
 from edgewise_plugins.prune.width import PruneWidth
 
-NOTCHES = 8  # of the width
+NOTCHES = 8  # of the width, which are measured
+FINEST = 64  # of it, by which what room is left is used
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class Axes:
             yield replace(cut, heads=heads)
         if width := _beside(self.width, cut.width, notches):
             yield replace(cut, width=width)
+
+    def filled(self, cut: Cut, fits: Callable[[Cut], bool]) -> Cut:
+        """With as many neurons more as there is room for, up to the next notch."""
+        above = self.width[max(0, self.width.index(cut.width) - 1)]
+        more = (replace(cut, width=share) for share in np.arange(above, cut.width, -1 / FINEST).tolist())
+        return next(filter(fits, more), cut)
 
     def measured(self, cut: Cut) -> int:
         """About how many cuts are measured on the way to one: those beside each, and layers to find the next."""

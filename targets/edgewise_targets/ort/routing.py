@@ -43,6 +43,9 @@ class Routing:
             beside = [] if self.experts.normalized else [self._flat(self._output("probabilities"))]
             logits, *weights = self._not_skipped(self._flat(self._logits), *beside)
             return logits, weights[0] if weights else None
+        if self.experts.equal:
+            logits = self._flat(self._logits)
+            return logits, self._ones(logits)
         return self._flat(self._choice), self._flat(self._gates)
 
     def floats(self) -> tuple[ir.Value, ir.Value | None]:
@@ -61,6 +64,11 @@ class Routing:
         """Logits, and what stands beside them, without experts that a token skips."""
         skipping = Skipping.of(self.graph, self.node, self.roles, self.layer)
         return skipping.apply(*values) if skipping else values
+
+    def _ones(self, like: ir.Value) -> ir.Value:
+        name, one = f"{self.node.name}.ones", initializer(self.graph, constant(np.ones(1, np.float32)), "experts.one")
+        (shape,) = insert_before(self.node, "Shape", [like], [f"{name}.shape"], role="router")
+        return insert_before(self.node, "Expand", [one, shape], [name], role="router")[0]
 
     @property
     def _logits(self) -> ir.Value:

@@ -60,6 +60,7 @@ SKIPPING: Mapping[str, Steps] = {
     "6 of 8 experts, merged": [("merge-experts", {"keep": KEEP})],
 }
 DENSE: Mapping[str, Steps] = {
+    "the dense model": [],
     "100 % of the neurons, as experts": [("dense-to-moe", {"experts": 8, "shared": 2, "active": 6})],
     "75 % active": [("dense-to-moe", {"experts": 8, "shared": 3, "active": 3})],
     "75 % of the neurons left": [("prune-width", {"keep": 0.75, "multiple": 32})],

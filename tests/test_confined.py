@@ -28,7 +28,23 @@ def test_a_program_that_passes_says_what_it_says() -> None:
 def test_what_a_program_raises_is_why_it_failed() -> None:
     assert run_program("assert 1 == 2, 'one is not two'").why == "AssertionError: one is not two"
     assert run_program("def f(:").why == "SyntaxError: invalid syntax"
-    assert run_program("raise SystemExit(3)").why == "it ended with code 3"
+    assert run_program("raise SystemExit(3)").why == "it ended with code 3, before its end"
+
+
+@pytest.mark.parametrize("end", ["raise SystemExit", "import sys; sys.exit(0)", "import os; os._exit(0)"])
+def test_a_program_that_ends_before_its_tests_has_not_passed_them(end: str) -> None:
+    assert not run_program(f"def add(a, b): return 5\n{end}", "assert add(2, 2) == 4").passed
+    assert not run_program("def add(a, b): return 4", f"{end}\nassert add(2, 2) == 4").passed
+
+
+def test_a_program_may_end_where_it_was_run_as_one() -> None:
+    program = "import sys\ndef add(a, b): return a + b\nif __name__ == '__main__':\n    sys.exit(0)\n"
+    assert run_program(program, "assert add(2, 2) == 4").passed
+
+
+def test_a_program_cannot_say_that_nothing_confines_it() -> None:
+    assert run_program("raise SystemExit(125)").why == "it ended with code 125, before its end"
+    assert run_program("import os\nos.write(1, b'not confined: x')").passed
 
 
 @pytest.mark.parametrize(
@@ -43,14 +59,22 @@ def test_what_a_program_raises_is_why_it_failed() -> None:
         "import socket\nsocket.socket()",
         "import socket\nsocket.socketpair()",
         "import socket\nsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)",
-        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9')",
         "open('/etc/passwd').read()",
         "open('/proc/self/environ').read()",
         "open('/tmp/outside', 'w')",
-        "import os\nos.listdir(os.path.expanduser('~'))",
+        "import os\nos.listdir('/root')",
         "import os\nos.symlink('/etc/passwd', 'link')\nopen('link').read()",
         "open('big', 'wb').write(bytes(1 << 25))",
         "held = bytearray(1 << 31)",
+        "import os\nos.chmod('/tmp', 0o700)",
+        "import os\nos.utime('/tmp')",
+        "import os\nos.chown('/tmp', 0, 0)",
+        "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
+        "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+        "import os\nos.setsid()",
+        "import os\nos.memfd_create('x')",
+        "import os\nos.truncate('/etc/hostname', 0)",
+        "import ctypes\nassert ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0",
         "import ctypes\nassert ctypes.CDLL(None).syscall(425, 1, 0) == 0",
     ],
 )
@@ -80,6 +104,11 @@ def test_a_program_that_prints_without_end_fills_no_disk() -> None:
     assert len(outcome.said) <= 1 << 16
 
 
+def test_a_program_may_write_to_nowhere_and_look_at_its_limits() -> None:
+    program = "import os, resource\nopen(os.devnull, 'w').write('x')\nresource.getrlimit(resource.RLIMIT_AS)"
+    assert run_program(program).passed
+
+
 def test_no_secret_of_the_environment_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hush")
     assert "hush" not in run_program("import os\nprint(dict(os.environ))").said
@@ -100,6 +129,30 @@ def test_a_tool_has_no_network_and_writes_nothing_elsewhere(tmp_path: Path) -> N
         assert not run_tool([sys.executable, "-c", program], "", limits=SOON).passed
     assert not run_tool(["touch", str(tmp_path / "there")], "", limits=SOON).passed
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("no-such-tool --x", "is not there: no-such-tool"), ("a 'b", "cannot be read"), ("", "it is empty")],
+)
+def test_a_tool_that_cannot_start_is_no_verdict(command: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Tool(command=command)
+
+
+def test_a_tool_may_be_named_by_a_path_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "check.py").write_text("print(0.5)\n")
+    monkeypatch.chdir(tmp_path)
+    choice = scaled(BestOfN(verifier=Tool(command=f"{sys.executable} check.py")), Answers(["a"], samples=1))
+    assert choice.best.score == 0.5
+
+
+def test_what_a_model_prints_is_no_score() -> None:
+    tests = UnitTests(tests="assert add(2, 2) == 4")
+    forged = "def add(a, b): return 5\nprint(1e9)\nraise SystemExit"
+    honest = "def add(a, b): return a + b\nprint(-1)"
+    choice = scaled(BestOfN(verifier=tests), Answers([forged, honest], samples=2))
+    assert (choice.best.text, choice.best.score) == (honest, 1.0)
 
 
 def test_what_a_tool_leaves_behind_is_ended(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
 """tests: what is removed, and what the rest becomes, against least squares solved the slow way."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from edgewise.errors import OptionError
+from edgewise_plugins.moe.dense import DenseToMoe
 from edgewise_plugins.prune.eliminate import Moments, eliminate, refit
+from edgewise_plugins.prune.heads import PruneHeads
+from edgewise_plugins.prune.hidden import PruneHidden
+from edgewise_plugins.prune.width import PruneWidth
 
 TOKENS, INPUTS, OUTPUTS = 400, 12, 5
 
@@ -68,3 +75,10 @@ def test_inputs_that_are_always_zero_go_first_and_change_nothing() -> None:
     found = eliminate(moments(x, y, weights), np.arange(INPUTS)[:, None], INPUTS - 2, damping=0.001)
     assert set(range(INPUTS)) - set(found.units) == {1, 7}
     assert_allclose(found.weights, np.delete(weights, [1, 7], axis=1), atol=1e-2)
+
+
+@pytest.mark.parametrize("damping", [-1.0, math.nan, math.inf])
+def test_damping_that_is_none_is_refused(damping: float) -> None:
+    for kind in (PruneWidth, PruneHeads, PruneHidden, DenseToMoe):
+        with pytest.raises(OptionError, match="is not 0 or more, and finite"):
+            kind(damping=damping)

@@ -20,19 +20,18 @@ from edgewise_targets.ort.lower import LowerOrt
 
 
 @dataclass(frozen=True)
-class Sinking(Attention):
+class Decaying(Attention):
     """A specification that knows more than this lowering."""
 
-    sinks: bool = False
+    decay: float = 0.0
 
 
 def test_a_part_of_a_specification_that_is_not_translated_is_refused_by_name() -> None:
-    plain = Sinking(heads=4, kv_heads=2, head_dim=16, scale=0.25)
+    plain = Decaying(heads=4, kv_heads=2, head_dim=16, scale=0.25)
     refuse_untranslatable(plain, layer=3)
-    with pytest.raises(
-        LoweringError, match=r"layer 3: attention with 'sinks' = True .* expresses; it knows cache, head_dim"
-    ):
-        refuse_untranslatable(Sinking(heads=4, kv_heads=2, head_dim=16, scale=0.25, sinks=True), layer=3)
+    sentence = r"layer 3: attention with 'decay' = 0.5 .* expresses; it knows cache, head_dim"
+    with pytest.raises(LoweringError, match=sentence):
+        refuse_untranslatable(Decaying(heads=4, kv_heads=2, head_dim=16, scale=0.25, decay=0.5), layer=3)
 
 
 def test_heads_that_cannot_be_rotated_are_refused(tmp_path: Path) -> None:

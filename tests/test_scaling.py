@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answering import Answers, scaled
+from edgewise.bench.energy import Meter
 from edgewise.bundle.read import Bundle
 from edgewise.cli.main import execute
-from edgewise.errors import OptionError
+from edgewise.errors import GenerationError, OptionError
 from edgewise.runtime.runner import Runner
 from edgewise.scaling.answers import EXTRACTS, find_extract
 from edgewise.scaling.best_of_n import BestOfN
@@ -60,6 +61,9 @@ def test_weighted_best_of_n_sums_scores_of_equal_answers() -> None:
         ("last_number", "3 + 4 = 7.", "7"),
         ("last_number", "1,050.0 kg", "1050"),
         ("last_number", "from -0.50", "-0.5"),
+        ("last_number", f"{10**29 + 9}.0", str(10**29 + 9)),
+        ("boxed", r"\boxed{1e9999999}", "1e9999999"),
+        ("boxed", r"\boxed{-00.0}", "0"),
         ("last_number", "x1 and y2", None),
         ("boxed", r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         ("boxed", r"so \boxed{12", None),
@@ -130,8 +134,30 @@ def test_time_ends_it_and_says_so(float_runner: Runner) -> None:
     assert all(len(each.tokens) == 1 for each in result.candidates)
 
 
+def test_joules_bound_nothing_where_nothing_counts_them(float_runner: Runner) -> None:
+    if Meter().__enter__().joules() is not None:
+        pytest.skip("this machine counts joules")
+    with pytest.raises(OptionError, match=r"the budget is in joules, and .*; give samples, tokens or seconds"):
+        scale(float_runner, PROMPT, budget="5J", max_tokens=2)
+
+
+def test_one_at_a_time_they_differ_too(float_runner: Runner) -> None:
+    how = {"name": "adaptive-consistency", "batch": 1, "extract": "whole", "confidence": 0.99}
+    found = scale(float_runner, PROMPT, how, budget=6, seed=2, max_tokens=8, search={"name": "sample"})
+    plain = scale(float_runner, PROMPT, how, budget=6, seed=2, max_tokens=12)
+    assert len({each.tokens for each in found.candidates}) > 1
+    assert len({each.tokens for each in plain.candidates}) > 1
+
+
+def test_models_that_nobody_would_ask_are_refused(float_runner: Runner) -> None:
+    with pytest.raises(OptionError, match="scaler 'deepconf' asks 1 models, and 2 are given"):
+        scale([float_runner, float_runner], PROMPT, "deepconf", budget=2)
+    both = scale([float_runner, float_runner], PROMPT, budget=16, seed=1, max_tokens=2)
+    assert [each.model for each in both.candidates] == [0] * 8 + [1] * 8
+
+
 def test_a_conversation_is_encoded_by_the_template_of_the_bundle(float_runner: Runner) -> None:
-    with pytest.raises(Exception, match="chat template"):
+    with pytest.raises(GenerationError, match="chat template"):
         scale(float_runner, [{"role": "user", "content": "Hi"}], budget=1)
 
 

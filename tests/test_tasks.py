@@ -56,6 +56,19 @@ def test_a_task_that_is_none_is_named_by_line_and_field(line: str, message: str,
         read_tasks(path)
 
 
+def test_any_character_may_be_in_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps({"prompt": "a\u2028b\x85", "answer": "c"}, ensure_ascii=False), "utf-8")
+    assert read_tasks(path)[0].prompt == "a\u2028b\x85"
+
+
+def test_a_task_that_no_answer_solves_is_named(pycoder_bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"id": "five", "prompt": "2+3=", "answer": "five"}\n')
+    with pytest.raises(OptionError, match="task 'five': 'last_number' finds nothing in 'five'"):
+        evaluate_tasks(pycoder_bundle.path, path, method=Method(extract="last_number"))
+
+
 def test_a_file_without_tasks_says_what_one_looks_like(tmp_path: Path) -> None:
     (tmp_path / "tasks.jsonl").write_text("\n\n")
     with pytest.raises(OptionError, match=r'such as {"prompt": "2\+2=", "answer": "4"}'):

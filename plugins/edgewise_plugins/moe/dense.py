@@ -16,6 +16,7 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.graph import Roles
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.moe.mlp import Mlp
+from edgewise_plugins.prune.eliminate import check_damping
 from edgewise_plugins.prune.parts import floats
 
 
@@ -37,6 +38,7 @@ class DenseToMoe(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_damping(self.damping)
         if self.shared < 0:
             raise OptionError(f"shared: {self.shared} is not 0 or more")
         if self.experts - self.shared < 2:

@@ -22,6 +22,7 @@ from edgewise.quality.sensitivity import sensitivity_cost
 from edgewise.steps import describe
 from edgewise_plugins.prune.cuts import Axes, Cut
 from edgewise_plugins.prune.depth import TOKENS
+from edgewise_plugins.prune.eliminate import check_damping
 from edgewise_plugins.prune.lost import Losses, levels
 from edgewise_plugins.prune.parts import floats
 from edgewise_plugins.prune.price import Price, price
@@ -50,6 +51,7 @@ class Prune(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_damping(self.damping)
         if (self.keep is None) == (self.to_bytes is None):
             raise OptionError("'prune' needs one budget: keep or to_bytes")
         if self.keep is not None and not 0 < self.keep <= 1:

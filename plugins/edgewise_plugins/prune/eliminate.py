@@ -13,12 +13,13 @@ it go first, some at a time, and W and P follow in closed form:
     W - W_J P_JJ⁻¹ P_J        P - P_:J P_JJ⁻¹ P_J
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgewise.errors import GraphError
+from edgewise.errors import GraphError, OptionError
 
 ROUNDS = 64  # how often losses are computed anew
 
@@ -46,6 +47,12 @@ class Refit:
     units: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
+
+
+def check_damping(damping: float) -> None:
+    """Raises OptionError for what would make no inverse, or one of nothing."""
+    if not 0 <= damping < math.inf:
+        raise OptionError(f"damping: {damping} is not 0 or more, and finite")
 
 
 def eliminate(moments: Moments, units: np.ndarray, keep: int, *, damping: float) -> Refit:

@@ -13,7 +13,7 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, Roles, get_facts, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
-from edgewise_plugins.prune.eliminate import eliminate
+from edgewise_plugins.prune.eliminate import check_damping, eliminate
 from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
 from edgewise_plugins.prune.parts import floats, integers, keep_rows, put, resize
 from edgewise_plugins.views import take_columns
@@ -37,6 +37,7 @@ class PruneHeads(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_damping(self.damping)
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
 

@@ -17,6 +17,7 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.graph import get_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.directions import Directions
+from edgewise_plugins.prune.eliminate import check_damping
 from edgewise_plugins.prune.head import insert_turn
 from edgewise_plugins.prune.observed import refuse_too_few_tokens
 from edgewise_plugins.prune.parts import rounded
@@ -48,6 +49,7 @@ class PruneHidden(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_damping(self.damping)
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
         if self.multiple < 1:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgewise.errors import OptionError
 from edgewise.graph import Linear, Roles, get_facts
 from edgewise.passes import Pass, calibration_of, context_of
-from edgewise_plugins.prune.eliminate import Moments, Refit, eliminate, refit
+from edgewise_plugins.prune.eliminate import Moments, Refit, check_damping, eliminate, refit
 from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
 from edgewise_plugins.prune.parts import floats, keep_rows, put, resize, rounded
 from edgewise_plugins.views import take_columns
@@ -43,6 +43,7 @@ class PruneWidth(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_damping(self.damping)
         if not 0 < self.keep <= 1:
             raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
         if self.multiple < 1:

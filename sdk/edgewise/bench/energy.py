@@ -100,6 +100,11 @@ class Meter(AbstractContextManager["Meter"]):
         self._counter, self._reason = _counter(self.rapl, self.hwmon)
         return self
 
+    @property
+    def reason(self) -> str:
+        """Why nothing counts; empty where something does."""
+        return self._reason
+
     def joules(self) -> float | None:
         """So far; None where nothing counts."""
         return self._counter.joules() if self._counter else None

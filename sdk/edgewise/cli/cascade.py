@@ -83,10 +83,11 @@ def calibrate(
     if chosen:
         click.echo("")
         print_table([_row(chosen)])
-        numbers = ",".join(f"{each:.6g}" for each in chosen.thresholds)
+        numbers = ",".join(map(repr, chosen.thresholds))
         others = " ".join(f"--assistant {each}" for each in bundles[1:])
         scaler = f"'cascade:thresholds=[{numbers}],verifier={{name=\"logprob\",quantile={quantile}}}'"
-        talk(f"use it with: edgewise run {bundles[0]} PROMPT --scale {scaler} {others}")
+        length = f" --max-tokens {max_tokens}" if max_tokens else ""
+        talk(f"use it with: edgewise run {bundles[0]} PROMPT --search greedy{length} --scale {scaler} {others}")
 
 
 def _row(place: "Place") -> dict[str, str]:

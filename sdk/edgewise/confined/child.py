@@ -1,7 +1,8 @@
 """sdk, confined: the process that confines itself, and then becomes what is to be run.
 
-`python -m edgewise.confined.child FOLDER`: JSON of the limits and of what to run on stdin. Nothing heavy is imported:
-a filter of system calls holds for the threads that come after it.
+`python -m edgewise.confined.child FOLDER FILE-DESCRIPTOR`: JSON of the limits and of what to run on stdin. What comes
+of it is reported on the file descriptor, line by line. Nothing heavy is imported: a filter of system calls holds for
+the threads that come after it.
 """
 
 import json
@@ -10,15 +11,14 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from edgewise.confined import landlock, seccomp
 
-NOT_CONFINED = 125  # exit code: nothing was run
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom")
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, report: TextIO) -> None:
     asked = json.load(sys.stdin)
     os.chdir(folder)
     command = asked.get("command")
@@ -26,15 +26,17 @@ def main(folder: Path) -> None:
         _bound(asked["seconds"], asked["memory"], asked["written"])
         pythons = [Path(sys.prefix), Path(sys.base_prefix)]
         readable = [Path("/")] if command else [*pythons, *map(Path, SYSTEM)]
-        landlock.restrict(readable=readable, writable=[folder])
+        landlock.restrict(readable=readable, writable=[folder, Path("/dev/null")])
         seccomp.restrict(processes=bool(command))
     except OSError as error:
-        print(error, file=sys.stderr)
-        sys.exit(NOT_CONFINED)
+        report.write(f"not confined: {error}\n")
+        sys.exit(1)
+    report.write("confined\n")
     if command:
-        _become(command, asked["given"])
+        _become(command, asked["given"], report)
     else:
-        _run(asked["program"])
+        _run(asked["parts"])
+        report.write(f"{asked['token']}\n")
 
 
 def _bound(seconds: float, memory: int, written: int) -> None:
@@ -49,19 +51,32 @@ def _bound(seconds: float, memory: int, written: int) -> None:
         resource.setrlimit(limit, (bound, bound))
 
 
-def _run(program: str) -> None:
-    """A program of Python, in this process: no other one can be started."""
+def _run(parts: list[str]) -> None:
+    """Parts of a program of Python one after the other, in this process: no other one can be started.
+
+    One that ends with exit code 0 is followed by the next one.
+    """
     scope: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(program, "program.py", "exec"), scope)
+    for number, part in enumerate(parts, 1):
+        try:
+            exec(compile(part, f"part {number}", "exec"), scope)
+        except SystemExit as end:
+            if number == len(parts) or end.code not in (None, 0):
+                raise
 
 
-def _become(command: list[str], given: str) -> None:
+def _become(command: list[str], given: str, report: TextIO) -> None:
     """A tool of the user's, with its input on stdin."""
     path = Path("given.json")
     path.write_text(given, "utf-8")
     os.dup2(os.open(path, os.O_RDONLY), 0)
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        report.write(f"not started: {error}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with open(int(sys.argv[2]), "w", buffering=1) as report:
+        main(Path(sys.argv[1]), report)

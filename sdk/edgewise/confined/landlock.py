@@ -1,9 +1,10 @@
 """sdk, confined: Landlock: files that this process, and all that it starts, can reach from now on.
 
-https://docs.kernel.org/userspace-api/landlock.html: Linux 5.13 and later; TCP from 6.7, signals to others from 6.12.
+https://docs.kernel.org/userspace-api/landlock.html: Linux 6.2 and later (before, files could be emptied); TCP from 6.7.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,8 @@ VERSION = 1  # flag of CREATE
 BENEATH = 1  # kind of a rule
 
 READ = 1 << 0 | 1 << 2 | 1 << 3  # run, read a file, list a folder
-FILES = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}  # all rights, by version
+LEAST = 3  # of versions
+FILES = {3: (1 << 15) - 1, 5: (1 << 16) - 1}  # all rights, by version
 TCP = 0b11  # bind, connect
 OTHERS = 0b11  # abstract sockets, signals
 
@@ -38,6 +40,8 @@ def version() -> int:
 def restrict(*, readable: Iterable[Path], writable: Iterable[Path]) -> None:
     """Leave files beneath these as they are to be reached, and no other. Raises OSError."""
     abi = version()
+    if abi < LEAST:
+        raise OSError(errno.ENOSYS, f"Landlock {abi} of this kernel lets files be emptied; it takes Linux 6.2")
     rights = FILES[max(known for known in FILES if known <= abi)]
     ruleset = _Ruleset(rights, TCP if abi >= 4 else 0, OTHERS if abi >= 6 else 0)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8

@@ -15,7 +15,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("seconds", "memory", "written"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be more than 0")
 
 

@@ -1,4 +1,4 @@
-"""sdk, confined: a filter of system calls: no sockets, no other processes, nothing that reaches another one.
+"""sdk, confined: a filter of system calls: no sockets, no other processes, nothing that reaches what is outside.
 
 https://docs.kernel.org/userspace-api/seccomp_filter.html, in classic BPF, for x86-64 and 64-bit Arm.
 """
@@ -25,27 +25,37 @@ class Machine:
 
     audit: int
     clone: int
+    prlimit: int  # allowed for the process itself
     starting: tuple[int, ...]  # fork, vfork, execve, execveat
-    forbidden: tuple[int, ...]
+    others: tuple[int, ...]  # what reaches other processes: ptrace, kill, setpriority, setsid and the like
+    sockets: tuple[int, ...]
+    files: tuple[int, ...]  # what Landlock does not govern: modes, owners, times, attributes
+    memory: tuple[int, ...]  # what outlives the process, or is not in its address space
 
 
-# socket, socketpair, ptrace, process_vm_readv, process_vm_writev, unshare, setns, mount, kill, tkill, tgkill,
-# rt_sigqueueinfo, rt_tgsigqueueinfo; then, the same on both, io_uring_setup, pidfd_send_signal, pidfd_open, bpf or
-# what it is there, keyctl
-COMMON = (425, 424, 434)
+# the same numbers on both: io_uring_setup, pidfd_send_signal, pidfd_open, fchmodat2, setxattrat, removexattrat
+COMMON = (425, 424, 434, 452, 463, 466)
 CLONE3 = 435  # its flags are in memory, which a filter does not see: it is not there, and libraries use clone
 MACHINES: Mapping[str, Machine] = {
     "x86_64": Machine(
-        0xC000003E,
-        56,
-        (57, 58, 59, 322),
-        (41, 53, 101, 310, 311, 272, 308, 165, 62, 200, 234, 129, 297, 321, 250, *COMMON),
+        audit=0xC000003E,
+        clone=56,
+        prlimit=302,
+        starting=(57, 58, 59, 322),
+        others=(101, 310, 311, 272, 308, 165, 62, 200, 234, 129, 297, 321, 250, 141, 142, 144, 314, 203, 251, 112, 109),
+        sockets=(41, 53),
+        files=(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280, 188, 189, 190, 197, 198, 199),
+        memory=(29, 30, 68, 64, 240, 319),
     ),
     "aarch64": Machine(
-        0xC00000B7,
-        220,
-        (221, 281),
-        (198, 199, 117, 270, 271, 97, 268, 40, 129, 130, 131, 138, 240, 280, 219, *COMMON),
+        audit=0xC00000B7,
+        clone=220,
+        prlimit=261,
+        starting=(221, 281),
+        others=(117, 270, 271, 97, 268, 40, 129, 130, 131, 138, 240, 280, 219, 140, 118, 119, 274, 122, 30, 157, 154),
+        sockets=(198, 199),
+        files=(52, 53, 55, 54, 88, 5, 6, 7, 14, 15, 16),
+        memory=(194, 196, 186, 190, 180, 279),
     ),
 }
 
@@ -74,7 +84,8 @@ def restrict(*, processes: bool) -> None:
 
 def _code(machine: Machine, *, processes: bool) -> list[tuple[int, int, int, int]]:
     """Instructions: code, how many to skip if so and if not, constant."""
-    forbidden = machine.forbidden if processes else (*machine.forbidden, *machine.starting)
+    forbidden = (*machine.others, *machine.sockets, *machine.files, *machine.memory, *COMMON)
+    forbidden += () if processes else machine.starting
     code = [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, machine.audit),
@@ -94,4 +105,12 @@ def _code(machine: Machine, *, processes: bool) -> list[tuple[int, int, int, int
             (ANY_BIT, 1, 0, THREAD),
             (RETURN, 0, 0, FAIL | errno.EPERM),
         ]
-    return [*code, (RETURN, 0, 0, ALLOW)]
+    return [
+        *code,
+        (LOAD, 0, 0, NUMBER),
+        (EQUAL, 0, 3, machine.prlimit),
+        (LOAD, 0, 0, FIRST),
+        (EQUAL, 1, 0, 0),  # its own limits
+        (RETURN, 0, 0, FAIL | errno.EPERM),
+        (RETURN, 0, 0, ALLOW),
+    ]

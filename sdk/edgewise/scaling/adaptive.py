@@ -28,6 +28,7 @@ class AdaptiveConsistency(Scaler):
     """
 
     name: ClassVar[str] = "adaptive-consistency"
+    most: ClassVar[int | None] = 1
     extract: str | Extract = "last_number"
     confidence: float = 0.95
     batch: int = 4  # samples that are drawn together: a step of several rows takes little longer than of one

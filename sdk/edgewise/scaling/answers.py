@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 
 from edgewise.errors import OptionError
 from edgewise.options import unknown
 
 Extract = Callable[[str], str | None]  # the answer in a text; None where there is none
 NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
+DIGITS = re.compile(r"([-+]?)(\d{1,3}(?:,\d{3})+|\d+)(?:\.(\d*))?", re.ASCII)
 PATTERN = "regex:"
 MINUS = "\u2212"  # as typesetters have it
 
@@ -21,11 +21,13 @@ def last_number(text: str) -> str | None:
 
 def number(text: str) -> str:
     """A number in canonical form; what is none stays as it is, without space around it."""
-    try:
-        value = Decimal(text.strip().replace(",", "").replace(MINUS, "-"))
-    except InvalidOperation:
+    found = DIGITS.fullmatch(text.strip().replace(MINUS, "-"))
+    if found is None:
         return text.strip()
-    return format(value.normalize() + 0, "f") if value.is_finite() else text.strip()
+    sign, digits, fraction = found.groups()
+    fraction = (fraction or "").rstrip("0")
+    value = (digits.replace(",", "").lstrip("0") or "0") + (f".{fraction}" if fraction else "")
+    return f"-{value}" if sign == "-" and value != "0" else value
 
 
 def boxed(text: str) -> str | None:

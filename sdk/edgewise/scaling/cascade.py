@@ -38,7 +38,7 @@ class Cascade(Scaler):
         verifier = find_verifier(self.verifier)
         found: tuple[Candidate, ...] = ()
         for model, threshold in enumerate((*self.thresholds, None)):
-            drawn = yield Draw(model=model, options=verifier.options)
+            drawn = yield Draw(model=model, options=verifier.options, varied=False)
             if not drawn:
                 return Choice(found[-1], found, f"model {model - 1}, below its threshold; the budget was spent")
             (verdict,) = yield from verifier.judge(context, drawn)

@@ -29,6 +29,7 @@ class DeepConf(Scaler):
     """
 
     name: ClassVar[str] = "deepconf"
+    most: ClassVar[int | None] = 1
     extract: str | Extract = "last_number"
     warmup: int = 8
     keep: float = 0.9  # the paper's "high"; 0.1 is its "low", which saves more and errs more

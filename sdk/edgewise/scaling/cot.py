@@ -26,6 +26,7 @@ class CotDecoding(Scaler):
     """
 
     name: ClassVar[str] = "cot-decoding"
+    most: ClassVar[int | None] = 1
     extract: str | Extract = "last_number"
     paths: int = 10
     aggregate: bool = True

@@ -1,9 +1,12 @@
 """sdk, scaling: verifiers that run something: unit tests, a schema, a tool of the user's; all of it confined."""
 
 import json
+import math
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from edgewise.confined.limits import DEFAULT, Limits
@@ -30,8 +33,8 @@ class UnitTests(Verifier):
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
         before = context.prompt if isinstance(context.prompt, str) else ""
-        programs = (program_of(before, each.text, self.tests) for each in candidates)
-        return tuple(_verdict(run_program(program, limits=self.limits)) for program in programs)
+        programs = (program_of(before, each.text) for each in candidates)
+        return tuple(_passed(run_program(program, self.tests, limits=self.limits)) for program in programs)
         yield
 
 
@@ -51,7 +54,7 @@ class JsonSchema(Verifier):
             raise OptionError(f"the schema is no JSON: {error}") from error
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        return tuple(_verdict(self._checked(each.text)) for each in candidates)
+        return tuple(_passed(self._checked(each.text)) for each in candidates)
         yield
 
     def _checked(self, text: str) -> Outcome:
@@ -72,27 +75,45 @@ class Tool(Verifier):
     limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
-        if not self.command:
-            raise OptionError("the command of verifier 'tool' is empty")
+        self._words()
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        command = shlex.split(self.command) if isinstance(self.command, str) else self.command
-        return tuple(_verdict(run_tool(command, self._given(context, each), limits=self.limits)) for each in candidates)
+        command = self._words()
+        return tuple(_scored(run_tool(command, self._given(context, each), limits=self.limits)) for each in candidates)
         yield
+
+    def _words(self) -> list[str]:
+        """The command, with files by their whole paths: it runs in a folder of its own. Raises OptionError."""
+        try:
+            words = shlex.split(self.command) if isinstance(self.command, str) else list(self.command)
+        except ValueError as error:
+            raise OptionError(f"the command of verifier 'tool' cannot be read: {error}") from error
+        if not words or (program := shutil.which(words[0])) is None:
+            raise OptionError(f"the command of verifier 'tool' is not there: {' '.join(words) or 'it is empty'}")
+        return [
+            str(Path(program).absolute()),
+            *(str(Path(w).absolute()) if Path(w).is_file() else w for w in words[1:]),
+        ]
 
     def _given(self, context: Context, candidate: Candidate) -> str:
         return json.dumps({"prompt": context.prompt, "text": candidate.text, "answer": candidate.answer})
 
 
-def program_of(prompt: str, text: str, tests: str) -> str:
-    """The program that a text has, or is the end of, and its tests."""
+def program_of(prompt: str, text: str) -> str:
+    """The program that a text has, or is the end of."""
     blocks = FENCED.findall(text)
-    return f"{blocks[-1] if blocks else prompt + text}\n\n{tests}\n"
+    return str(blocks[-1]) if blocks else prompt + text
 
 
-def _verdict(outcome: Outcome) -> Verdict:
+def _passed(outcome: Outcome) -> Verdict:
+    """What a model wrote says nothing of itself: it passes or not."""
+    return Verdict(float(outcome.passed), outcome.passed, outcome.why)
+
+
+def _scored(outcome: Outcome) -> Verdict:
+    """A tool of the user's may print a number."""
     try:
-        score = float(outcome.said.strip().splitlines()[-1]) if outcome.passed else 0.0
+        score = float(outcome.said.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        score = float(outcome.passed)
-    return Verdict(score, outcome.passed, outcome.why)
+        score = 1.0
+    return Verdict(score if outcome.passed and math.isfinite(score) else 0.0, outcome.passed, outcome.why)

@@ -31,6 +31,7 @@ class Draw:
     after: "Candidate | None" = None  # what the answers go on from, and begin with
     options: Mapping[str, Any] = field(default_factory=dict)  # of this generation, over those of the caller
     model: int = 0
+    varied: bool = True  # whether several would differ: a checkpoint that asks for greedy is sampled then
     sample: bool = True  # whether these are answers to the prompt: the budget counts those that are whole
 
 
@@ -80,7 +81,8 @@ class Scaler(ABC):
     """A way to spend a budget on one prompt. Subclasses are frozen dataclasses: their fields are the options."""
 
     name: ClassVar[str]
-    models: ClassVar[int] = 1  # that it needs at least
+    models: ClassVar[int] = 1  # that it asks at least
+    most: ClassVar[int | None] = None  # and at most; None: as many as there are, some by a verifier
 
     @abstractmethod
     def flow(self, context: Context) -> Flow:

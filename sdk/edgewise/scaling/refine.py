@@ -43,6 +43,8 @@ class Refine(Scaler):
         while drawn := (yield Draw(prompt=prompt, options=verifier.options)):
             (verdict,) = yield from verifier.judge(context, drawn)
             found += (replace(drawn[0], score=verdict.score),)
+            if verdict.accepted is None:
+                raise OptionError(f"scaler 'refine' ends with what is accepted, and '{verifier.name}' accepts none")
             if verdict.accepted:
                 return Choice(found[-1], found, f"accepted, attempt {len(found)}")
             prompt = self._asked_again(context.prompt, drawn[0].text, verdict.feedback)

@@ -48,10 +48,13 @@ def scale(
     seed = options.get("seed")
     runners = (runner,) if isinstance(runner, Runner) else tuple(runner)
     chosen = find_scaler(scaler)
-    if len(runners) < chosen.models:
-        raise OptionError(f"scaler '{chosen.name}' needs {chosen.models} models, and there is {len(runners)}")
+    if not chosen.models <= len(runners) <= (chosen.most or len(runners)):
+        asks = f"{chosen.models} or more" if chosen.most is None else str(chosen.models)
+        raise OptionError(f"scaler '{chosen.name}' asks {asks} models, and {len(runners)} are given")
     with Meter() as meter:
         ledger = Ledger(_budget(budget), meter.joules)
+        if ledger.budget.joules is not None and meter.reason:
+            raise OptionError(f"the budget is in joules, and {meter.reason}; give samples, tokens or seconds")
         drawing = _Drawing(runners, prompt, ledger, np.random.default_rng(seed), options)
         context = Context(prompt, len(runners), np.random.default_rng(seed), drawing.spell)
         choice = _driven(chosen.flow(context), drawing, progress)
@@ -137,7 +140,7 @@ class _Drawing:
         options["stop"].append(Limit(self.ledger))
         if draw.after and options.get("max_tokens"):
             options["max_tokens"] -= len(draw.after.tokens)
-        if draw.count > 1 and options.get("search") is None and isinstance(runner.default_search, Greedy):
+        if draw.varied and options.get("search") is None and isinstance(runner.default_search, Greedy):
             options["search"] = SAMPLE
         if self.options.get("seed") is not None:
             options["seed"] = int(self.rng.integers(1 << 63))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import ClassVar
 
 from edgewise.scaling.answers import Extract, find_extract
@@ -13,7 +14,10 @@ BATCH = 16  # samples that are drawn together
 
 @dataclass(frozen=True, kw_only=True)
 class SelfConsistency(Scaler):
-    """Samples until the budget is spent, and counts answers; of equal counts the one that came first."""
+    """Samples until the budget is spent, and counts answers; of equal counts the one that came first.
+
+    Several models are asked in turn: an ensemble of their outputs.
+    """
 
     name: ClassVar[str] = "self-consistency"
     extract: str | Extract = "last_number"
@@ -23,7 +27,10 @@ class SelfConsistency(Scaler):
 
     def flow(self, context: Context) -> Flow:
         found: tuple[Candidate, ...] = ()
-        while drawn := (yield Draw(count=BATCH)):
+        for model in cycle(range(context.models)):
+            drawn = yield Draw(count=max(1, BATCH // context.models), model=model)
+            if not drawn:
+                break
             found += answered(drawn, self.extract)
         return elected(found, Counter(each.answer for each in found if each.answer is not None))
 

@@ -86,7 +86,7 @@ def foretold(runner: Runner, task: Task) -> Item:
         kind=task.kind,
         right=0.0,
         nats=-score.total,
-        bytes=len(task.text.encode()),
+        bytes=len(runner.tokenizer.decode(score.tokens).encode()),
         samples=len(score.tokens),
         seconds=time.perf_counter() - started,
     )
@@ -142,11 +142,11 @@ def _right(task: Task, answer: str, text: str, method: Method) -> tuple[float, f
     """Whether a task is solved, and the F1 of words where an answer is asked for."""
     if task.kind == "tests":
         before = task.prompt if isinstance(task.prompt, str) else ""
-        return float(run_program(program_of(before, text, task.tests)).passed), None
+        return float(run_program(program_of(before, text), task.tests).passed), None
     extract = find_extract(method.extract)
     found = extract(answer)
     right = found is not None and found in {extract(each) for each in task.answers}
-    return float(right), max(token_f1(found or "", each) for each in task.answers)
+    return float(right), max(token_f1(found or "", extract(each) or "") for each in task.answers)
 
 
 def perplexity(items: Sequence[Item]) -> float:

@@ -61,7 +61,10 @@ def _answers(evaluations: Sequence[Evaluation]) -> list[list[Item]]:
     first = evaluations[0]
     if any(each.tasks_blake3 != first.tasks_blake3 for each in evaluations):
         raise OptionError("the models of a cascade are calibrated on the same tasks")
-    tables = [{item.id: item for item in each.items if item.confidence is not None} for each in evaluations]
+    tables = [
+        {item.id: item for item in each.items if item.confidence is not None and item.kind != "choices"}
+        for each in evaluations
+    ]
     names = [name for name in tables[0] if all(name in table for table in tables)]
     if not names:
         raise OptionError(f"{first.tasks} has no tasks with an answer, which a cascade is calibrated on")

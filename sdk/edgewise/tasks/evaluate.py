@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import claimed
 from edgewise.errors import OptionError
 from edgewise.runtime.runner import Runner
+from edgewise.scaling.answers import find_extract
 from edgewise.tasks.answer import Method, chosen, foretold, generated
 from edgewise.tasks.figures import efficiency, figures
 from edgewise.tasks.journal import Batch, Journal
@@ -49,10 +51,12 @@ def evaluate_tasks(
     if how.samples > 1 and how.scaler:
         raise OptionError("samples are for tests without a scaler, which draws samples itself")
     asked = read_tasks(tasks)
+    _refuse_unanswerable(asked, how)
     bundle = Bundle.open(path, verify=False)
     digests = {"bundle": _blake3(bundle.path / "manifest.json"), "tasks": _blake3(tasks)}
     variants = [*((task, "") for task in asked), *_perturbed(asked, perturbations)]
-    key = blake3.blake3(repr((digests, how, perturbations, batch, threads)).encode()).hexdigest()
+    versions = (FORMAT, version("edgewise"), version("onnxruntime"))
+    key = blake3.blake3(repr((versions, digests, how, perturbations, batch, threads)).encode()).hexdigest()
     with claimed(f"tasks-{key[:32]}") as folder, Runner.open(path, threads=threads) as runner:
         journal = Journal(folder)
         _answer(runner, variants, how, batch, journal, progress)
@@ -115,6 +119,14 @@ def _perturbed(tasks: Sequence[Task], perturbations: Sequence[str]) -> Iterator[
         for task in tasks:
             if task.kind != "text":
                 yield perturbed(task, how, seed=0), how
+
+
+def _refuse_unanswerable(tasks: Sequence[Task], how: Method) -> None:
+    """Raises OptionError for a task whose own answers hold none by the method."""
+    extract = find_extract(how.extract)
+    for task in tasks:
+        if task.kind == "answer" and all(extract(answer) is None for answer in task.answers):
+            raise OptionError(f"task '{task.id}': '{how.extract}' finds nothing in {task.answers[0]!r}; see --extract")
 
 
 def _blake3(path: Path) -> str:

@@ -36,7 +36,7 @@ class Task:
 def read_tasks(path: Path) -> tuple[Task, ...]:
     """All tasks of a file. Raises OptionError, which names the line and the field."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path}: {error}") from error
     tasks = tuple(_task(line, f"{path}, line {n}", str(n)) for n, line in enumerate(lines, 1) if line.strip())
@@ -109,9 +109,13 @@ def _prompt(fields: Mapping[str, Any], where: str) -> str | tuple[Message, ...]:
     prompt = fields.get("prompt")
     if isinstance(prompt, str):
         return prompt
-    if isinstance(prompt, list) and prompt and all(isinstance(each, dict) and "role" in each for each in prompt):
+    if isinstance(prompt, list) and prompt and all(map(_is_message, prompt)):
         return tuple(prompt)
     raise OptionError(f"{where}: field 'prompt' is {prompt!r}; it must be a text, or a conversation of messages")
+
+
+def _is_message(each: Any) -> bool:
+    return isinstance(each, dict) and all(isinstance(each.get(name), str) for name in ("role", "content"))
 
 
 def _string(fields: Mapping[str, Any], name: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,14 @@ def test_what_cannot_be_is_one_line(
         plan_build(pycoder, recipe=Recipe(tuple(RecipeStep(name, options) for name, options in steps)))
     assert isinstance(raised.value, RecipeError)
     assert "\n" not in str(raised.value)
+
+
+def test_a_conversation_is_spelled_as_before(pycoder: Path, seen: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(pycoder, tmp_path / "talker")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ 'BEGIN of ' + m.role + '\\n' + m.content }} importlib {% endfor %}"
+    )
+    pruned = build(folder, output=tmp_path / "talker.edge", recipe=recipe(seen), load_check=False)
+    new, old = Tokenizer.load(pruned.path), Tokenizer.load(folder)
+    for text in ("BEGIN of ", " importlib ", "assistant\n", "user"):
+        assert [new.decode((token,)) for token in new.encode(text)] == [old.decode((t,)) for t in old.encode(text)]

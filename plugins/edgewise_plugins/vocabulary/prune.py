@@ -19,6 +19,7 @@ from edgewise.text.tokenizer import FILE_NAME
 from edgewise_plugins.vocabulary.choose import Vocabulary
 from edgewise_plugins.vocabulary.rewrite import named, renumbered, tokenizer_with
 from edgewise_plugins.vocabulary.rows import keep_tokens, kept_mass, refuse_quantized
+from edgewise_plugins.vocabulary.templates import template_texts
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class PruneVocabulary(Pass):
         seen = vocabulary.seen(passages(path))
         if not seen - vocabulary.tokenizer.control.keys():
             raise OptionError(f"text {path} is empty: every token would go that is not needed to spell")
+        seen |= vocabulary.seen(template_texts(companions))
         configs = {name: companions.table(name) for name in CONFIGS if name in companions.names}
         kept = vocabulary.choose(seen, set().union(*map(named, configs.values())), multiple=self.multiple)
         said = f"{len(kept):,} of {before:,} tokens are left{self._worth(model, kept)}"

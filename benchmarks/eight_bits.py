@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from quantization import insert
+from quantization import insert_lines
 from shapes import DEMO
 
 from edgewise.calibration.calibration import Calibration
@@ -63,10 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, help="a page whose table is replaced")
     options = parser.parse_args()
-    text = report()
-    print(text)
-    if options.docs:
-        insert(options.docs, text, MARK)
+    insert_lines([report()], options.docs, MARK)
 
 
 if __name__ == "__main__":

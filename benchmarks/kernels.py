@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from quantization import hardware, insert
+from quantization import hardware, insert_lines
 
 from edgewise.calibration.gram import add_gram
 from edgewise.graph import IR_VERSION
@@ -114,10 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, help="a page whose table is replaced")
     options = parser.parse_args()
-    text = report()
-    print(text)
-    if options.docs:
-        insert(options.docs, text, MARK)
+    insert_lines([report()], options.docs, MARK)
 
 
 if __name__ == "__main__":

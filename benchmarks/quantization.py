@@ -13,7 +13,7 @@ import argparse
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -117,6 +117,16 @@ def insert(docs: Path, text: str, mark: str) -> None:
     if begin not in page or end not in page:
         raise SystemExit(f"{docs} has no markers; put these where the table goes:\n{begin}\n{end}")
     docs.write_text(page.partition(begin)[0] + f"{begin}\n\n{text}\n\n{end}" + page.partition(end)[2])
+
+
+def insert_lines(lines: Iterable[str], docs: Path | None, mark: str) -> None:
+    """Print lines as they come, and put them between the markers of a script where there is a page."""
+    printed = []
+    for line in lines:
+        print(line, flush=True)
+        printed.append(line)
+    if docs:
+        insert(docs, "\n".join(printed), mark)
 
 
 def report(entries: Sequence[Entry], sequences: np.ndarray) -> str:

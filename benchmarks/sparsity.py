@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from quantization import insert, sequences_of
+from quantization import insert_lines, sequences_of
 from shapes import DEMO
 
 import edgewise
@@ -98,12 +98,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for line in table(options.work):
-        print(line, flush=True)
-        lines.append(line)
-    if options.docs:
-        insert(options.docs, "\n".join(lines), MARK)
+    insert_lines(table(options.work), options.docs, MARK)
 
 
 if __name__ == "__main__":

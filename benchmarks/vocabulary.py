@@ -9,9 +9,10 @@ that are left, on the text in these tokens.
 
 import argparse
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from quantization import insert
+from quantization import insert_lines
 from shapes import DEMO
 
 import edgewise
@@ -62,12 +63,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    lines = [HEADING]
-    for line in rows(options.work):
-        print(line, flush=True)
-        lines.append(line)
-    if options.docs:
-        insert(options.docs, "\n".join(lines), MARK)
+    insert_lines(chain([HEADING], rows(options.work)), options.docs, MARK)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from edgewise.confined.run import run_program, run_tool
 from edgewise.errors import OptionError
 from edgewise.scaling.best_of_n import BestOfN
 from edgewise.scaling.programs import JsonSchema, Tool, UnitTests
+from edgewise.scaling.protocol import Candidate, Context
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="programs are confined on Linux")
 SOON = Limits(seconds=2)
@@ -145,6 +146,15 @@ def test_a_tool_may_be_named_by_a_path_from_here(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     choice = scaled(BestOfN(verifier=Tool(command=f"{sys.executable} check.py")), Answers(["a"], samples=1))
     assert choice.best.score == 0.5
+
+
+def test_what_there_is_no_time_for_is_not_run() -> None:
+    verifier = UnitTests(tests="assert True")
+    flow = verifier.judge(Context("", left=lambda: -1.0), (Candidate(text="x = 1"),))
+    with pytest.raises(StopIteration) as end:
+        next(flow)
+    (verdict,) = end.value.value
+    assert (verdict.accepted, verdict.feedback) == (False, "the budget was spent before it was verified")
 
 
 def test_what_a_model_prints_is_no_score() -> None:

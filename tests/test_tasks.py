@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgewise.bench.energy import Energy
 from edgewise.bundle.read import Bundle
 from edgewise.cli.main import execute
-from edgewise.errors import OptionError
+from edgewise.errors import ContextOverflow, OptionError
 from edgewise.runtime.runner import Runner
 from edgewise.scaling.best_of_n import BestOfN
 from edgewise.tasks.answer import Method, chosen
@@ -190,6 +190,19 @@ def test_an_evaluation_goes_on_where_it_was_stopped(
     assert answered[3] > answered[0]
     assert [(item.id, item.text) for item in found.items] == [(item.id, item.text) for item in evaluated.items]
     assert not list(tmp_path.rglob("batches.jsonl"))
+
+
+def test_an_error_leaves_what_is_answered(
+    pycoder_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "tasks.jsonl"
+    long = "x = 1\n" * 2000
+    path.write_text(f"{json.dumps({'prompt': 'a', 'answer': 'b'})}\n{json.dumps({'prompt': long, 'answer': 'b'})}\n")
+    with pytest.raises(ContextOverflow):
+        evaluate_tasks(pycoder_bundle.path, path, method=Method(options={"max_tokens": 2}), batch=1)
+    (journal,) = (tmp_path / "cache").rglob("batches.jsonl")
+    assert len(journal.read_text().splitlines()) == 1
 
 
 def test_perturbed_tasks_are_counted_apart(pycoder_bundle: Bundle) -> None:

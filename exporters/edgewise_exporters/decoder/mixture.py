@@ -6,7 +6,7 @@ from typing import Literal
 
 from edgewise.facts import Experts
 from edgewise_exporters.decoder.config import Config
-from edgewise_exporters.decoder.sparse import SparseLayers, every_layer
+from edgewise_exporters.decoder.sparse import SparseLayers, every_layer, later_layers
 
 # Keys that only training reads.
 TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
@@ -42,6 +42,18 @@ class Mixture:
     sparse: SparseLayers = every_layer
     shared: SharedExpert | None = None
     clamped: bool = False  # the gated unit of gpt-oss: see `gated.py`
+
+
+# That of DeepSeek-V3 (arXiv 2412.19437), which others have taken over.
+SIGMOID = Mixture(
+    size_key="moe_intermediate_size",
+    count_key="n_routed_experts",
+    scores="sigmoid",
+    correction="mlp.gate.e_score_correction_bias",
+    grouped=True,
+    sparse=later_layers,
+    shared=SharedExpert(),
+)
 
 
 def read_experts(config: Config, mixture: Mixture, layers: int) -> tuple[Experts | None, ...]:

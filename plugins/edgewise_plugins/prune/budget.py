@@ -24,7 +24,7 @@ from edgewise_plugins.prune.cuts import Axes, Cut
 from edgewise_plugins.prune.depth import TOKENS
 from edgewise_plugins.prune.eliminate import check_damping
 from edgewise_plugins.prune.lost import Losses, levels
-from edgewise_plugins.prune.parts import floats
+from edgewise_plugins.prune.parts import check_multiple, check_share, floats
 from edgewise_plugins.prune.price import Price, price
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,11 @@ class Prune(Pass):
         check_damping(self.damping)
         if (self.keep is None) == (self.to_bytes is None):
             raise OptionError("'prune' needs one budget: keep or to_bytes")
-        if self.keep is not None and not 0 < self.keep <= 1:
-            raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
+        if self.keep is not None:
+            check_share(self.keep)
         if self.to_bytes is not None and self.to_bytes < 1:
             raise OptionError(f"to_bytes: {self.to_bytes} is not 1 or more")
-        if self.multiple < 1:
-            raise OptionError(f"multiple: {self.multiple} is not 1 or more")
+        check_multiple(self.multiple)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'prune'")

@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.errors import GraphError, OptionError
+from edgewise.errors import GraphError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, Roles, get_facts, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.eliminate import check_damping, eliminate
 from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
-from edgewise_plugins.prune.parts import floats, integers, keep_rows, put, resize
+from edgewise_plugins.prune.parts import check_share, floats, integers, keep_rows, put, resize
 from edgewise_plugins.views import take_columns
 
 HEADS = {"attention.q": "q", "attention.k": "k", "attention.v": "v"}
@@ -38,8 +38,7 @@ class PruneHeads(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_damping(self.damping)
-        if not 0 < self.keep <= 1:
-            raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
+        check_share(self.keep)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'prune-heads'")

@@ -13,14 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.calibration.calibration import Calibration
-from edgewise.errors import GraphError, OptionError
+from edgewise.errors import GraphError
 from edgewise.graph import get_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.directions import Directions
 from edgewise_plugins.prune.eliminate import check_damping
 from edgewise_plugins.prune.head import insert_turn
 from edgewise_plugins.prune.observed import refuse_too_few_tokens
-from edgewise_plugins.prune.parts import rounded
+from edgewise_plugins.prune.parts import check_multiple, check_share, rounded
 from edgewise_plugins.prune.refitted import Refitted
 from edgewise_plugins.prune.stream import Stream
 from edgewise_plugins.rotate import turn_stream
@@ -50,10 +50,8 @@ class PruneHidden(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_damping(self.damping)
-        if not 0 < self.keep <= 1:
-            raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
-        if self.multiple < 1:
-            raise OptionError(f"multiple: {self.multiple} is not 1 or more")
+        check_share(self.keep)
+        check_multiple(self.multiple)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'prune-hidden'")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.errors import GraphError
+from edgewise.errors import GraphError, OptionError
 from edgewise.graph import Linear, Roles, layer, linears, mark, role
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import constant, streamed
@@ -20,6 +20,18 @@ def floats(model: ir.Model, *, needed_by: str) -> dict[ir.Node, Linear]:
         if isinstance(linear.matrix, BlockQuantized):
             raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): {needed_by} comes before")
     return found
+
+
+def check_share(keep: float) -> None:
+    """Raises OptionError for what is no share of anything that stays."""
+    if not 0 < keep <= 1:
+        raise OptionError(f"keep: {keep} is not above 0, and 1 at most")
+
+
+def check_multiple(multiple: int) -> None:
+    """Raises OptionError for what nothing is a multiple of."""
+    if multiple < 1:
+        raise OptionError(f"multiple: {multiple} is not 1 or more")
 
 
 def rounded(share: float, size: int, multiple: int) -> int:

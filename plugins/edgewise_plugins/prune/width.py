@@ -15,7 +15,7 @@ from edgewise.graph import Linear, Roles, get_facts
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise_plugins.prune.eliminate import Moments, Refit, check_damping, eliminate, refit
 from edgewise_plugins.prune.observed import moments, refuse_too_few_tokens
-from edgewise_plugins.prune.parts import floats, keep_rows, put, resize, rounded
+from edgewise_plugins.prune.parts import check_multiple, check_share, floats, keep_rows, put, resize, rounded
 from edgewise_plugins.views import take_columns
 
 WIDE = ("mlp.gate", "mlp.gate.bias", "mlp.up", "mlp.up.bias", "mlp.activation", "mlp.product")
@@ -44,10 +44,8 @@ class PruneWidth(Pass):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_damping(self.damping)
-        if not 0 < self.keep <= 1:
-            raise OptionError(f"keep: {self.keep} is not above 0, and 1 at most")
-        if self.multiple < 1:
-            raise OptionError(f"multiple: {self.multiple} is not 1 or more")
+        check_share(self.keep)
+        check_multiple(self.multiple)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         calibration = calibration_of(model, needed_by="pass 'prune-width'")

@@ -16,6 +16,7 @@ from edgewise.errors import GraphError, OptionError
 from edgewise.graph import get_facts, remark
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.text.tokenizer import FILE_NAME
+from edgewise_plugins.prune.parts import check_multiple
 from edgewise_plugins.vocabulary.choose import Vocabulary
 from edgewise_plugins.vocabulary.rewrite import named, renumbered, tokenizer_with
 from edgewise_plugins.vocabulary.rows import keep_tokens, kept_mass, refuse_quantized
@@ -44,8 +45,7 @@ class PruneVocabulary(Pass):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.multiple < 1:
-            raise OptionError(f"multiple: {self.multiple} is not 1 or more")
+        check_multiple(self.multiple)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         context, before = context_of(model), get_facts(model).vocab_size

@@ -52,11 +52,11 @@ def scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def claimed(key: str) -> Iterator[Path]:
+def claimed(key: str, *, keep: bool = False) -> Iterator[Path]:
     """The folder in which `key` is worked on, with what an earlier process left there when it was killed.
 
     Nobody else has it meanwhile: a second one waits, and finds the work done. It is removed when the block ends,
-    unless that is by an interrupt.
+    unless that is by an interrupt; or with `keep` by any error, for work that goes on once its cause is mended.
     """
     root = cache_folder()
     _sweep(root)
@@ -69,7 +69,8 @@ def claimed(key: str) -> Iterator[Path]:
             try:
                 yield folder
             except Exception:
-                shutil.rmtree(folder, ignore_errors=True)
+                if not keep:
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             return

@@ -29,12 +29,7 @@ def cascade() -> None:
 
 @cascade.command()
 @click.argument("bundles", nargs=-1, required=True)
-@click.option(
-    "--tasks",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines, as eval's.",
-)
+@click.option("--tasks", required=True, type=_FILE, help="JSON lines, as those of eval.")
 @click.option("--share", type=float, help="Defer so many of the tasks at most, from 0 to 1.")
 @click.option("--quality", type=float, help="Be as accurate, from 0 to 1, for as little time as it takes.")
 @click.option("--quantile", type=float, default=0.1, show_default=True, help="Of token probabilities: how sure it was.")

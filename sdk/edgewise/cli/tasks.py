@@ -3,16 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgewise.cli.output import print_json, talk
 from edgewise.cli.parts import Part
 from edgewise.cli.progress import bars
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(

@@ -33,7 +33,10 @@ class Ledger:
     @property
     def reference(self) -> Variant:
         """What the others are held against: the model `against` where it is one of them, otherwise the first."""
-        return next((each for each in self.variants if each.bundle == self.against), self.variants[0])
+        return next(
+            (each for each in self.variants if Path(each.bundle).resolve() == Path(self.against).resolve()),
+            self.variants[0],
+        )
 
     def fits(self, variant: Variant) -> bool | None:
         """Whether a bundle runs within the budget; None where there is none."""
@@ -151,7 +154,7 @@ def _qualities(
 def _quality(bundle: Bundle, text: CalibrationText, reference: str, progress: Progress | None) -> tuple[Quality, str]:
     """The figures of a bundle on a text, and why it is not held against the reference, where it is not."""
     text.sequences(Tokenizer.load(bundle.path))  # its own mistakes first
-    if str(bundle.path) == reference:
+    if Path(reference).resolve() == bundle.path.resolve():
         return evaluate(bundle.path, text, progress=progress), ""
     try:
         return evaluate(bundle.path, text, against=reference, progress=progress), ""

@@ -4,7 +4,6 @@ The counts of answers are those of draws from an unknown distribution; from a un
 with one more than the count for each answer, and for one answer that was not seen yet.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,8 +12,8 @@ import numpy as np
 
 from edgewise.errors import OptionError
 from edgewise.scaling.answers import Extract, find_extract
-from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
-from edgewise.scaling.votes import answered, elected
+from edgewise.scaling.protocol import Candidate, Context, Draw, Flow, Scaler
+from edgewise.scaling.votes import answered, counted, elected
 
 POINTS = 2048  # of the integral; its error is far below a vote's
 
@@ -47,17 +46,17 @@ class AdaptiveConsistency(Scaler):
         while drawn := (yield Draw(count=self.window or self.batch)):
             found += answered(drawn, self.extract)
             if certainty := self._certainty(found, len(drawn)):
-                choice = _elected(found)
+                choice = elected(found, counted(found))
                 return replace(choice, why=f"{choice.why}, {certainty}")
-        return _elected(found)
+        return elected(found, counted(found))
 
     def _certainty(self, found: tuple[Candidate, ...], drawn: int) -> str:
         """Why no more samples are needed; empty where they are."""
         if self.window:
-            agree = drawn == self.window and len({each.answer for each in found[-drawn:]} - {None}) == 1
-            agree = agree and all(each.answer is not None for each in found[-drawn:])
+            last = {each.answer for each in found[-drawn:]}
+            agree = drawn == self.window and len(last) == 1 and None not in last
             return f"{drawn} in a row agree" if agree else ""
-        leads = leading(list(Counter(each.answer for each in found if each.answer is not None).values()))
+        leads = leading(list(counted(found).values()))
         return f"which lead with probability {leads:.3f}" if leads >= self.confidence else ""
 
 
@@ -77,7 +76,3 @@ def leading(counts: Sequence[int]) -> float:
     powers = np.exp(np.arange(shapes[0]) * np.log(x)[:, None] - x[:, None] - logs)  # of a Poisson process: k by x
     below = 1 - np.cumsum(powers, axis=1)  # of Gamma(k + 1), at x
     return float((powers[:, -1] * np.prod(below[:, shapes[1:] - 1], axis=1)).sum() * end / POINTS)
-
-
-def _elected(found: tuple[Candidate, ...]) -> Choice:
-    return elected(found, Counter(each.answer for each in found if each.answer is not None))

@@ -1,5 +1,6 @@
 """sdk, scaling: what may be spent on a prompt, and what has been."""
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -80,6 +81,11 @@ class Ledger:
             or (budget.seconds is not None and self.seconds >= budget.seconds)
             or (budget.joules is not None and (self.joules() or 0.0) >= budget.joules)
         )
+
+    @property
+    def left(self) -> float:
+        """Seconds that may still be spent; without a bound of them, infinity."""
+        return math.inf if self.budget.seconds is None else self.budget.seconds - self.seconds
 
     def affordable(self, count: int) -> int:
         """How many of so many samples are left."""

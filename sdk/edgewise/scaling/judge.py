@@ -4,16 +4,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any, ClassVar
 
 from edgewise.errors import OptionError
 from edgewise.scaling.answers import Extract, find_extract
 from edgewise.scaling.protocol import Candidate, Context, Draw
+from edgewise.scaling.templates import check_template
 from edgewise.scaling.verifier import Judging, Verdict, Verifier
 
 RUBRIC = "Question:\n{prompt}\n\nAnswer:\n{text}\n\nIs the answer right? Yes or No:"
-FIELDS = {"prompt", "text"}
 TOP = 20  # tokens among which the two words are looked for
 
 
@@ -32,12 +31,7 @@ class Judge(Verifier):
     least: float = 0.5  # for an answer to be accepted
 
     def __post_init__(self) -> None:
-        try:
-            fields = {name for _, name, _, _ in Formatter().parse(self.rubric) if name is not None}
-        except ValueError as error:
-            raise OptionError(f"the rubric is no template: {error}") from error
-        if not fields <= FIELDS or "text" not in fields:
-            raise OptionError("the rubric must hold {text}, and may hold {prompt}")
+        check_template("rubric", self.rubric, needed="text", others=("prompt",))
 
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
         if self.model >= context.models:

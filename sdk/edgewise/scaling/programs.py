@@ -5,7 +5,8 @@ import math
 import re
 import shlex
 import shutil
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,27 +25,48 @@ jsonschema.validate(json.loads({text!r}), json.loads({schema!r}))
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitTests(Verifier):
+class Confined(Verifier):
+    """A verifier that runs something, within limits and the time that is left."""
+
+    limits: Limits = DEFAULT
+
+    @abstractmethod
+    def run(self, context: Context, candidate: Candidate, limits: Limits) -> Outcome:
+        """How it ends for a candidate."""
+
+    def verdict(self, outcome: Outcome) -> Verdict:
+        """What a model wrote says nothing of itself: it passes or not."""
+        return Verdict(float(outcome.passed), outcome.passed, outcome.why)
+
+    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
+        return tuple(self._judged(context, each) for each in candidates)
+        yield  # never reached: what makes this a generator
+
+    def _judged(self, context: Context, candidate: Candidate) -> Verdict:
+        seconds = min(self.limits.seconds, context.left())
+        if seconds <= 0:
+            return Verdict(0.0, False, "the budget was spent before it was verified")
+        return self.verdict(self.run(context, candidate, replace(self.limits, seconds=seconds)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTests(Confined):
     """Whether tests in Python pass after the program: the last fenced block, or else the prompt and what follows it."""
 
     name: ClassVar[str] = "unit-tests"
     tests: str
-    limits: Limits = DEFAULT
 
-    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
+    def run(self, context: Context, candidate: Candidate, limits: Limits) -> Outcome:
         before = context.prompt if isinstance(context.prompt, str) else ""
-        programs = (program_of(before, each.text) for each in candidates)
-        return tuple(_passed(run_program(program, self.tests, limits=self.limits)) for program in programs)
-        yield
+        return run_program(program_of(before, candidate.text), self.tests, limits=limits)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JsonSchema(Verifier):
+class JsonSchema(Confined):
     """Whether an answer, or its last fenced block, is JSON of a schema (jsonschema, of the extra `eval`)."""
 
     name: ClassVar[str] = "json-schema"
     schema: str  # as JSON
-    limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
         require("jsonschema")
@@ -53,34 +75,35 @@ class JsonSchema(Verifier):
         except (ValueError, RecursionError) as error:
             raise OptionError(f"the schema is no JSON: {error}") from error
 
-    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        return tuple(_passed(self._checked(each.text)) for each in candidates)
-        yield
-
-    def _checked(self, text: str) -> Outcome:
-        blocks = FENCED.findall(text)
-        program = SCHEMA.format(text=blocks[-1] if blocks else text, schema=self.schema)
-        return run_program(program, limits=self.limits)
+    def run(self, context: Context, candidate: Candidate, limits: Limits) -> Outcome:
+        text = program_of("", candidate.text)
+        return run_program(SCHEMA.format(text=text, schema=self.schema), limits=limits)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tool(Verifier):
+class Tool(Confined):
     """Runs a command: JSON of prompt, text and answer on stdin; exit code 0 accepts; a number it prints is the score.
 
-    What it prints on stderr is the feedback.
+    The last line that it prints on stderr is the feedback.
     """
 
     name: ClassVar[str] = "tool"
     command: str | tuple[str, ...]
-    limits: Limits = DEFAULT
 
     def __post_init__(self) -> None:
         self._words()
 
-    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        command = self._words()
-        return tuple(_scored(run_tool(command, self._given(context, each), limits=self.limits)) for each in candidates)
-        yield
+    def run(self, context: Context, candidate: Candidate, limits: Limits) -> Outcome:
+        given = {"prompt": context.prompt, "text": candidate.text, "answer": candidate.answer}
+        return run_tool(self._words(), json.dumps(given), limits=limits)
+
+    def verdict(self, outcome: Outcome) -> Verdict:
+        """The last number that it prints, of a tool of the user's."""
+        try:
+            score = float(outcome.said.strip().splitlines()[-1])
+        except (IndexError, ValueError):
+            score = 1.0
+        return Verdict(score if outcome.passed and math.isfinite(score) else 0.0, outcome.passed, outcome.why)
 
     def _words(self) -> list[str]:
         """The command, with files by their whole paths: it runs in a folder of its own. Raises OptionError."""
@@ -95,25 +118,8 @@ class Tool(Verifier):
             *(str(Path(w).absolute()) if Path(w).is_file() else w for w in words[1:]),
         ]
 
-    def _given(self, context: Context, candidate: Candidate) -> str:
-        return json.dumps({"prompt": context.prompt, "text": candidate.text, "answer": candidate.answer})
-
 
 def program_of(prompt: str, text: str) -> str:
-    """The program that a text has, or is the end of."""
+    """The last fenced block of a text; without one, the text as it goes on from the prompt."""
     blocks = FENCED.findall(text)
     return str(blocks[-1]) if blocks else prompt + text
-
-
-def _passed(outcome: Outcome) -> Verdict:
-    """What a model wrote says nothing of itself: it passes or not."""
-    return Verdict(float(outcome.passed), outcome.passed, outcome.why)
-
-
-def _scored(outcome: Outcome) -> Verdict:
-    """A tool of the user's may print a number."""
-    try:
-        score = float(outcome.said.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        score = 1.0
-    return Verdict(score if outcome.passed and math.isfinite(score) else 0.0, outcome.passed, outcome.why)

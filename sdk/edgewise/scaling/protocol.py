@@ -4,6 +4,7 @@ A scaler never sees a runner. It is a generator: it yields which answers to draw
 lines, a scaler is tested against a table of answers with no model at all, and one driver keeps the budget of them all.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,13 +69,14 @@ Flow = Generator[Draw, tuple[Candidate, ...], Choice]
 class Context:
     """What a scaler is given: the prompt, how many models there are, the one source of randomness.
 
-    `spell` gives what each token of a candidate adds to its text.
+    `spell` gives what each token of a candidate adds to its text, `left` the seconds that may still be spent.
     """
 
     prompt: Prompt
     models: int = 1
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     spell: Callable[[Candidate], tuple[str, ...]] = lambda candidate: tuple(candidate.text)
+    left: Callable[[], float] = lambda: math.inf
 
 
 class Scaler(ABC):

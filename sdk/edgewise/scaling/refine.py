@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from string import Formatter
 from typing import Any, ClassVar
 
 from edgewise.errors import OptionError
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Prompt, Scaler
+from edgewise.scaling.templates import check_template
 from edgewise.scaling.verifier import Verifier, find_verifier
 
 AGAIN = "{prompt}{answer}\n\nThat is not right. {feedback}\nOnce more:\n{prompt}"
-FIELDS = {"prompt", "answer", "feedback"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +26,7 @@ class Refine(Scaler):
 
     def __post_init__(self) -> None:
         find_verifier(self.verifier)
-        try:
-            fields = {name for _, name, _, _ in Formatter().parse(self.again) if name is not None}
-        except ValueError as error:
-            raise OptionError(f"again is no template: {error}") from error
-        if not fields <= FIELDS or "prompt" not in fields:
-            raise OptionError(
-                f"again is {self.again!r}; it must hold {{prompt}}, and may hold {{answer}}, {{feedback}}"
-            )
+        check_template("again", self.again, needed="prompt", others=("answer", "feedback"))
 
     def flow(self, context: Context) -> Flow:
         verifier = find_verifier(self.verifier)

@@ -56,7 +56,7 @@ def scale(
         if ledger.budget.joules is not None and meter.reason:
             raise OptionError(f"the budget is in joules, and {meter.reason}; give samples, tokens or seconds")
         drawing = _Drawing(runners, prompt, ledger, np.random.default_rng(seed), options)
-        context = Context(prompt, len(runners), np.random.default_rng(seed), drawing.spell)
+        context = Context(prompt, len(runners), np.random.default_rng(seed), drawing.spell, lambda: ledger.left)
         choice = _driven(chosen.flow(context), drawing, progress)
         early, seconds = not ledger.spent, ledger.seconds
     spent = Spent(ledger.samples, ledger.tokens, drawing.prompt_tokens, seconds, meter.energy)

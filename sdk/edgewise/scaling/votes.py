@@ -32,7 +32,12 @@ class SelfConsistency(Scaler):
             if not drawn:
                 break
             found += answered(drawn, self.extract)
-        return elected(found, Counter(each.answer for each in found if each.answer is not None))
+        return elected(found, counted(found))
+
+
+def counted(candidates: Iterable[Candidate]) -> Counter[str]:
+    """Votes by answer; who came to none has none."""
+    return Counter(each.answer for each in candidates if each.answer is not None)
 
 
 def answered(candidates: Iterable[Candidate], extract: str | Extract) -> tuple[Candidate, ...]:

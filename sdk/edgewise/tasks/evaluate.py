@@ -57,7 +57,7 @@ def evaluate_tasks(
     variants = [*((task, "") for task in asked), *_perturbed(asked, perturbations)]
     versions = (FORMAT, version("edgewise"), version("onnxruntime"))
     key = blake3.blake3(repr((versions, digests, how, perturbations, batch, threads)).encode()).hexdigest()
-    with claimed(f"tasks-{key[:32]}") as folder, Runner.open(path, threads=threads) as runner:
+    with claimed(f"tasks-{key[:32]}", keep=True) as folder, Runner.open(path, threads=threads) as runner:
         journal = Journal(folder)
         _answer(runner, variants, how, batch, journal, progress)
     items = [item for each in journal.batches for item in each.items]
@@ -115,7 +115,7 @@ def _batches(runner: Runner, variants: Sequence[Variant], size: int) -> Iterator
 
 
 def _perturbed(tasks: Sequence[Task], perturbations: Sequence[str]) -> Iterator[Variant]:
-    for how in perturbations:
+    for how in dict.fromkeys(perturbations):
         for task in tasks:
             if task.kind != "text":
                 yield perturbed(task, how, seed=0), how

@@ -55,7 +55,8 @@ def _plots(evaluations: Sequence[Evaluation]) -> list[str]:
 def _point(evaluation: Evaluation, total: float) -> Point:
     accuracy = evaluation.accuracy
     assert accuracy
-    low, high = accuracy.low or accuracy.value, accuracy.high or accuracy.value
+    low = accuracy.value if accuracy.low is None else accuracy.low
+    high = accuracy.value if accuracy.high is None else accuracy.high
     return Point(total / len(evaluation.items), accuracy.value, low, high, evaluation.method)
 
 

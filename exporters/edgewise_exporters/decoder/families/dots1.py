@@ -3,8 +3,7 @@ on each head of queries and keys."""
 
 from edgewise_exporters.decoder.family import PRE_NORMS, QK_NORMS, Family
 from edgewise_exporters.decoder.layers import later_layers_slide
-from edgewise_exporters.decoder.mixture import TRAINING, Mixture, SharedExpert
-from edgewise_exporters.decoder.sparse import later_layers
+from edgewise_exporters.decoder.mixture import SIGMOID, TRAINING
 
 FAMILY = Family(
     "dots1",
@@ -12,15 +11,7 @@ FAMILY = Family(
     qk_norm="head",
     attention_bias="configured",
     layer_types=later_layers_slide,
-    mixture=Mixture(
-        size_key="moe_intermediate_size",
-        count_key="n_routed_experts",
-        scores="sigmoid",
-        correction="mlp.gate.e_score_correction_bias",
-        grouped=True,
-        sparse=later_layers,
-        shared=SharedExpert(),
-    ),
+    mixture=SIGMOID,
     defaults={"first_k_dense_replace": 0, "max_window_layers": 62, "sliding_window": 4096},
     unused=TRAINING,
 )

@@ -2,8 +2,7 @@
 rotation of a part of each head; layers that guess further tokens are left out."""
 
 from edgewise_exporters.decoder.family import PRE_NORMS, QK_NORMS, Family
-from edgewise_exporters.decoder.mixture import TRAINING, Mixture, SharedExpert
-from edgewise_exporters.decoder.sparse import later_layers
+from edgewise_exporters.decoder.mixture import SIGMOID, TRAINING
 
 FAMILY = Family(
     "glm4_moe",
@@ -11,15 +10,7 @@ FAMILY = Family(
     qk_norm="head_configured",
     attention_bias="qkv_configured",
     partial_rotary=True,
-    mixture=Mixture(
-        size_key="moe_intermediate_size",
-        count_key="n_routed_experts",
-        scores="sigmoid",
-        correction="mlp.gate.e_score_correction_bias",
-        grouped=True,
-        sparse=later_layers,
-        shared=SharedExpert(),
-    ),
+    mixture=SIGMOID,
     prediction_layers_key="num_nextn_predict_layers",
     defaults={
         "first_k_dense_replace": 1,

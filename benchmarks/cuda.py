@@ -72,7 +72,7 @@ def distance(bundle: Path, reference: Path) -> tuple[float, float]:
 
 def step_bytes(bundle: Bundle, rows: int) -> float:
     """What a step reads: all weights once (of an embedding that is no lm_head, next to nothing), each row's cache."""
-    facts, card = bundle.manifest.facts, bundle.manifest.card
+    facts, card = bundle.manifest.language_model, bundle.manifest.card
     weights: float = card["bytes"]["after"]
     if not facts.tied:
         weights -= card["parts"]["embedding"]["after"]

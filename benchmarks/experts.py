@@ -177,7 +177,7 @@ def usual_size(work: Path) -> Iterator[str]:
     yield f"| gates ({SHAPE}, random weights) | saved | decode | prefill | decode, int4 | prefill, int4 |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name, steps in variants.items():
-        facts = Bundle.open(bundle(graphs, f"{name} float32", steps)).manifest.facts
+        facts = Bundle.open(bundle(graphs, f"{name} float32", steps)).manifest.language_model
         yield f"| {' | '.join([name, f'{1 - active(facts) / 4:.1%}', *fast[name]])} |"
 
 

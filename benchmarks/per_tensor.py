@@ -78,7 +78,7 @@ def both(bundle: Bundle, graph: str) -> tuple[Model, Model]:
     shutil.copytree(bundle.path / "onnx", folder, dirs_exist_ok=True)
     source = bundle.graph(graph)
     graphs = source, per_tensor(folder / source.name, folder / "run.onnx")
-    first, second = (Model(path, bundle.manifest.facts, threads=1, chunk=CHUNK) for path in graphs)
+    first, second = (Model(path, bundle.manifest.language_model, threads=1, chunk=CHUNK) for path in graphs)
     shutil.rmtree(folder)
     return first, second
 

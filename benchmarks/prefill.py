@@ -42,7 +42,7 @@ def main() -> None:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     bundle = Bundle.open(options.bundle)
     sessions = opened(bundle, options.threads)
-    tokens = np.random.default_rng(0).integers(0, bundle.manifest.facts.vocab_size, max(LENGTHS)).tolist()
+    tokens = np.random.default_rng(0).integers(0, bundle.manifest.language_model.vocab_size, max(LENGTHS)).tolist()
     ratios = []
     for length in LENGTHS:
         taken: list[list[float]] = [[], []]

@@ -42,8 +42,9 @@ def row(name: str, text: Path | None, work: Path) -> str:
     whole = list(passages(DEMO / "heldout.txt"))
     length = sum(len(tokenizer.encode(passage)) for passage in whole) / sum(len(each.encode()) for each in whole)
     bits = evaluate(bundle.path, held_out).bits_per_byte
+    vocabulary = bundle.manifest.language_model.vocab_size
     return (
-        f"| {name} | {bundle.manifest.facts.vocab_size:,} | {stored[1]:,} | {stored[0]:,} | {1000 * length:.0f} "
+        f"| {name} | {vocabulary:,} | {stored[1]:,} | {stored[0]:,} | {1000 * length:.0f} "
         f"| {bits:.4f} | {quality['mean_kld']:.4f} | {quality['top1']:.1%} |"
     )
 

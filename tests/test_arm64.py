@@ -26,7 +26,7 @@ def nodes(bundle: Bundle, graph: str) -> list[onnx.NodeProto]:
 def test_products_are_what_kleidiai_multiplies(bundle: Bundle) -> None:
     """4 bits in blocks of 32, no zero points, activations of 8 bits: https://github.com/ARM-software/kleidiai."""
     products = [node for node in nodes(bundle, "decode") if node.op_type == "MatMulNBits"]
-    assert len(products) == 5 * bundle.manifest.facts.layers + 1
+    assert len(products) == 5 * bundle.manifest.language_model.layers + 1
     for node in products:
         given = {each.name: each.i for each in node.attribute}
         assert (given["bits"], given["block_size"], given["accuracy_level"]) == (4, 32, 4)

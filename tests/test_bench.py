@@ -143,7 +143,7 @@ def test_a_token_reads_the_weights_once_and_of_an_untied_embedding_a_row(pycoder
     assert needed == sum(parts[name]["after"] for name in parts if name != "tables")
     cache = bytes_per_token(manifest, 512)
     assert cache is not None
-    assert cache - needed == manifest.facts.cache_bytes(512)
+    assert cache - needed == manifest.language_model.cache_bytes(512)
 
 
 # Energy, by counters as the kernel shows them.

@@ -164,14 +164,14 @@ def test_genai_takes_over_how_the_checkpoint_wants_to_be_sampled(pycoder: Path, 
 
 
 def test_no_more_cache_is_allocated_by_default_than_the_target_allows(pycoder_bundle: Bundle) -> None:
-    facts = replace(pycoder_bundle.manifest.facts, context_length=131_072)
+    facts = replace(pycoder_bundle.manifest.language_model, context_length=131_072)
     config = genai.genai_config(facts, graph="onnx/model.onnx", context=4096, shared=True, generation={})
     assert config["model"]["context_length"] == 131_072
     assert config["search"]["max_length"] == 4096
 
 
 def test_a_model_that_ends_with_no_token_of_its_own_still_has_a_padding(pycoder_bundle: Bundle) -> None:
-    facts = replace(pycoder_bundle.manifest.facts, eos=(), pad=None, bos=None)
+    facts = replace(pycoder_bundle.manifest.language_model, eos=(), pad=None, bos=None)
     config = genai.genai_config(facts, graph="onnx/model.onnx", context=4096, shared=True, generation={})
     assert config["model"]["eos_token_id"] == []
     assert config["model"]["pad_token_id"] == 0

@@ -246,7 +246,7 @@ def test_a_bundle_in_float16_runs(tmp_path: Path) -> None:
         target = dataclasses.replace(cpu, lowering=(step,), numerics=Numerics())
         bundle = build(PYCODER, target=target, recipe=recipe, output=tmp_path / f"{floats}.edge", load_check=False)
         assert bundle.manifest.cache.dtype == floats
-        caches.append(bundle.manifest.facts.cache_bytes(100))
+        caches.append(bundle.manifest.language_model.cache_bytes(100))
         with Runner.open(bundle.path) as runner:
             texts.append(runner.generate("def read_json(", max_tokens=24).text)
     assert caches[0] == 2 * caches[1]

@@ -60,7 +60,7 @@ def test_tokens_are_those_of_transformers_in_one_piece_at_that_length(
 
 
 def test_the_default_context_is_the_original_one_and_more_can_be_asked_for(checkpoint: Path, bundle: Bundle) -> None:
-    facts = bundle.manifest.facts
+    facts = bundle.manifest.language_model
     assert (facts.context_length, facts.original_context, bundle.manifest.context) == (REACH, ORIGINAL, ORIGINAL)
     with pytest.raises(ContextOverflow, match=f"{REACH + 1} tokens was asked for; the model has {REACH}"):
         Runner.open(bundle.path, context=REACH + 1)

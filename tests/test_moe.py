@@ -219,10 +219,10 @@ def test_facts_of_experts_come_back_from_a_record() -> None:
 def test_a_token_reads_of_the_experts_those_that_it_is_given_to(pycoder_bundle: object) -> None:
     manifest = getattr(pycoder_bundle, "manifest", None)
     assert isinstance(manifest, Manifest)
-    layers = manifest.facts.layers
+    layers = manifest.language_model.layers
     sparse = replace(
         manifest,
-        facts=replace(manifest.facts, experts=(Experts(8, 2, normalized=True),) * layers),
+        facts=replace(manifest.language_model, experts=(Experts(8, 2, normalized=True),) * layers),
         card={**manifest.card, "parts": {**manifest.card["parts"], "expert": {"after": 8_000}}},
     )
     dense, found = bytes_per_token(manifest, 0), bytes_per_token(sparse, 0)

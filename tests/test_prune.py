@@ -144,7 +144,7 @@ def test_a_pruned_and_quantized_bundle_runs(step: tuple[str, dict[str, object]],
     bundle = build(pycoder, output=tmp_path / "small.edge", recipe=recipe, calibration=text)
     with Runner.open(bundle.path) as runner:
         assert runner.generate("def add(a, b):", max_tokens=8).tokens
-    config, facts = json.loads((bundle.path / "config.json").read_text("utf-8")), bundle.manifest.facts
+    config, facts = json.loads((bundle.path / "config.json").read_text("utf-8")), bundle.manifest.language_model
     sizes = (config["num_hidden_layers"], config["num_attention_heads"], config["num_key_value_heads"])
     assert sizes == (facts.layers, facts.attention[0].heads, facts.attention[0].kv_heads)
     assert (config["hidden_size"], config["head_dim"]) == (facts.hidden_size, facts.attention[0].head_dim)

@@ -164,12 +164,12 @@ def test_forks_and_rewinds_are_as_ever(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_keeps_int8_and_loses_little(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    floats = replace(manifest.facts, attention=tuple(replace(a, cache="float32") for a in manifest.facts.attention))
+    manifest, facts = bundle.manifest, bundle.manifest.language_model
+    floats = replace(facts, attention=tuple(replace(a, cache="float32") for a in facts.attention))
     assert manifest.cache.dtype == "int8"
     assert 4 * manifest.card["cache_bytes"] == floats.cache_bytes(manifest.context)
     session = Session(Model.load(bundle.path, manifest), capacity=100)
-    assert session.bytes == manifest.facts.cache_bytes(100)
+    assert session.bytes == facts.cache_bytes(100)
     assert manifest.card["quality"]["mean_kld"] < 0.002
     assert "transformers.js" not in (bundle.path / "README.md").read_text("utf-8")
 

@@ -49,7 +49,7 @@ def table(bundle: Bundle, name: str) -> dict[str, object]:
 
 
 def test_every_file_tells_the_same_tokens(small: Bundle, pycoder: Path) -> None:
-    facts, tokenizer = small.manifest.facts, Tokenizer.load(small.path)
+    facts, tokenizer = small.manifest.language_model, Tokenizer.load(small.path)
     assert facts.vocab_size % 64 == 0
     assert facts.vocab_size < 3072
     assert list(tokenizer.vocabulary) == list(range(facts.vocab_size))
@@ -98,7 +98,7 @@ def test_it_is_calibrated_in_its_own_tokens_and_says_what_they_are_worth(
     with Runner.open(bundle.path) as runner:
         assert runner.generate("def add(a, b):", max_tokens=8).tokens
     (said,) = bundle.manifest.card["remarks"]
-    count = bundle.manifest.facts.vocab_size
+    count = bundle.manifest.language_model.vocab_size
     pattern = rf"{count:,} of 4,096 tokens are left, which had (\d\d\.\d\d)% of the probability on calibration.txt"
     found = re.fullmatch(pattern, said)
     assert found

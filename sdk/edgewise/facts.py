@@ -1,11 +1,23 @@
-"""sdk: what a decoder is, as plain data: written by the exporter, obeyed by lowerings, read by the runner.
+"""sdk: what a model is, as plain data: written by the exporter, obeyed by lowerings, read by the runner.
 
 Imports nothing heavy: the same record travels in a graph's metadata and in a bundle's manifest.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+EncoderTask = Literal["feature-extraction", "text-classification", "token-classification"]
+ENCODER_TASKS: tuple[str, ...] = get_args(EncoderTask)
+
+# By task: what runs a bundle, for who tries something else.
+RUN_BY = {
+    "text-generation": "edgewise run and edgewise.Runner",
+    "text2text-generation": "edgewise run and edgewise.Runner",
+    "feature-extraction": "edgewise embed and edgewise.Encoder",
+    "text-classification": "edgewise classify and edgewise.Encoder",
+    "token-classification": "edgewise classify and edgewise.Encoder",
+}
 
 CACHE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}  # of one element
 
@@ -78,7 +90,7 @@ class Facts:
     pad: int | None = None
     tied: bool = False  # embedding and lm_head are one matrix
     experts: tuple[Experts | None, ...] = ()  # one a layer, None: a dense MLP; empty: no layer has experts
-    task: Literal["text-generation"] = "text-generation"
+    task: Literal["text-generation", "text2text-generation"] = "text-generation"
 
     @property
     def layers(self) -> int:
@@ -100,3 +112,30 @@ class Facts:
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""
         return sum(2 * a.kv_heads * a.head_dim * CACHE_BYTES[a.cache] for a in self.attention) * tokens
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """A model that reads a text as a whole, and gives a vector or labels: what its runner needs to know.
+
+    Its graph gives `output`: a row for each token, `[batch, sequence, width]`, or for each text, `[batch, width]`.
+    """
+
+    task: EncoderTask
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    context_length: int  # tokens of a text, with special ones; of a longer text, the end is not read
+    output: str  # name of the graph's output that is read
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")  # of the graph, each int64 [batch, sequence]
+    pad: int = 0  # the token that fills up the shorter texts of a batch
+    pooling: Literal["mean", "cls", "last"] | None = None  # of hidden states to one vector; None: the graph does that
+    normalized: bool = False  # vectors have length 1
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by name: what is put before a text
+    prompt: str | None = None  # the name of the one that is used unless another is asked for
+    labels: tuple[str, ...] = ()  # of the classifier, in the order of its scores
+    scores: Literal["softmax", "sigmoid", "none"] = "softmax"  # sigmoid: each label by itself; none: as they are
+
+
+AnyFacts = Facts | EncoderFacts  # told apart by their task

@@ -41,8 +41,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgewise.errors import GraphError
-from edgewise.facts import Facts
-from edgewise.options import parse, record
+from edgewise.facts import RUN_BY, AnyFacts, Facts
+from edgewise.options import convert, record
 from edgewise.tensors import Streamed, streamed, transpose
 
 FACTS = "edgewise.facts"
@@ -57,15 +57,27 @@ OPSET = 23
 IR_VERSION = 10
 
 
-def set_facts(model: ir.Model, facts: Facts) -> None:
+def set_facts(model: ir.Model, facts: AnyFacts) -> None:
     model.metadata_props[FACTS] = json.dumps(record(facts), sort_keys=True)
 
 
 def get_facts(model: ir.Model) -> Facts:
-    """The facts of a model; GraphError for a graph that does not state them."""
+    """The facts of a decoder; GraphError for a graph that does not state them, or that is of another task."""
+    facts = any_facts(model)
+    if not isinstance(facts, Facts):
+        raise GraphError(
+            f"this is for models that generate text; the graph is one for {facts.task} ({facts.model_type}), "
+            f"which {RUN_BY[facts.task]} run once it is built"
+        )
+    return facts
+
+
+def any_facts(model: ir.Model) -> AnyFacts:
+    """The facts of a model, whatever its task; GraphError for a graph that does not state them."""
     if FACTS not in model.metadata_props:
         raise GraphError("the graph states no facts (metadata 'edgewise.facts'): was it made by an exporter?")
-    return parse(Facts, json.loads(model.metadata_props[FACTS]), what="facts of the graph")
+    facts: AnyFacts = convert(AnyFacts, json.loads(model.metadata_props[FACTS]), what="facts of the graph")
+    return facts
 
 
 def remark(model: ir.Model, about: str, sentence: str) -> None:

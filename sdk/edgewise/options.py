@@ -15,6 +15,8 @@ from edgewise.errors import OptionError
 
 T = TypeVar("T")
 
+TASK = "task"  # the field that tells one dataclass from another, where data may be of several
+
 
 def known(names: typing.Iterable[str]) -> str:
     """The names, sorted, for the end of an error message."""
@@ -117,6 +119,8 @@ def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
         return None
     problems = []
     hints = tuple(hint for hint in hints if hint is not type(None))
+    if len(hints) > 1 and all(dataclasses.is_dataclass(hint) for hint in hints):
+        return convert(_of_task(hints, value, what=what), value, what=what)
     for hint in hints:
         try:
             return convert(hint, value, what=what)
@@ -124,6 +128,17 @@ def _convert_union(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
             problems.append(error)
     choices = [str(choice) for hint in hints[1:] if get_origin(hint) is Literal for choice in get_args(hint)]
     raise OptionError(f"{problems[0]}; or give {', '.join(choices)}") if choices else problems[0]
+
+
+def _of_task(hints: tuple[Any, ...], value: Any, *, what: str) -> Any:
+    """Which of several dataclasses a table is of: it states a `task`, or is of the one that has a default."""
+    kinds = {task: hint for hint in hints for task in get_args(_hints(hint)[TASK])}
+    defaults = [field.default for hint in hints for field in dataclasses.fields(hint) if field.name == TASK]
+    stated = [default for default in defaults if default is not dataclasses.MISSING]
+    task = value.get(TASK, *stated[:1]) if isinstance(value, Mapping) else None
+    if task not in kinds:
+        raise OptionError(f"{what}: {unknown('task', str(task), kinds)}")
+    return kinds[task]
 
 
 def _convert_scalar(hint: Any, value: Any, *, what: str) -> Any:

@@ -56,7 +56,7 @@ def _compare(job: dict[str, Any]) -> dict[str, float | int]:
     room = min(PROMPT, manifest.context - tokens)
     if room < 1:
         raise GenerationError(f"{tokens} tokens after a prompt do not fit a context of {manifest.context}")
-    prompt = _prompt(folder, manifest.facts.vocab_size)[-room:]
+    prompt = _prompt(folder, manifest.language_model.vocab_size)[-room:]
     sessions = [
         Session(Model.load(folder, replace(manifest, providers=providers)), capacity=manifest.context)
         for providers in ((CPU,), manifest.providers)

@@ -104,7 +104,7 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
     if not is_emulated(manifest.providers):
-        Session(model, capacity=count).prefill([manifest.facts.bos or 0] * count)
+        Session(model, capacity=count).prefill([manifest.language_model.bos or 0] * count)
     written = ir.load(folder / manifest.graphs[graph]).graph
     return judge(written, _nodes(model.prompts if of_prompts else model.graph))
 

@@ -40,8 +40,8 @@ def bytes_per_token(manifest: "Manifest", length: int) -> int | None:
     parts = manifest.card.get("parts")
     if not parts:
         return None
-    read = {"expert": manifest.facts.active_experts}
-    kept = [name for name in parts if name not in ONE_ROW or (name == "embedding" and manifest.facts.tied)]
+    read = {"expert": manifest.language_model.active_experts}
+    kept = [name for name in parts if name not in ONE_ROW or (name == "embedding" and manifest.language_model.tied)]
     cache = manifest.card.get("cache_bytes", 0) * length // manifest.context
     return int(sum(parts[name]["after"] * read.get(name, 1) for name in kept) + cache)
 

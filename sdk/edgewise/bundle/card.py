@@ -66,7 +66,7 @@ def readme(said: Manifest) -> str:
 
 def _head(said: Manifest) -> list[str]:
     """What it is, who runs it, and how large the model is."""
-    facts, context, parameters = said.facts, said.context, _millions(said.card["parameters"])
+    facts, context, parameters = said.language_model, said.context, _millions(said.card["parameters"])
     return [
         "---",
         "library_name: edgewise",

@@ -71,7 +71,7 @@ def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measure
     """The manifest, but for the files that are written of it."""
     about, cache = card(plan) | _activations(prepared.model) | dict(measured), _cache(prepared)
     return Manifest(
-        format=manifest.FORMAT,
+        format=manifest.FORMATS[prepared.facts.task],
         edgewise=__version__,
         target=plan.target,
         facts=prepared.facts,

@@ -85,7 +85,7 @@ def check(folder: Path, manifest: Manifest) -> None:
     """Refuse a genai_config.json that describes another model than the manifest does."""
     if FILE_NAME not in manifest.files:
         return
-    path, facts = folder / FILE_NAME, manifest.facts
+    path, facts = folder / FILE_NAME, manifest.language_model
     try:
         model = json.loads(path.read_text("utf-8"))["model"]
         stated = {key: model["decoder"][key] for key in ("filename", "num_hidden_layers", "num_key_value_heads")}

@@ -3,17 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import blake3
 
 from edgewise.errors import BundleError, OptionError
-from edgewise.facts import Facts
+from edgewise.facts import RUN_BY, AnyFacts, EncoderFacts, Facts
 from edgewise.options import parse, record
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; each bundle states the oldest that tells what it is
+FORMATS = {task: 1 if task == "text-generation" else 2 for task in RUN_BY}
 FILE_NAME = "manifest.json"
 DIGEST = "blake3"
+T = TypeVar("T", Facts, EncoderFacts)
+
 CHUNK = 128  # tokens: more are no faster where weights have 4 bits, and take more memory for activations
 
 
@@ -60,8 +63,8 @@ class Manifest:
     format: int
     edgewise: str  # version that wrote it
     target: str
-    facts: Facts
-    graphs: Mapping[str, str]  # "decoder", or "prefill" and "decode": path of the ONNX file
+    facts: AnyFacts
+    graphs: Mapping[str, str]  # "decoder", "prefill" and "decode", or "encoder": path of the ONNX file
     files: Mapping[str, File]
     providers: tuple[Provider, ...]
     context: int  # tokens that a session gets unless it asks for more or fewer
@@ -74,6 +77,23 @@ class Manifest:
     hidden_states: bool = False  # whether the graphs give them: what the lm_head scores, of every position
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def language_model(self) -> Facts:
+        """The facts of a model that generates text. Raises BundleError for one that does something else."""
+        return self._of(Facts, "generates no text")
+
+    @property
+    def encoder(self) -> EncoderFacts:
+        """The facts of a model that gives vectors or labels. Raises BundleError for one that does something else."""
+        return self._of(EncoderFacts, "gives neither vectors nor labels")
+
+    def _of(self, kind: type[T], lacks: str) -> T:
+        facts = self.facts
+        if isinstance(facts, kind):
+            return facts
+        runs = f"{RUN_BY[facts.task]} run it"
+        raise BundleError(f"this bundle holds a model for {facts.task} ({facts.model_type}), which {lacks}: {runs}")
 
     @property
     def decoder(self) -> str:
@@ -94,9 +114,12 @@ class Manifest:
         """The manifest from JSON. Raises BundleError, also for a format newer than this edgewise knows."""
         data = _checked(text, where=where)
         try:
-            return parse(cls, data, what=where)
+            found = parse(cls, data, what=where)
         except OptionError as error:
             raise BundleError(str(error)) from error
+        if found.format < (needed := FORMATS[found.facts.task]):
+            raise BundleError(f"{where}: it states format {found.format}, and {found.facts.task} takes {needed}")
+        return found
 
     def write(self) -> str:
         """The manifest as JSON: the same manifest gives the same bytes."""

@@ -34,7 +34,7 @@ def inspect(bundle: str, as_json: bool) -> None:
 
 
 def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
-    facts = manifest.facts
+    facts = manifest.language_model
     yield "model", f"{facts.model_type}, {facts.layers} layers of {facts.hidden_size}, vocabulary {facts.vocab_size:,}"
     yield "target", f"{manifest.target} ({', '.join(provider.name for provider in manifest.providers)})"
     yield from _card(manifest.card)

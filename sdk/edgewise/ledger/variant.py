@@ -52,7 +52,7 @@ def variant(bundle: Bundle, target: Target, context: int) -> Variant:
     """What can be said of a bundle before it runs. Raises GraphError for one that is compiled."""
     outlook = counted(bundle, target)
     work, longest = outlook.work, bundle.manifest.context
-    mixtures = [mixture for mixture in bundle.manifest.facts.experts if mixture]
+    mixtures = [mixture for mixture in bundle.manifest.language_model.experts if mixture]
     pace = outlook.pace(min(PREFILL, longest), min(DECODE, longest))
     return Variant(
         bundle=str(bundle.path),

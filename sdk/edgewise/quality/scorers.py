@@ -118,7 +118,7 @@ def lowered(bundle: Bundle, *, length: int, graph: str | None = None) -> Lowered
 
     Where the bundle has several graphs it is the one that decodes, unless another is named.
     """
-    longest = bundle.manifest.facts.context_length
+    longest = bundle.manifest.language_model.context_length
     if length > longest:
         raise OptionError(f"sequences of {length:,} tokens do not fit into the model's context of {longest:,}")
     only = graph or ("decode" if "decode" in bundle.manifest.graphs else None)

@@ -99,7 +99,7 @@ class Model:
         prompts = None if only else manifest.graphs.get("prefill")
         model = cls(
             folder / (manifest.graphs[only] if only else manifest.decoder),
-            manifest.facts,
+            manifest.language_model,
             context=manifest.context if context is None else context,
             providers=manifest.providers,
             threads=manifest.threads if threads is None else threads,

@@ -7,7 +7,7 @@ the snapshot wrote these too.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ COMPANIONS = (
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+)
+SENTENCE = (  # by which sentence-transformers says how a text becomes a vector: see edgewise.sentence
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_Pooling/config.json",
 )
 
 CONFIG_BYTES = 1 << 20
@@ -63,6 +69,18 @@ class Checkpoint:
         tensors = dict(sorted(_read_weights(folder).items()))
         return cls(name, folder, config, generation, tensors, companions)
 
+    def other(self, name: str) -> Any:
+        """What another JSON file of the folder says; None where there is none. Raises CheckpointError."""
+        path = _file(self.folder, name)
+        return _read_json(path, CONFIG_BYTES, strictjson.loads) if path else None
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """What another file says, which is an object; empty where there is none."""
+        found = self.other(name)
+        if not isinstance(found, dict | None):
+            raise CheckpointError(f"{self.folder / name}: expected a JSON object, got {type(found).__name__}")
+        return found or {}
+
 
 def _locate(source: str | Path) -> tuple[str, Path]:
     folder = Path(source)
@@ -71,7 +89,7 @@ def _locate(source: str | Path) -> tuple[str, Path]:
     if folder.exists():
         raise CheckpointError(f"{folder} is a file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     if isinstance(source, str) and hub.is_id(source):
-        return source, hub.download(source, (*COMPANIONS, WEIGHTS, INDEX, "model-*.safetensors"))
+        return source, hub.download(source, (*COMPANIONS, *SENTENCE, WEIGHTS, INDEX, "model-*.safetensors"))
     raise CheckpointError(f"there is no folder {folder}; a model on the Hugging Face hub is named org/name")
 
 
@@ -100,13 +118,13 @@ def _roots(folder: Path) -> list[Path]:
     return [root, root.parent.parent / "blobs"] if is_snapshot else [root]
 
 
-def _read_json(path: Path, limit: int) -> dict[str, Any]:
+def _read_json(path: Path, limit: int, loads: Callable[[bytes], Any] = strictjson.loads_object) -> Any:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise ValueError(f"larger than {limit:,} bytes")
-        return strictjson.loads_object(content)
+        return loads(content)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

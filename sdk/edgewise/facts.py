@@ -132,6 +132,7 @@ class EncoderFacts:
     pad: int = 0  # the token that fills up the shorter texts of a batch
     pooling: Literal["mean", "cls", "last"] | None = None  # of hidden states to one vector; None: the graph does that
     normalized: bool = False  # vectors have length 1
+    lower_case: bool = False  # texts are, before the tokenizer sees them
     prompts: Mapping[str, str] = field(default_factory=dict)  # by name: what is put before a text
     prompt: str | None = None  # the name of the one that is used unless another is asked for
     labels: tuple[str, ...] = ()  # of the classifier, in the order of its scores

@@ -6,36 +6,27 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Self, Unpack
 
-import numpy as np
-
 from edgewise.bundle.read import Bundle
 from edgewise.errors import GenerationError
 from edgewise.facts import Facts
-from edgewise.runtime.assistants import check_assistants
+from edgewise.runtime.asked import ask
 from edgewise.runtime.defaults import default_processors, default_search, eos_tokens, read_generation_config
 from edgewise.runtime.drive import Steps
-from edgewise.runtime.ended import Ended
-from edgewise.runtime.generation import Options, check_open, check_options, find_processors, find_rules
+from edgewise.runtime.generation import Options, check_open
 from edgewise.runtime.model import Model
-from edgewise.runtime.pool import Pool, check_memory
+from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
-from edgewise.runtime.prompt import encode, fit, whole
+from edgewise.runtime.prompt import encode, whole
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
 from edgewise.runtime.score import Score, score
 from edgewise.runtime.session import Session
-from edgewise.runtime.stream import Clock, Pieces, Stream
-from edgewise.runtime.window import Window
-from edgewise.search.named import Named, find_search
-from edgewise.search.protocol import Context, Processor, Search, Vocabulary
-from edgewise.search.samples import several
-from edgewise.search.stops import Eos, MaxTokens, StopRule, TimeLimit, needs_logprobs
+from edgewise.runtime.stream import Pieces, Stream
+from edgewise.search.protocol import Processor, Search
 from edgewise.text.chat import ChatTemplate, Message
 from edgewise.text.reasoning import Spans, Tags, tags_of, thinks_at_end
-from edgewise.text.stream import TextStream
 from edgewise.text.tokenizer import Tokenizer
-from edgewise.text.vocabulary import TokenizerVocabulary
 
 
 class Runner:
@@ -171,53 +162,27 @@ class Runner:
         run: Callable[[Steps[None], Rows], Pieces] | None = None,
     ) -> Stream:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
-        check_options(options)
-        window = Window.of(options.get("overflow"))
-        tokens, dropped, limit = fit(prompt, self.tokenizer, self.model, options.get("max_tokens"), window)
-        eos = self.eos
-        vocabulary = TokenizerVocabulary(self.tokenizer, self.facts.vocab_size, eos=eos)
-        rules = find_rules(options.get("stop"), vocabulary)
-        after = tokens if isinstance(prompt, str) else ()
-
-        def text() -> TextStream:
-            return TextStream(self.tokenizer, after=after)
-
-        clock, timed = Clock(), _time(options.get("time_limit"))
-        assistants = options.get("assistants") or ()
-        search = several(self._search(options.get("search"), vocabulary), options.get("n"))
-        if n := options.get("n"):
-            check_memory(self.model, n - 1, min(len(tokens) + limit, self.model.context))
-        check_assistants(self.tokenizer, assistants, search)
-        context = Context(
-            tokens,
-            limit,
-            eos,
-            self._processors(options, vocabulary),
-            np.random.default_rng(options.get("seed")),
-            _logprobs(options.get("logprobs"), rules),
-            Ended((*rules, *timed), text, clock.seconds),
-            options.get("seed") is not None,
-            tuple(each.model.context for each in assistants),
-            forgets=window is not None,
-        )
+        asked = ask(self, prompt, options)
+        tokens = asked.context.prompt
+        runners = (self, *(options.get("assistants") or ()))
         return Stream(
-            search.flow(context),
+            asked.search.flow(asked.context),
             Rows(
-                [each.model for each in (self, *assistants)],
-                capacity=len(tokens) + limit,
-                prefixes=[each._known() for each in (self, *assistants)],
-                window=window,
+                [each.model for each in runners],
+                capacity=asked.capacity,
+                prefixes=[each._known() for each in runners],
+                window=asked.window,
                 pools=pools,
                 chunk=chunk,
             ),
-            (Eos(eos), *rules, MaxTokens(limit), *timed),
-            text,
-            prompt_tokens=len(tokens) + dropped,
-            prompt_tokens_dropped=dropped,
+            asked.rules,
+            asked.text,
+            prompt_tokens=len(tokens) + asked.dropped,
+            prompt_tokens_dropped=asked.dropped,
             load_s=self.load_s,
             spans=lambda: self._spans(tokens),
-            clock=clock,
-            drafts=context.drafts,
+            clock=asked.clock,
+            drafts=asked.context.drafts,
             run=run,
         )
 
@@ -238,6 +203,11 @@ class Runner:
     def default_search(self) -> Search:
         """What the checkpoint's generation config asks for."""
         return default_search(self._config)
+
+    @property
+    def default_processors(self) -> tuple[Processor, ...]:
+        """What it applies to the scores before that search."""
+        return default_processors(self._config)
 
     @property
     def reasoning_tags(self) -> Tags | None:
@@ -291,20 +261,3 @@ class Runner:
 
     def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         return encode(prompt, self.tokenizer, context=self.model.context)
-
-    def _search(self, search: Search | Named | None, vocabulary: Vocabulary) -> Search:
-        return self.default_search if search is None else find_search(search, vocabulary)
-
-    def _processors(self, options: Options, vocabulary: Vocabulary) -> tuple[Processor, ...]:
-        """The checkpoint's own go with its own search only; the caller's come after them."""
-        own = default_processors(self._config) if options.get("search") is None else ()
-        return find_processors((*own, *(options.get("processors") or ())), vocabulary)
-
-
-def _time(seconds: float | None) -> list[StopRule]:
-    return [] if seconds is None else [TimeLimit(seconds)]
-
-
-def _logprobs(asked: int | None, rules: Sequence[StopRule]) -> int | None:
-    """What is asked for, or what rules need: those of the chosen tokens."""
-    return 0 if asked is None and any(map(needs_logprobs, rules)) else asked

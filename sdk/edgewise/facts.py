@@ -45,18 +45,26 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Attention:
-    """What one layer's attention computes. A lowering translates every field, or refuses it by name."""
+    """What one layer's attention computes. A lowering translates every field, or refuses it by name.
+
+    Without a scale only its sizes are known: the graph, which others have exported, spells the rest out.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
-    scale: float
+    scale: float | None
     window: int | None = None  # a query sees itself and the window - 1 keys before it
     softcap: float = 0.0  # 0: none; otherwise scores become softcap * tanh(scores / softcap)
     rotary: str | None = "global"  # which of Facts.rotary; None: no position embedding
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
     cache: Literal["float32", "float16", "bfloat16", "int8"] = "float32"  # how keys, once rotated, and values are kept
     sinks: bool = False  # each head has a score of its own more, that takes a share of the softmax and adds nothing
+
+    @property
+    def stated(self) -> bool:
+        """Whether all that it computes is known."""
+        return self.scale is not None
 
 
 @dataclass(frozen=True)
@@ -90,11 +98,17 @@ class Facts:
     pad: int | None = None
     tied: bool = False  # embedding and lm_head are one matrix
     experts: tuple[Experts | None, ...] = ()  # one a layer, None: a dense MLP; empty: no layer has experts
+    learned_positions: bool = False  # the embedding adds them: keys and values cannot move to other positions
     task: Literal["text-generation", "text2text-generation"] = "text-generation"
 
     @property
     def layers(self) -> int:
         return len(self.attention)
+
+    @property
+    def stated(self) -> bool:
+        """Whether all that the attention of every layer computes is known."""
+        return all(attention.stated for attention in self.attention)
 
     @property
     def original_context(self) -> int:

@@ -36,7 +36,7 @@ class Dialect(Pass):
             modified |= step(model).modified
         self._refuse_others(model.graph)
         if modified:
-            _forget_shapes(model.graph)
+            forget_shapes(model.graph)
             model.graph.sort()
         return ir.passes.PassResult(model, modified)
 
@@ -50,7 +50,7 @@ class Dialect(Pass):
                 )
 
 
-def _forget_shapes(graph: ir.Graph) -> None:
+def forget_shapes(graph: ir.Graph) -> None:
     """Shapes inside the graph are no longer those of the canonical one; ONNX Runtime infers them."""
     for node in graph:
         for value in node.outputs:

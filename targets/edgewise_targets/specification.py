@@ -8,7 +8,13 @@ from edgewise.facts import Attention
 
 
 def refuse_unknown(spec: Attention, translated: Collection[str], *, dialect: str, layer: int) -> None:
-    """Raises LoweringError for a specification that says more than the fields that a dialect translates."""
+    """Raises LoweringError for a specification that says more than the fields that a dialect translates, or too little.
+    """
+    if not spec.stated:
+        raise LoweringError(
+            f"layer {layer}: what its attention computes is not stated, as the graph comes from another exporter and was "
+            f"not recognised; the dialect '{dialect}' cannot express it: take a target that is lowered by 'lower-ort'"
+        )
     for field in fields(spec):
         if field.name not in translated and getattr(spec, field.name) != field.default:
             raise LoweringError(

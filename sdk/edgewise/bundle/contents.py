@@ -107,9 +107,16 @@ def _genai(prepared: Prepared) -> dict[str, Any]:
 
 def _cache(prepared: Prepared) -> Cache:
     """How the lowered graphs keep keys and values, by their inputs."""
-    shared = not any(str(value.name).startswith("attention_bias") for value in prepared.model.graph.inputs)
+    shared = not appends(prepared.model)
     fixed, dtype = prepared.target.needs.static, prepared.facts.attention[0].cache
     return Cache(dtype, shared, prepared.context if fixed else 0, fixed.prefill if fixed else 0)
+
+
+def appends(model: ir.Model) -> bool:
+    """Whether a graph gives keys and values of new tokens only: as many as it is given."""
+    shapes = {str(value.name): value.shape for value in (*model.graph.inputs, *model.graph.outputs)}
+    ids, present = shapes["input_ids"], shapes["present.0.key"]
+    return ids is not None and present is not None and ids[1] == present[2]
 
 
 def _providers(prepared: Prepared, card: Mapping[str, Any]) -> tuple[Provider, ...]:

@@ -1,8 +1,8 @@
 """sdk, runtime: a graph that gives keys and values of new tokens only: they are written behind those that a row holds.
 
-A token sees what comes before it by a bias that is added to its scores: 0, or `MASKED`. Lengths are free, or fixed:
-then prompts are computed a piece at a time by a graph without scores, padded on the right, and what is scored one by
-one.
+A token sees what comes before it by a bias that is added to its scores: 0, or `MASKED`; or the graph knows it itself,
+and reads as many of the positions that the mask has more than there are new tokens. Lengths are free, or fixed: then
+prompts are computed a piece at a time by a graph without scores, padded on the right, and what is scored one by one.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import in_place
-from edgewise.runtime.signature import HIDDEN, KEEP, Signature
+from edgewise.runtime.signature import HIDDEN, KEEP, MASK, Signature
 
 if TYPE_CHECKING:
     from edgewise.runtime.model import Model
@@ -97,6 +97,7 @@ class Step:
         self.graph, self.signature, self.buffers, self.width = graph, signature, buffers, width
         self.order, self.last = np.arange(width), buffers[0].shape[2] - 1
         self._spare = np.zeros((1, 0, model.facts.vocab_size), np.float32)
+        self._ones = model.ones if MASK in signature.inputs else None
         self._inputs = self._make_inputs(model, values or list(map(in_place, buffers)))
         self._copied = self._read_when_bound(model.memory, in_memory=bool(values))
         self.new, self._outputs = self._make_outputs(model.memory)
@@ -143,6 +144,9 @@ class Step:
         np.minimum(self.order + length, self.last, out=self.positions[0], casting="same_kind")  # padding, too, has one
         for bias in self.biases.values():
             bias.show(length)
+        if self._ones is not None:
+            mask = self._ones[:, : length + self.width]
+            self.binding.bind_input(MASK, "cpu", 0, np.int64, mask.shape, mask.ctypes.data)
         for name in self._copied:
             self.binding.bind_ortvalue_input(name, self._inputs[name])
         scores = self._bind_scores(logits)

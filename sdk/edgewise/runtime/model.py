@@ -115,7 +115,7 @@ class Model:
     @property
     def appends(self) -> bool:
         """Whether the graphs give keys and values of new tokens, instead of writing them in place."""
-        return bool(self.signature.biases)
+        return self.signature.appends
 
     @property
     def fixed(self) -> bool:

@@ -12,7 +12,7 @@ from edgewise.runtime import saved
 from edgewise.runtime.batch import Append, compute
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool, Slot
-from edgewise.runtime.window import Window, turn_back
+from edgewise.runtime.window import Window, refuse_unmovable, turn_back
 from edgewise.search.protocol import FloatArray
 
 
@@ -38,6 +38,8 @@ class Session:
         pool: Pool | None = None,
         slot: Slot | None = None,  # that was taken from the pool
     ) -> None:
+        if window:
+            refuse_unmovable(model.facts)
         self.model = model
         self.chunk = chunk or model.chunk
         self.window = window

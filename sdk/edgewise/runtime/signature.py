@@ -16,6 +16,7 @@ KEEP = "logits_to_keep"
 HIDDEN = "hidden_states"
 BIAS = "attention_bias"
 POSITIONS = "position_ids"
+MASK = "attention_mask"
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class CacheTensor:
 class Signature:
     """The inputs and outputs of a decoder.
 
-    Without `biases`, past and present are one buffer, which the graph writes in place. With them it reads the buffer,
-    gives keys and values of the new tokens, and is told by a bias for each window (None: all) what a token may see.
+    Past and present are one buffer, which the graph writes in place; or it `appends`: it reads the buffer, and gives
+    keys and values of the new tokens. With `biases` it is told by one for each window (None: all) what a token may see;
+    without, how many positions of the buffer are held by the length of the attention mask.
     """
 
     cache: tuple[CacheTensor, ...]
+    appends: bool
     biases: Mapping[str, int | None]  # windows by the names of inputs
     inputs: frozenset[str]  # those that can be left out among them
     outputs: frozenset[str]
@@ -48,7 +51,7 @@ class Signature:
     @property
     def fits(self) -> object:
         """What graphs that share a cache have in common."""
-        return self.cache, bool(self.biases), self.capacity
+        return self.cache, self.appends, bool(self.biases), self.capacity
 
 
 def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
@@ -57,10 +60,13 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
     optional = {value.name for value in graph.get_overridable_initializers()}
     cache = _cache(inputs, facts, path)
     biases = {name: _window(name) for name in inputs if name.partition(".")[0] == BIAS}
-    if not biases and KEEP not in optional:
+    present = next((value for value in graph.get_outputs() if value.name == cache[0].present), None)
+    appends = present is not None and present.shape[2] == inputs["input_ids"].shape[1]  # as many as there are new tokens
+    if not appends and KEEP not in optional:
         raise BundleError(f"{path}: the graph has no optional input '{KEEP}'; build the bundle with this edgewise")
     return Signature(
         cache,
+        appends,
         biases,
         frozenset(inputs) | frozenset(optional),
         frozenset(value.name for value in graph.get_outputs()),

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.errors import ContextOverflow, OptionError
-from edgewise.facts import Rotary
+from edgewise.errors import ContextOverflow, GenerationError, OptionError
+from edgewise.facts import Facts, Rotary
 from edgewise.options import check, parse, unknown
 from edgewise.rotary import tables
 from edgewise.runtime.element import narrowed, widened
@@ -85,6 +85,16 @@ class Window:
                 f"{self.sinks + drop}; it is {context}"
             )
         return drop
+
+
+def refuse_unmovable(facts: Facts) -> None:
+    """Raises GenerationError for a model whose keys and values hold their positions, or may, in an unknown way."""
+    if facts.learned_positions or not facts.stated:
+        why = "adds learned positions to its embedding" if facts.learned_positions else "does not say how it knows them"
+        raise GenerationError(
+            f"a full context cannot go on with a window: the model ({facts.model_type}) {why}, so what is held cannot "
+            "move to other positions; leave out the overflow policy, or take a larger context"
+        )
 
 
 def turn_back(model: Model, start: int, stop: int, length: int) -> Callable[[int, Array], Array]:

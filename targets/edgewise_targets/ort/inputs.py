@@ -21,7 +21,7 @@ class KeepLogits(Step):
     """An optional input `logits_to_keep`, int64 [1]: the logits of so many last positions; 0, its default: of all.
 
     What follows the last attention goes position by position, so the cut is made right behind it: that spares the MLP
-    of the last layer too, not the lm_head alone. Where hidden states are an output, which no cut shortens, it is made
+    of the last layer too, not the lm_head alone: where the attention is stated. Where hidden states are an output, which no cut shortens, it is made
     behind them.
     """
 
@@ -73,7 +73,12 @@ def _last_whole(model: ir.Model) -> ir.Value:
     hidden = [value for value in model.graph.outputs if value.name == HIDDEN]
     if hidden:
         return hidden[0]
-    roles, last = Roles.of(model), get_facts(model).layers - 1
+    roles, facts = Roles.of(model), get_facts(model)
+    if not facts.stated:  # what lies behind such an attention need not go position by position
+        entering = roles.one("lm_head").inputs[0]
+        assert entering is not None
+        return entering
+    last = facts.layers - 1
     return (roles.maybe("attention.sink", last) or roles.one("attention", last)).outputs[0]
 
 

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import onnx_ir as ir
+
 from edgewise.errors import OptionError
+from edgewise.graph import get_facts
 from edgewise.passes import Pass
 from edgewise_targets.dialect import Dialect, Operators
+from edgewise_targets.foreign.lower import LowerForeign
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
@@ -38,6 +42,8 @@ class LowerOrt(Dialect):
     norm of each head of queries and keys as one operator (branchwise), of three that all providers have (reshaped), or
     as inputs of attention (inside: CUDA, WebGPU). `rotary`: inside of attention, or operators before it, which read the
     input `position_ids` (DirectML). `packed`: queries, keys and values of one product, which attention reads whole.
+
+    A graph of another exporter whose attention was not recognised keeps it: see `edgewise_targets.foreign`.
     """
 
     name: ClassVar[str] = "lower-ort"
@@ -53,6 +59,11 @@ class LowerOrt(Dialect):
         super().__post_init__()
         if (self.head_norms, self.rotary) == ("inside", "before"):
             raise OptionError("head_norms: they cannot be inside of attention where rotary is before it")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if get_facts(model).stated:
+            return super().call(model)
+        return LowerForeign(self.accuracy_level, self.floats)(model)
 
     def steps(self) -> tuple[Pass, ...]:
         apart = self.rotary == "before"

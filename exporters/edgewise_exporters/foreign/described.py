@@ -24,8 +24,7 @@ TOKENIZER, LONGEST, MANY = "tokenizer_config.json", "model_max_length", 1 << 31
 
 
 def describe(model: ir.Model, interface: Interface, checkpoint: Checkpoint) -> Facts:
-    """What is known of a decoder without a look at its attention. Raises CheckpointError where graph and config differ.
-    """
+    """What is known of a decoder without a look at its attention. CheckpointError where graph and config differ."""
     config, stated = checkpoint.config, _sizes(checkpoint.config)
     for name, ours, theirs in (
         ("layers", len(interface.cache), stated.get("layers")),
@@ -78,7 +77,7 @@ def _needed(what: str, keys: Sequence[str], config: Mapping[str, Any]) -> int:
         value = config.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-    raise CheckpointError(f"config.json states no {what}, and the graph does not either; it would be one of {known(keys)}")
+    raise CheckpointError(f"config.json states no {what}, and nor does the graph; it would be one of {known(keys)}")
 
 
 def _last(model: ir.Model, name: str) -> int | None:

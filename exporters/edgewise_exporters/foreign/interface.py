@@ -1,7 +1,7 @@
 """exporters, foreign: what goes into a decoder graph and comes out, by the names that optimum gives it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -28,29 +28,34 @@ def check(model: ir.Model) -> Interface:
     inputs = {str(value.name): value for value in model.graph.inputs if not value.is_initializer()}
     outputs = {str(value.name): value for value in model.graph.outputs}
     _check_opset(model)
+    _check_inputs(inputs)
+    if "logits" not in outputs:
+        raise CheckpointError(f"the exported graph gives no logits; it gives {known(outputs)}")
+    layers = len({match[1] for name in inputs if (match := PAST.fullmatch(name))})
+    if not layers:
+        raise CheckpointError(f"the exported graph has no cache (no input 'past_key_values.0.key'): {FIX}")
+    for part in (parts := [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]):
+        for name, values in ((f"past_key_values.{part}", inputs), (f"present.{part}", outputs)):
+            if name not in values:
+                raise CheckpointError(f"the exported graph has no '{name}', which {layers} layers have: {FIX}")
+    for name in outputs:
+        if name != "logits" and name.removeprefix("present.") not in parts:
+            raise CheckpointError(f"the exported graph gives '{name}', which nobody reads; {FIX}, and nothing beside")
+    return Interface(tuple(_sizes(inputs, layer) for layer in range(layers)))
+
+
+def _check_inputs(inputs: Mapping[str, ir.Value]) -> None:
     for name in inputs:
         if name not in KNOWN and not PAST.fullmatch(name):
-            raise CheckpointError(f"the exported graph has an input '{name}', which nobody would feed; known: {known(KNOWN)}")
+            raise CheckpointError(
+                f"the exported graph has an input '{name}', which nobody would feed; known: {known(KNOWN)}"
+            )
     for name in NEEDED:
         if name not in inputs:
             raise CheckpointError(f"the exported graph has no input '{name}'; it has {known(inputs)}")
     for name in ("input_ids", "attention_mask", "position_ids"):
         if name in inputs and inputs[name].dtype != ir.DataType.INT64:
             raise CheckpointError(f"the exported graph takes '{name}' as {inputs[name].dtype}, not as INT64")
-    if "logits" not in outputs:
-        raise CheckpointError(f"the exported graph gives no logits; it gives {known(outputs)}")
-    layers = len({match[1] for name in inputs if (match := PAST.fullmatch(name))})
-    if not layers:
-        raise CheckpointError(f"the exported graph has no cache (no input 'past_key_values.0.key'): {FIX}")
-    wanted = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
-    if missing := [name for name in wanted if f"past_key_values.{name}" not in inputs or f"present.{name}" not in outputs]:
-        raise CheckpointError(
-            f"the exported graph has no 'past_key_values.{missing[0]}' and 'present.{missing[0]}', which {layers} "
-            f"layers have: {FIX}"
-        )
-    if others := [name for name in outputs if name != "logits" and name.removeprefix("present.") not in wanted]:
-        raise CheckpointError(f"the exported graph gives '{others[0]}', which nobody reads; {FIX}, and nothing beside")
-    return Interface(tuple(_sizes(inputs, layer) for layer in range(layers)))
 
 
 def _check_opset(model: ir.Model) -> None:
@@ -61,12 +66,14 @@ def _check_opset(model: ir.Model) -> None:
         )
 
 
-def _sizes(inputs: dict[str, ir.Value], layer: int) -> tuple[int, int]:
+def _sizes(inputs: Mapping[str, ir.Value], layer: int) -> tuple[int, int]:
     """Heads and head size of a layer's keys, which its values share."""
     found = [_size(inputs[f"past_key_values.{layer}.{part}"]) for part in ("key", "value")]
     if found[0] != found[1]:
-        said = " and ".join(f"values of {size}" if part else f"keys of {size}" for part, size in enumerate(found))
-        raise CheckpointError(f"the exported graph has in layer {layer} {said} (heads, head size), and they are to be equal")
+        raise CheckpointError(
+            f"the exported graph has keys of {found[0]} and values of {found[1]} (heads, head size) in layer {layer}; "
+            "a session keeps them in buffers of one size"
+        )
     return found[0]
 
 

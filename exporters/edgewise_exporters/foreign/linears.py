@@ -17,7 +17,7 @@ from edgewise.passes import Pass
 from edgewise_exporters.foreign.flow import is_linear
 from edgewise_exporters.foreign.places import Places
 
-BENT = frozenset("Elu Erf Gelu HardSwish LeakyRelu Mish QuickGelu Relu Sigmoid Softplus Swish Tanh".split())
+BENT = ("Elu", "Erf", "Gelu", "HardSwish", "LeakyRelu", "QuickGelu", "Relu", "Sigmoid", "Softplus", "Swish", "Tanh")
 KEPT = ("Cast", "Reshape", "Unsqueeze")  # of token numbers on their way to the embedding
 
 

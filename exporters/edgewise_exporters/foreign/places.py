@@ -27,7 +27,7 @@ class Places:
         for layer, part, past in by_name(model, "past_key_values"):
             joined = {node: layer for node in past.consumers() if not measures(node)}
             sides[part[0]] |= joined
-            sides["q" if part == "key" else "o"] |= {node: layer for node in _products(joined)}
+            sides["q" if part == "key" else "o"] |= dict.fromkeys(_products(joined), layer)
         keys = [[presents["key", layer], presents["value", layer]] for layer in range(len(presents) // 2)]
         return cls(logits, sides, tuple(above(both) for both in keys))
 
@@ -45,11 +45,10 @@ class Places:
 
     def gives_logits(self, node: ir.Node, after: Collection[ir.Node]) -> bool:
         maker = self.logits.producer()
-        return maker is node or maker in after
+        return maker is node or (maker in after and not is_linear(maker))
 
     def layer(self, node: ir.Node) -> int | None:
-        """The layer of what is behind an attention: the one before the first whose keys depend on it; None: before all.
-        """
+        """The layer of what lies behind an attention: before the first whose keys need it; None: before all layers."""
         first = next((layer for layer, nodes in enumerate(self.upstream) if node in nodes), len(self.upstream))
         return first - 1 if first else None
 

@@ -11,6 +11,7 @@ from edgewise.calibration.routing import by_token, routing
 from edgewise.calibration.run import Loaded, read_rows, read_whole
 from edgewise.calibration.stages import BATCH_TOKENS, cut, linears_by_input, values_of
 from edgewise.errors import GraphError, OptionError
+from edgewise.facts import Facts
 from edgewise.floats import is_finite
 from edgewise.graph import Linear, get_facts, linears
 from edgewise.graph import layer as layer_of
@@ -60,6 +61,7 @@ class Walk:
         self.model, self.folder, self.context, self.progress = model, folder, context, progress
         self.keep = keep
         self.facts, self.routing = get_facts(model), routing(model)
+        _check_layers(self.facts)
         self.sequences = sequences
         _check(sequences, self.facts.vocab_size, self.facts.context_length)
         self.layers = range(self.facts.layers)
@@ -267,6 +269,14 @@ def _input(group: Sequence[Linear]) -> str:
     value = group[0].node.inputs[0]
     assert value is not None
     return str(value.name)
+
+
+def _check_layers(facts: Facts) -> None:
+    if not facts.stated:
+        raise GraphError(
+            "the model cannot be measured layer by layer: its graph comes from another exporter, and its attention was "
+            "not recognised; take methods that measure nothing (nearest, grid, hqq)"
+        )
 
 
 def _check(sequences: np.ndarray, vocabulary: int, longest: int) -> None:

@@ -21,7 +21,7 @@ from edgewise.quality.divergence import Divergences, Likelihoods
 from edgewise.quality.finished import Finished, Found
 from edgewise.quality.greedy import compare_greedy
 from edgewise.quality.report import Quality, quality
-from edgewise.quality.scorers import Canonical, Lowered, Scorer, is_bundle, lowered
+from edgewise.quality.scorers import Lowered, Scorer, is_bundle, lowered, unquantized
 from edgewise.text.tokenizer import FILE_NAME, Tokenizer
 from edgewise.writer import Progress
 
@@ -110,7 +110,7 @@ def _reference(
     if isinstance(source, Checkpoint) or not is_bundle(source):
         checkpoint = open_checkpoint(source)
         graph = export_graph(checkpoint)
-        reference: Scorer = Canonical(graph, context=model.model.context, progress=progress)
+        reference: Scorer = unquantized(graph, context=model.model.context, progress=progress)
         folder, has_tokenizer = checkpoint.folder, FILE_NAME in checkpoint.companions
         if has_tokenizer and (problem := probe("text", folder)):
             raise CheckpointError(problem)

@@ -18,7 +18,7 @@ from edgewise.quality.activations import activation_errors
 from edgewise.quality.evaluate import assess
 from edgewise.quality.layers import is_quantized, layer_costs
 from edgewise.quality.report import Distance, Quality
-from edgewise.quality.scorers import Canonical, lowered
+from edgewise.quality.scorers import lowered, unquantized
 from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 
@@ -48,7 +48,7 @@ def _judge_graph(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     model = lowered(bundle, length=sequences.shape[1], graph=graph)
-    reference = Canonical(prepared.reference, context=model.model.context, progress=progress)
+    reference = unquantized(prepared.reference, context=model.model.context, progress=progress)
     with scratch() as folder:
         found = assess(model, reference, sequences, Tokenizer.load(bundle.path), folder=folder, progress=progress)
     logger.info("quality on %s tokens: %.1f s", f"{found.tokens:,}", time.perf_counter() - started)

@@ -18,8 +18,10 @@ from edgewise.graph import get_facts, linears
 from edgewise.memory import available_memory
 from edgewise.prepare import export_graph, open_checkpoint
 from edgewise.runtime.model import Model
+from edgewise.runtime.ort import open_graph
 from edgewise.runtime.session import Session
-from edgewise.writer import Progress
+from edgewise.sizes import sizes_of, total
+from edgewise.writer import Progress, write_model
 
 CHUNK_BYTES = 64 << 20  # of the scores of one chunk
 GROUP_TOKENS = 4096  # walked together: what a walk that is killed has to do again
@@ -109,6 +111,53 @@ class Canonical:
         return part
 
 
+class Whole:
+    """A float graph whose layers cannot be told apart, as others have exported it: all of it is in memory at once."""
+
+    def __init__(self, model: ir.Model, *, context: int | None = None) -> None:
+        self.model, self.facts, self.context = model, get_facts(model), context
+
+    def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
+        self._refuse_what_does_not_fit()
+        with scratch() as folder:
+            path = folder / "whole.onnx"
+            write_model(self.model, path)
+            graph = open_graph(path)
+            inputs = {value.name for value in graph.get_inputs()}
+            for tokens in sequences:
+                feeds = {name: array for name, array in self._feeds(tokens[None]).items() if name in inputs}
+                (logits,) = graph.run(["logits"], feeds)
+                yield from np.array_split(logits[0], -(-len(tokens) // CHUNK))
+
+    def _feeds(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """One sequence `[1, length]`, with nothing before it."""
+        feeds = {
+            "input_ids": tokens,
+            "attention_mask": np.ones(tokens.shape, np.int64),
+            "position_ids": np.arange(tokens.shape[1])[None],
+        }
+        for layer, a in enumerate(self.facts.attention):
+            empty = np.zeros((1, a.kv_heads, 0, a.head_dim), np.float32)
+            feeds |= {f"past_key_values.{layer}.{part}": empty for part in ("key", "value")}
+        return feeds
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Raises OptionError where the memory at hand is too small for the weights."""
+        needed, memory = total(sizes_of(self.model)).bytes, available_memory()
+        if memory is not None and needed > memory:
+            raise OptionError(
+                f"the float model takes {needed / 1e9:.2f} GB of memory, and {memory / 1e9:.2f} GB are available; "
+                "hold the bundle against another bundle, or measure on a larger machine"
+            )
+
+
+def unquantized(model: ir.Model, *, context: int | None = None, progress: Progress | None = None) -> Scorer:
+    """What gives scores of a graph as it was exported: layer by layer, where these are stated."""
+    if get_facts(model).stated:
+        return Canonical(model, context=context, progress=progress)
+    return Whole(model, context=context)
+
+
 def is_bundle(source: str | Path) -> bool:
     return (Path(source) / FILE_NAME).exists()
 
@@ -138,7 +187,7 @@ def scorer(
     `context`: of the session that a graph or a checkpoint is to stand for; a bundle has its own.
     """
     if isinstance(source, ir.Model):
-        return Canonical(source, context=context, progress=progress)
+        return unquantized(source, context=context, progress=progress)
     if isinstance(source, Checkpoint) or not is_bundle(source):
-        return Canonical(export_graph(open_checkpoint(source)), context=context, progress=progress)
+        return unquantized(export_graph(open_checkpoint(source)), context=context, progress=progress)
     return lowered(Bundle.open(source), length=length)

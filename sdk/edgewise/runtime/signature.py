@@ -61,7 +61,7 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
     cache = _cache(inputs, facts, path)
     biases = {name: _window(name) for name in inputs if name.partition(".")[0] == BIAS}
     present = next((value for value in graph.get_outputs() if value.name == cache[0].present), None)
-    appends = present is not None and present.shape[2] == inputs["input_ids"].shape[1]  # as many as there are new tokens
+    appends = present is not None and present.shape[2] == inputs["input_ids"].shape[1]  # as many as tokens
     if not appends and KEEP not in optional:
         raise BundleError(f"{path}: the graph has no optional input '{KEEP}'; build the bundle with this edgewise")
     return Signature(

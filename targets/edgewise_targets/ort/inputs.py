@@ -14,6 +14,7 @@ from edgewise.tensors import constant
 from edgewise_targets.step import Step, initializer, insert_before
 
 KEEP = "logits_to_keep"
+BY_POSITION = ("Add", "Div", "Mul", "Tanh")  # which may follow an lm_head
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,15 @@ class KeepLogits(Step):
     """An optional input `logits_to_keep`, int64 [1]: the logits of so many last positions; 0, its default: of all.
 
     What follows the last attention goes position by position, so the cut is made right behind it: that spares the MLP
-    of the last layer too, not the lm_head alone: where the attention is stated. Where hidden states are an output, which no cut shortens, it is made
-    behind them.
+    of the last layer too, not the lm_head alone. Where hidden states are an output, which no cut shortens, it is made
+    behind them; where the attention is not stated, before the lm_head, or not at all.
     """
 
     name: ClassVar[str] = "ort-keep-logits"
 
     def rewrite(self, model: ir.Model) -> bool:
         graph = model.graph
-        if any(value.name == KEEP for value in graph.inputs):
+        if any(value.name == KEEP for value in graph.inputs) or not _goes_by_position(model):
             return False
         whole = _last_whole(model)
         tail = _downstream(graph, [whole])
@@ -66,6 +67,21 @@ class DropPositions(Step):
                 )
             model.graph.inputs.remove(value)
         return bool(positions)
+
+
+def _goes_by_position(model: ir.Model) -> bool:
+    """Whether all that follows the place of the cut does: of an attention that is not stated, that is to be seen."""
+    if get_facts(model).stated:
+        return True
+    head = Roles.of(model).maybe("lm_head")
+    tail = _downstream(model.graph, head.outputs) if head else set()
+    behind = [node for node in model.graph if node is not head and node.outputs[0] in tail]
+    others = [value for node in behind for value in node.inputs if value is not None and value not in tail]
+    return bool(tail) and all(node.op_type in BY_POSITION for node in behind) and all(map(_is_one, others))
+
+
+def _is_one(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.size == 1
 
 
 def _last_whole(model: ir.Model) -> ir.Value:

@@ -1,6 +1,7 @@
 """tests: bundles of decoders that others have exported: everything that a runner does, beside transformers."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ class Places:
 
     def gives_logits(self, node: ir.Node, after: Collection[ir.Node]) -> bool:
         maker = self.logits.producer()
-        return maker is node or (maker in after and not is_linear(maker))
+        return maker is node or (maker is not None and maker in after and not is_linear(maker))
 
     def layer(self, node: ir.Node) -> int | None:
         """The layer of what lies behind an attention: before the first whose keys need it; None: before all layers."""

@@ -76,11 +76,11 @@ class Made:
         return f"| {name} | {self.bytes:,} | {self.steps or ''} | {self.mean_kld:.2g} | {share} | {self.top1:.1%} |"
 
 
-def made(steps: Steps, way: str, school: School) -> Made:
-    """A model, after these passes, which then learns in that way."""
+def made(steps: Steps, way: str, school: School, noted: Path) -> Made:
+    """A model, after these passes, which then learns in that way, for the steps that are noted."""
     model, count = after(steps), 0
     if way:
-        learning = school.learning(model, way)
+        learning = school.learning(model, way, noted)
         count = learning.training.steps
         learning(model)
     sequences = sequences_of("heldout.txt", HELD_OUT)
@@ -91,14 +91,18 @@ def made(steps: Steps, way: str, school: School) -> Made:
 def rows(title: str, table: Table, school: School, work: Path) -> Iterator[str]:
     first = 0.0
     for name, (steps, way) in table.items():
-        kept = work / f"{title}-{name}.json".replace(" ", "-").replace(",", "").lower()
+        kept, noted = _path(work, title, name, "json"), _path(work, title, way, "steps")
         if not kept.exists():
-            kept.write_text(json.dumps(asdict(made(steps, way, school))), "utf-8")
+            kept.write_text(json.dumps(asdict(made(steps, way, school, noted))), "utf-8")
         found = Made(**json.loads(kept.read_text("utf-8")))
         first = first or found.mean_kld
         row = found.row(name, first)
         print(row, flush=True)
         yield row
+
+
+def _path(work: Path, title: str, name: str, suffix: str) -> Path:
+    return work / f"{title}-{name}.{suffix}".replace(" ", "-").replace(",", "").lower()
 
 
 def report(options: argparse.Namespace) -> Iterator[str]:

@@ -46,7 +46,7 @@ def rows(school: School, work: Path) -> Iterator[str]:
 
 def _measured(target: Runner, school: School, way: str, work: Path) -> list[str]:
     """The cells of a row."""
-    learning = (school.learning(after(SMALL), way),) if way else ()
+    learning = (school.learning(after(SMALL), way, work / f"draft-{way.replace(' ', '-')}.steps"),) if way else ()
     path = _build(work / "draft.edge", (*SMALL, *learning))
     size = sum(file.stat().st_size for file in path.rglob("*.onnx_data"))
     with Runner.open(path) as draft:

@@ -76,23 +76,30 @@ class School:
     tokens: int
     minutes: float
 
-    def learning(self, model: ir.Model, way: str) -> Distill:
-        """The pass by which this model learns, for as many steps as there is time."""
+    def learning(self, model: ir.Model, way: str, noted: Path) -> Distill:
+        """The pass by which this model learns, for as many steps as there is time; the number is noted in a file, so
+        that all who learn that way take as many, and one that was stopped goes on.
+        """
         options = dict(WAYS[way])
         training = Training(**{"batch": BATCH, "held_out": 0.02, "precision": "bfloat16", **options.pop("training")})
         options = {"text": str(self.text), "tokens": self.tokens, "length": SEQUENCE, **options}
         tried = Distill(training=replace(training, steps=TRIED), **options)
-        seconds: list[float] = []
-
-        def note(stage: str, done: int, total: int) -> None:
-            if stage.startswith("distill"):
-                seconds.append(time.process_time())
-
-        context, trial = context_of(model), model.clone()
-        assert context.calibration
-        calibration = replace(context.calibration, progress=note)
-        trial.meta["edgewise"] = replace(context, calibration=calibration)
-        tried(trial)
-        step = statistics.median(np.diff(seconds[:-1]))  # after the last one it looks at what is held out
-        count = max(TRIED, round(60 * self.minutes / step))
+        if not noted.exists():
+            noted.write_text(str(max(TRIED, round(60 * self.minutes / _seconds(tried, model)))), "utf-8")
+        count = int(noted.read_text("utf-8"))
         return replace(tried, training=replace(training, steps=count, evaluate=max(1, count // 10)))
+
+
+def _seconds(tried: Distill, model: ir.Model) -> float:
+    """Of the processor, for a step."""
+    seconds: list[float] = []
+
+    def note(stage: str, done: int, total: int) -> None:
+        if stage.startswith("distill"):
+            seconds.append(time.process_time())
+
+    context, trial = context_of(model), model.clone()
+    assert context.calibration
+    trial.meta["edgewise"] = replace(context, calibration=replace(context.calibration, progress=note))
+    tried(trial)
+    return statistics.median(np.diff(seconds[:-1]))  # after the last one it looks at what is held out

@@ -28,7 +28,12 @@ PRUNINGS: Mapping[str, Steps] = {
     "4 layers": (layers(4),),
     "3 layers": (layers(3),),
 }
-LEARNED = {"75 % of the neurons": 1e-4, "50 % of the neurons": 3e-4, "3 layers": 1e-3}  # at which rates
+LEARNED = {  # at which rates
+    "50 % of the neurons": 3e-4,
+    "25 % of the neurons": 5e-4,
+    "4 layers": 1e-3,
+    "3 layers": 1e-3,
+}
 UNPRUNED: Mapping[str, Steps] = {
     "float32": (),
     "int8": (("quantize", {"method": "gptq", "bits": 8}),),

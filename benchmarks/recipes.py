@@ -22,7 +22,7 @@ class Group:
 
 def groups(train: Path, steps: int, experts: Path | None) -> list[Group]:
     """All of them; those of mixtures where there is a checkpoint with experts."""
-    dense = [PRUNED, distilled(train, steps), SPARSE, VOCABULARY, SPLIT]
+    dense = [PRUNED, distilled(train, steps), SPARSE, VOCABULARY, split(train, steps)]
     return [*dense, mixtures(experts)] if experts else dense
 
 
@@ -88,22 +88,26 @@ VOCABULARY = Group(
 )
 
 
-SPLIT = Group(
-    "Dense, as a mixture",
-    tuple(
-        Case(f"{share} % of the neurons active", (("dense-to-moe", {"experts": 8, "shared": few, "active": few}),))
-        for share, few in ((75, 3), (50, 2))
-    ),
-)
-
-
 def distilled(train: Path, steps: int) -> Group:
     recipes: Mapping[str, Steps] = {
-        "75 % of the neurons, distilled, int4": (width(0.75), learning(train, steps, 1e-4), GPTQ),
         "50 % of the neurons, distilled, int4": (width(0.5), learning(train, steps, 3e-4), GPTQ),
         "3 of 6 layers, distilled, int4": (layers(3), learning(train, steps, 1e-3), GPTQ),
     }
     return Group("Distilled", tuple(Case(name, recipe) for name, recipe in recipes.items()))
+
+
+def split(train: Path, steps: int) -> Group:
+    """Of the neurons of the dense model, the shared ones and as many of the others."""
+
+    def active(few: int) -> tuple[str, Mapping[str, Any]]:
+        return "dense-to-moe", {"experts": 8, "shared": few, "active": few}
+
+    recipes: Mapping[str, Steps] = {
+        "75 % of the neurons active": (active(3),),
+        "50 % of the neurons active": (active(2),),
+        "50 % of the neurons active, distilled": (active(2), learning(train, steps, 3e-4)),
+    }
+    return Group("Dense, as a mixture", tuple(Case(name, recipe) for name, recipe in recipes.items()))
 
 
 def mixtures(experts: Path) -> Group:

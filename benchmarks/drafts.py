@@ -27,7 +27,6 @@ SMALL: Steps = (PruneLayers(keep=2), PruneWidth(keep=0.5, multiple=32))
 DRAFTS: Mapping[str, str] = {
     "2 of 6 layers, half of their neurons": "",
     "distilled": "scores",
-    "distilled on what the model writes": "written",
     "distilled, half of the time on what it writes itself": "own text",
 }
 

@@ -33,7 +33,6 @@ WAYS: Mapping[str, Mapping[str, Any]] = {  # options of `distill`, and under "tr
     "scores": {"training": {"rate": 1e-3}},
     "scales": {"learn": "scales", "training": {"rate": 1e-3}},
     "codes": {"training": {"rate": 1e-4}},
-    "written": {"prompt": 16, "tokens": 200_000, "training": {"rate": 1e-3}},
     "own text": {"training": {"rate": 1e-3, "sampled": 0.5, "objective": "reverse_kl"}},
 }
 

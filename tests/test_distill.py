@@ -14,21 +14,24 @@ import torch
 import tiny
 from canonical import calibrated, graph, logits, tokens
 from edgewise.errors import EdgewiseError, GraphError, MissingExtra, OptionError
-from edgewise.graph import linears
+from edgewise.graph import layer_matrices, linears, remarks
 from edgewise.passes import Pass, context_of
 from edgewise.tensors import constant, streamed
 from edgewise.writer import Progress
 from edgewise_plugins.distill import train
+from edgewise_plugins.distill.cost import costs
 from edgewise_plugins.distill.executor import Executor
-from edgewise_plugins.distill.learn import Distill
+from edgewise_plugins.distill.learn import LESS, Distill, refuse_what_does_not_fit
 from edgewise_plugins.distill.losses import distributions, forward_kl
 from edgewise_plugins.distill.objective import depths
 from edgewise_plugins.distill.plan import Training
 from edgewise_plugins.distill.teachers import Present
 from edgewise_plugins.distill.train import FILE, Run
-from edgewise_plugins.distill.work import learn, rewrite
+from edgewise_plugins.distill.work import learn, less_than_needed, rewrite
 from edgewise_plugins.prune.depth import PruneLayers, remove_layers
 from edgewise_plugins.prune.width import PruneWidth
+from edgewise_plugins.quantize import Quantize
+from edgewise_plugins.sparse.sparsify import Sparsify
 
 TEXT = tokens(24, 32)
 SHORT = Training(steps=12, batch=4, evaluate=4, rate=2e-3)
@@ -95,16 +98,48 @@ def test_a_student_with_fewer_layers_learns_from_all_of_its_teachers(tmp_path: P
     assert distance(model, expected) < before
 
 
-def test_weights_that_were_pruned_one_by_one_stay_zero(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounded", [(), (Quantize(bits=4, block_size=32, method="nearest"),)], ids=["float", "int4"])
+def test_weights_that_were_pruned_one_by_one_stay_zero(rounded: tuple[Pass, ...], tmp_path: Path) -> None:
+    model = made(tmp_path)
+    Sparsify(method="magnitude", sparsity=0.15)(model)
+    for step in rounded:
+        step(model)
+    before = {linear.name: linear.matrix.numpy() for linear in layer_matrices(model)}
+    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
+    for linear in layer_matrices(model):
+        weights, learned = before[linear.name], linear.matrix.numpy()
+        assert (weights == 0).mean() > 0.14
+        assert (learned[weights == 0] == 0).all()
+        assert (learned != weights).any()
+
+
+def test_zeros_that_nobody_pruned_learn(tmp_path: Path) -> None:
     model = made(tmp_path)
     up = next(linear for linear in linears(model) if linear.role == "mlp.up")
     weights = up.matrix.numpy().copy()
     weights[np.abs(weights) < np.median(np.abs(weights))] = 0
     up.replace(constant(weights))
     Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
-    learned = up.matrix.numpy()
-    assert (learned[weights == 0] == 0).all()
-    assert (learned[weights != 0] != weights[weights != 0]).any()
+    assert (up.matrix.numpy()[weights == 0] != 0).any()
+
+
+def test_a_card_says_how_many_drafts_of_a_student_its_teacher_accepts(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    PruneWidth(keep=0.25, multiple=8, refit=False)(model)
+    Distill(training=dataclasses.replace(SHORT, held_out=0.99, steps=1, evaluate=1))(model)
+    (said,) = remarks(model)
+    teacher = context_of(model).reference
+    assert teacher
+    held_out = np.random.default_rng(0).permutation(len(TEXT))[: len(TEXT) - 1]
+    p, q = (scores(each)[held_out] for each in (teacher, model))
+    drawn, likeliest = np.minimum(p, q).sum(axis=-1).mean(), (p.argmax(axis=-1) == q.argmax(axis=-1)).mean()
+    assert f"{likeliest:.1%} of the most likely tokens are accepted, and {drawn:.1%} of drawn ones" in said
+
+
+def scores(model: ir.Model) -> np.ndarray:
+    """Probabilities of the tokens after each of the text, `[sequences, length, vocabulary]`."""
+    powers = np.exp(logits(model, TEXT).astype(np.float64)).reshape(*TEXT.shape, -1)
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def test_a_layer_stands_for_those_after_it_that_are_gone(tmp_path: Path) -> None:
@@ -195,6 +230,23 @@ def test_what_does_not_fit_is_refused_before_it_starts(tmp_path: Path, monkeypat
         Distill()(model)
 
 
+def test_what_does_not_fit_on_a_gpu_is_refused_by_its_shapes(tmp_path: Path) -> None:
+    student, teacher = graph(tiny.checkpoint("llama", tmp_path)), graph(tiny.checkpoint("llama", tmp_path))
+    small, large = (
+        costs(student, teacher, (64, 128), dataclasses.replace(SHORT, batch=batch), prompt=0, what="weights")
+        for batch in (1, 64)
+    )
+    gpu = small["distill"].memory
+    refuse_what_does_not_fit(small, gpu)
+    with pytest.raises(OptionError, match=r"of the GPU's memory, and .* GB are free; a smaller batch"):
+        refuse_what_does_not_fit(large, gpu)
+
+
+def test_a_gpu_that_runs_out_of_memory_is_one_line() -> None:
+    with pytest.raises(OptionError, match="the GPU's memory does not suffice; a smaller batch"), less_than_needed(LESS):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nOf the allocated memory")
+
+
 def test_without_torch_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = made(tmp_path)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -216,8 +268,9 @@ def test_on_a_gpu_the_same_pass_learns(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "steps: 0 is not 1 or more"),
-        ({"temperature": 0.0}, "temperature: 0.0 is not above 0"),
-        ({"hidden": -1.0}, "hidden: -1.0 is below 0"),
+        ({"temperature": 0.0}, "temperature: 0.0 is no number above 0"),
+        ({"rate": float("inf")}, "rate: inf is no number above 0"),
+        ({"hidden": -1.0}, "hidden: -1.0 is no number from 0 on"),
         ({"held_out": 1.0}, "held_out .1.0. of the text"),
         ({"sampled": 1.5}, "sampled: 1.5 is no share"),
         ({"sampled": 0.5, "objective": "blocks"}, "teaches it nothing by the objective 'blocks'"),

@@ -25,7 +25,8 @@ def obvious(reference: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> D
         p, q = np.exp(a - a.max()), np.exp(b - b.max())
         p, q = p / p.sum(), q / q.sum()
         kld = sum(x * np.log(x / y) for x, y in zip(p, q, strict=True))
-        rows.append((-np.log(q[target]), -np.log(p[target]), kld, float(p.argmax() == q.argmax())))
+        overlap = sum(min(x, y) for x, y in zip(p, q, strict=True))
+        rows.append((-np.log(q[target]), -np.log(p[target]), kld, float(p.argmax() == q.argmax()), overlap))
     return Divergences(*np.array(rows).T)
 
 
@@ -39,7 +40,7 @@ def test_divergences_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(divergence, "BLOCK", 7 * 40)  # 7 positions at a time
     a, b, targets = random_logits(50, 40)
     found, expected = divergences(a, b, targets), obvious(a, b, targets)
-    for name in ("nll", "reference_nll", "kld", "same_top"):
+    for name in ("nll", "reference_nll", "kld", "same_top", "overlap"):
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12, err_msg=name)
     assert_allclose(likelihoods(b, targets).nll, expected.nll, rtol=1e-12)
 
@@ -101,6 +102,7 @@ def test_the_figures_are_those_of_the_positions() -> None:
     assert sum(found.kld > figures.p99_kld) == 4
     assert figures.max_kld == max(found.kld)
     assert figures.top1 == np.mean(a.argmax(1) == b.argmax(1))
+    assert_allclose(figures.overlap, np.mean(found.overlap))
     whole = quality(found, length=11, text_bytes=1000)
     assert_allclose(whole.perplexity, np.prod(np.exp(found.nll) ** (1 / 400)))
     assert_allclose(whole.bits_per_byte, sum(np.log2(np.exp(found.nll))) / 1000)
@@ -126,6 +128,7 @@ def test_a_gate_says_what_is_not_good_enough(limits: dict[str, float], says: str
         p99_kld=0.3,
         max_kld=2.0,
         top1=0.9,
+        overlap=0.9,
         reference_perplexity=10.0,
         perplexity_ratio=1.02,
         perplexity_ratio_error=0.01,
@@ -149,7 +152,7 @@ def test_a_gate_that_means_nothing_is_refused(limits: dict[str, float], says: st
 
 
 def test_what_a_kill_left_half_written_is_measured_again(tmp_path: Path) -> None:
-    rows = [Divergences(*np.random.default_rng(i).random((4, 6))) for i in range(3)]
+    rows = [Divergences(*np.random.default_rng(i).random((5, 6))) for i in range(3)]
     finished = Finished(tmp_path, Divergences, 6)
     for row in rows:
         finished.add(row)

@@ -69,7 +69,7 @@ def test_a_bundle_beside_the_whole_canonical_graph(
     expected = distance(Divergences.join([obvious(a[:-1], b[:-1], row[1:]) for a, b, row in pairs]))
     found = compare(pycoder_bundle.path, pycoder, tokens)
     assert 0.001 < found.mean_kld < 1
-    for name in ("mean_kld", "p99_kld", "max_kld", "top1", "reference_perplexity", "perplexity_ratio"):
+    for name in ("mean_kld", "p99_kld", "max_kld", "top1", "overlap", "reference_perplexity", "perplexity_ratio"):
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4, err_msg=name)
 
 

@@ -13,11 +13,15 @@ import tiny
 from canonical import calibrated, graph, logits, tokens
 from cases import CASES
 from edgewise.errors import EdgewiseError, GraphError, OptionError, RecipeError
-from edgewise.graph import Linear, linears, remarks
+from edgewise.graph import ZEROS, Linear, gather_zeros, layer_matrices, linears, remarks
 from edgewise.passes import BuildContext
+from edgewise.plan import plan_build
 from edgewise.quantized import Format
+from edgewise.recipe import Recipe, RecipeStep
 from edgewise.registry import registry
+from edgewise.target import Hardware, Number
 from edgewise.tensors import constant
+from edgewise_plugins.prune.width import PruneWidth
 from edgewise_plugins.quantize import Quantize
 from edgewise_plugins.quantize.factor import factorize
 from edgewise_plugins.quantize.gptq import Moments, gptq
@@ -210,6 +214,42 @@ def test_a_device_whose_profile_says_so_skips_fours() -> None:
     sparse_cores = replace(cuda, numerics=replace(cuda.numerics, sparsity=("2:4",)))
     assert "which the products of this device skip" in effect(FOURS, sparse_cores)
     assert "no time" in effect(HALF, sparse_cores)
+
+
+def test_speed_is_predicted_with_what_a_device_skips(pycoder: Path) -> None:
+    """Prompts, which arithmetic limits here; a token waits for as many bytes as before."""
+    cuda, slow = registry().get_target("cuda"), Number(1e12, "a test", "estimated")
+    hardware = Hardware(bandwidth=Number(1e11, "a test", "estimated"), compute={"float32": slow})
+    dense = replace(cuda, hardware=hardware)
+    skipping = replace(dense, numerics=replace(dense.numerics, sparsity=("2:4",)))
+    fours = RecipeStep("sparsify", {"method": "magnitude", "pattern": "2:4"})
+    halves = RecipeStep("sparsify", {"method": "magnitude"})
+    plans = [
+        plan_build(pycoder, target=target, recipe=Recipe((step,)))
+        for target, step in ((dense, fours), (skipping, halves), (skipping, fours))
+    ]
+    without, other, skipped = (plan.speed for plan in plans)
+    assert without
+    assert other
+    assert skipped
+    assert without.first_token_s == other.first_token_s > 1.2 * skipped.first_token_s
+    assert without.decode_tokens_per_s == skipped.decode_tokens_per_s
+    assert "have half of their operations" in plans[2].remarks[0]
+
+
+def test_zeros_are_stated_until_a_matrix_is_another_one(tmp_path: Path) -> None:
+    model = made("llama", tmp_path)
+    Sparsify(method="magnitude", pattern="2:4")(model)
+    gather_zeros(model)
+    assert model.metadata_props[ZEROS] == "2:4"
+    for step, stated in (
+        (Quantize(bits=4, block_size=32, method="nearest"), {"2:4"}),
+        (PruneWidth(keep=0.5, multiple=8), {"2:4", None}),
+    ):
+        other = model.clone()
+        other.meta["edgewise"] = model.meta["edgewise"]
+        step(other)
+        assert {linear.zeros for linear in layer_matrices(other)} == stated
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,19 @@ class Pair:
         """Multiply the readers' columns by scales, as `shared` gives them, and divide what makes their input."""
         columns, rows = self.spread(scales).astype(np.float32), (1 / scales).astype(np.float32)
         for linear in self.readers:
-            linear.replace(scale_columns(linear.matrix, columns))
+            _put(linear, scale_columns(linear.matrix, columns))
         for maker in self.makers:
             if isinstance(maker, Linear):
-                maker.replace(scale_rows(maker.matrix, rows))
+                _put(maker, scale_rows(maker.matrix, rows))
             else:
                 replace(maker, scale_rows(streamed(maker.const_value), rows))
+
+
+def _put(linear: Linear, matrix: Streamed) -> None:
+    """Scaling keeps zeros."""
+    zeros = linear.zeros
+    linear.replace(matrix)
+    linear.state_zeros(zeros)
 
 
 def replace(value: ir.Value, tensor: Streamed) -> None:

@@ -30,6 +30,10 @@ takes is taken from the result of the attention, which gives its scores for that
 Nodes of one expert carry its number. Every expert computes every token here; the value of `router.gates`,
 `[batch, sequence, experts]`, weights what they give, with zeros for the experts that a token is not given to.
 
+A matrix may state that it has zeros which are to stay: `2:4`, or a share as `0.5`. Another float matrix in its place
+states none. Where all matrices of the layers state the same, the graph does, too: it is what a planner reads after a
+lowering.
+
 A product may state what its activations become where its weights are quantized: `float32` or `int8, block 32`, by what
 a calibration has measured. Without such a statement that is up to the target.
 """
@@ -43,6 +47,7 @@ import onnx_ir as ir
 from edgewise.errors import GraphError
 from edgewise.facts import RUN_BY, AnyFacts, Facts
 from edgewise.options import convert, record
+from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, streamed, transpose
 
 FACTS = "edgewise.facts"
@@ -51,6 +56,7 @@ LAYER = "edgewise.layer"
 EXPERT = "edgewise.expert"
 ACTIVATIONS = "edgewise.activations"
 REMARK = "edgewise.remark."
+ZEROS = "edgewise.zeros"
 FLOAT = "float32"  # activations that are not rounded
 
 OPSET = 23
@@ -186,8 +192,21 @@ class Linear:
         tensor = streamed(self.value.const_value)
         return tensor if self.stored_by_rows else transpose(tensor)
 
+    @property
+    def zeros(self) -> str | None:
+        """The zeros that it states; None: nothing."""
+        return self.value.metadata_props.get(ZEROS)
+
+    def state_zeros(self, pattern: str | None) -> None:
+        """State zeros that are to stay; None takes the statement back."""
+        self.value.metadata_props.pop(ZEROS, None)
+        if pattern is not None:
+            self.value.metadata_props[ZEROS] = pattern
+
     def replace(self, matrix: Streamed) -> None:
-        """Another weight of the same kind in its place; keeps the checkpoint's name."""
+        """Another weight of the same kind in its place; keeps the checkpoint's name. Rounding keeps zeros."""
+        if not isinstance(matrix, BlockQuantized):
+            self.state_zeros(None)
         tensor = matrix if self.stored_by_rows else transpose(matrix)
         tensor.name = self.name
         self.value.const_value = tensor
@@ -211,3 +230,15 @@ def linears(model: ir.Model) -> Iterator[Linear]:
             value = producer.inputs[0]
         if value is not None and value.is_initializer():
             yield Linear(node, name, layer(node), value)
+
+
+def layer_matrices(model: ir.Model) -> Iterator[Linear]:
+    """Those of the layers, but routers: where most of the weights are."""
+    return (each for each in linears(model) if each.layer is not None and not each.role.endswith("router"))
+
+
+def gather_zeros(model: ir.Model) -> None:
+    """State of the graph what all matrices of its layers state."""
+    stated = {each.zeros for each in layer_matrices(model)}
+    if len(stated) == 1 and (pattern := stated.pop()):
+        model.metadata_props[ZEROS] = pattern

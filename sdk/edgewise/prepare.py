@@ -16,7 +16,7 @@ from edgewise.companions import Companions
 from edgewise.contracts import Exporter
 from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
 from edgewise.facts import Facts
-from edgewise.graph import get_facts
+from edgewise.graph import gather_zeros, get_facts
 from edgewise.hidden import add_hidden_states
 from edgewise.lint import refuse
 from edgewise.options import unknown
@@ -91,6 +91,7 @@ def prepare(
     kept = _Kept(whole=chosen.gate is not None)
     model = apply(model, passes, build, error=RecipeError, before=kept.add)
     kept.add(model)
+    gather_zeros(model)
     cost = _cost(measured, model, dry) if measured else None
     prompts = prefill_graph(model, kept.floats, build) if prefill else None
     if hidden_states:

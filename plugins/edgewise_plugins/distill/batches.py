@@ -18,7 +18,7 @@ class Batches:
 
     def __init__(self, sequences: np.ndarray, training: Training, device: str) -> None:
         self.sequences, self.training, self.device = sequences, training, device
-        count = max(1, round(training.held_out * len(sequences)))
+        count = min(max(1, round(training.held_out * len(sequences))), len(sequences) - 1)  # some are learned from
         order = np.random.default_rng(training.seed).permutation(len(sequences))
         self.held_out, self.seen = order[:count], order[count:]
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import torch
 
 from edgewise.errors import GraphError
-from edgewise.graph import get_facts
+from edgewise.graph import ZEROS, get_facts
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, Transposed, constant, streamed, transpose
 from edgewise_plugins.distill.fake import FakeQuantized
@@ -15,7 +15,6 @@ from edgewise_plugins.distill.plan import Learn, Precision
 from edgewise_plugins.operators import OPERATORS, Tensor
 
 FIXED = "rotary."  # tables are computed, not learned
-PRUNED = 0.2  # of a matrix that was sparsified, more than this is zero
 
 
 class Executor(torch.nn.Module):
@@ -25,9 +24,9 @@ class Executor(torch.nn.Module):
     >>> executor(input_ids)["logits"]        # [sequences, length, vocabulary], of int64 [sequences, length]
 
     Its parameters are the float initializers of the graph, by their names; matrices as the graph holds them,
-    `[in, out]`. Of a quantized one they are the floats that are rounded and the scales that they are rounded with; with
-    `learn="scales"` the scales alone, and nothing else of the graph. Raises GraphError for an operator that the
-    canonical graph does not have.
+    `[in, out]`; zeros that a matrix states stay. Of a quantized one they are the floats that are rounded and the scales
+    that they are rounded with; with `learn="scales"` the scales alone, and nothing else of the graph. Raises GraphError
+    for an operator that the canonical graph does not have.
     """
 
     def __init__(self, model: ir.Model, *, learn: Learn = "weights", precision: Precision = "float32") -> None:
@@ -43,7 +42,8 @@ class Executor(torch.nn.Module):
         for number, (name, value) in enumerate(model.graph.initializers.items()):
             assert value.const_value is not None
             self._places[str(name)] = f"weight_{number}"
-            self._hold(f"weight_{number}", str(name), streamed(value.const_value), learn)
+            zeros = ZEROS in value.metadata_props
+            self._hold(f"weight_{number}", str(name), streamed(value.const_value), learn, zeros=zeros)
 
     def forward(
         self, input_ids: Tensor, wanted: Sequence[str] = ("logits",), given: Mapping[str, Tensor] | None = None
@@ -89,18 +89,22 @@ class Executor(torch.nn.Module):
             elif isinstance(held, torch.nn.Parameter):
                 value.const_value = constant(held.detach().float().cpu().numpy().copy(), name=name)
 
-    def _hold(self, place: str, name: str, tensor: Streamed, learn: Learn) -> None:
+    def _hold(self, place: str, name: str, tensor: Streamed, learn: Learn, *, zeros: bool) -> None:
         base = tensor.base if isinstance(tensor, Transposed) else tensor
         if isinstance(base, BlockQuantized):
             turned = isinstance(tensor, Transposed)
-            self.add_module(place, FakeQuantized(base, turned=turned, only_scales=learn == "scales"))
+            fake = FakeQuantized(base, turned=turned, only_scales=learn == "scales")
+            self.add_module(place, fake)
+            if zeros and learn == "weights":
+                keep_zeros(fake.weight)
             return
         array = tensor.numpy()
         learned = array.dtype == np.float32 and not name.startswith(FIXED) and learn == "weights"
         if learned:
             parameter = torch.nn.Parameter(torch.tensor(array))
             self.register_parameter(place, parameter)
-            _keep_zeros(parameter)
+            if zeros:
+                keep_zeros(parameter)
         else:
             self.register_buffer(place, torch.tensor(array), persistent=False)
 
@@ -127,8 +131,7 @@ def narrowed(executor: Executor) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=executor.precision == "bfloat16")
 
 
-def _keep_zeros(parameter: torch.nn.Parameter) -> None:
-    """What was pruned away one by one stays away: weights of zero have no gradient, where they are many."""
-    zeros = parameter == 0
-    if parameter.dim() == 2 and zeros.float().mean() > PRUNED:
-        parameter.register_hook(lambda gradient: gradient.masked_fill(zeros.to(gradient.device), 0))  # type: ignore[no-untyped-call]
+def keep_zeros(parameter: torch.nn.Parameter) -> None:
+    """What is zero has no gradient, and stays."""
+    zeros = parameter.detach() == 0
+    parameter.register_hook(lambda gradient: gradient.masked_fill(zeros.to(gradient.device), 0))  # type: ignore[no-untyped-call]

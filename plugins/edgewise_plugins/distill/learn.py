@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,12 +15,14 @@ from edgewise.calibration.plan import Cost
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import GraphError, OptionError
 from edgewise.extras import require
-from edgewise.graph import get_facts, linears
+from edgewise.graph import get_facts, linears, remark
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized
 from edgewise_plugins.distill.plan import Learn, Training
 
 logger = logging.getLogger(__name__)
+
+LESS = "a smaller batch (accumulate more), shorter sequences, or `top`, take less"
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,21 @@ class Distill(Pass):
             calibration.expect(cost)
         if context_of(model).dry:
             return ir.passes.PassResult(model, modified=False)
-        _refuse_what_does_not_fit(stages)
-        from edgewise_plugins.distill.work import learn, rewrite
+        from edgewise_plugins.distill.work import free_on_gpu, learn, less_than_needed, rewrite
 
+        refuse_what_does_not_fit(stages, free_on_gpu())
         training, progress = self.training, calibration.progress
-        if self.prompt:
-            sequences = rewrite(teacher, sequences, training, prompt=self.prompt, progress=progress)
-        before, after = learn(model, teacher, sequences, training, what=self.learn, progress=progress)
-        logger.info("distill: the KL divergence on held-out text was %.4g, and is %.4g", before, after)
-        if not after < before:
+        with less_than_needed(LESS):
+            if self.prompt:
+                sequences = rewrite(teacher, sequences, training, prompt=self.prompt, progress=progress)
+            learned = learn(model, teacher, sequences, training, what=self.learn, progress=progress)
+        if learned.better:
+            said = learned.sentence()
+            logger.info("%s", said)
+            remark(model, "distilled", said)
+        else:
             logger.warning("distill: training made it no better; the weights are left as they were")
-        return ir.passes.PassResult(model, modified=after < before)
+        return ir.passes.PassResult(model, modified=learned.better)
 
     def _sequences(self, calibration: Calibration, longest: int) -> np.ndarray:
         calibration.used = True
@@ -109,12 +115,18 @@ class Distill(Pass):
             raise GraphError("learn = 'scales': nothing is quantized yet; put the step 'quantize' before it")
 
 
-def _refuse_what_does_not_fit(stages: Mapping[str, Cost]) -> None:
-    """Raises OptionError where a stage takes more than there is."""
+def refuse_what_does_not_fit(stages: Mapping[str, Cost], gpu: int | None) -> None:
+    """Raises OptionError where a stage takes more than there is; `gpu` are the bytes that are free on it, where it is
+    what computes. This machine's memory then holds what goes to the disk.
+    """
     for stage, cost in stages.items():
         logger.info("%s: about %.2f GB of memory, %.2f GB of disk", stage, cost.memory / 1e9, cost.disk / 1e9)
-        cost.refuse_what_does_not_fit(
-            cache_folder(),
-            less_memory="a smaller batch (accumulate more), shorter sequences, or `top`, take less",
-            less_disk="fewer tokens, or a smaller `top`, take less",
+        if gpu is not None and cost.memory > gpu:
+            raise OptionError(
+                f"{stage} takes about {cost.memory / 1e9:.2f} GB of the GPU's memory, and {gpu / 1e9:.2f} GB are free; "
+                f"{LESS}; without a GPU: CUDA_VISIBLE_DEVICES="
+            )
+        here = cost if gpu is None else replace(cost, memory=cost.disk)
+        here.refuse_what_does_not_fit(
+            cache_folder(), less_memory=LESS, less_disk="fewer tokens, or a smaller `top`, take less"
         )

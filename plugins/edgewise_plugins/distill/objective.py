@@ -55,11 +55,22 @@ class Objective:
 
     def kld(self, batch: Batch) -> float:
         """The forward KL divergence, in nats a token, at the temperature at which answers are kept, or at 1."""
+        return float(forward_kl(*self._both(batch), 1.0))
+
+    def accepted(self, batch: Batch) -> Tensor:
+        """As drafts for the teacher: the share of the student's most likely tokens that are accepted, and of those that
+        it draws; of a teacher whose most likely tokens alone are kept, among these.
+        """
+        q, p = (logs[..., : self.training.top or None].exp() for logs in self._both(batch))
+        same = q.gather(-1, p.argmax(dim=-1, keepdim=True)) == q.amax(dim=-1, keepdim=True)
+        return torch.stack([same.float().mean(), torch.minimum(p, q).sum(dim=-1).mean()])
+
+    def _both(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logarithms of the probabilities of both."""
         temperature = self.training.temperature if self.training.top else 1.0
         with torch.no_grad():
             logits = self._student(batch, [])["logits"].float()
-            scores = self.teacher.scores(batch.tokens, batch.numbers)
-            return float(forward_kl(*distributions(logits, scores, temperature), 1.0))
+            return distributions(logits, self.teacher.scores(batch.tokens, batch.numbers), temperature)
 
     def _said(self, batch: Batch) -> tuple[Tensor | Top | None, Mapping[str, Tensor]]:
         """The teacher's scores and hidden states, as far as they are needed."""

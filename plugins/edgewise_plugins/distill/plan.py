@@ -52,11 +52,11 @@ class Training:
             if getattr(self, name) < 1:
                 raise OptionError(f"{name}: {getattr(self, name)} is not 1 or more")
         for name in ("temperature", "rate"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name}: {getattr(self, name)} is not above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise OptionError(f"{name}: {getattr(self, name)} is no number above 0")
         for name in ("cross_entropy", "hidden", "top", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name}: {getattr(self, name)} is below 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"{name}: {getattr(self, name)} is no number from 0 on")
         if not 0 <= self.warmup < 1 or not 0 < self.held_out < 1:
             raise OptionError(f"warmup ({self.warmup}) is a share of the steps, held_out ({self.held_out}) of the text")
         if not 0 <= self.sampled <= 1:

@@ -85,6 +85,12 @@ class Run:
         sums = sum(self.objective.kld(batch) * len(batch.tokens) for batch in self.batches.of_held_out())
         return sums / len(self.batches.held_out)
 
+    def accepted(self) -> tuple[float, float]:
+        """There, as drafts for the teacher: the shares of the most likely tokens, and of drawn ones, that it takes."""
+        shares = [self.objective.accepted(batch) * len(batch.tokens) for batch in self.batches.of_held_out()]
+        likeliest, drawn = (torch.stack(shares).sum(dim=0) / len(self.batches.held_out)).tolist()
+        return likeliest, drawn
+
     def keep(self) -> None:
         """Write the state, whole or not at all."""
         tensors = {"counters": torch.tensor([self.step, self.waiting]), "best_kld": torch.tensor(self.best).double()}

@@ -1,5 +1,8 @@
 """plugins, distill: the work itself, in torch: a teacher's text and answers, then a student that learns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 
 from edgewise.calibration.cache import claimed
 from edgewise.calibration.fingerprint import array_digest, fingerprint
+from edgewise.errors import OptionError
 from edgewise.graph import get_facts
 from edgewise.options import record
 from edgewise.writer import Progress
@@ -19,6 +23,45 @@ from edgewise_plugins.distill.train import Run
 
 VERSION = "distill 2"  # of what is computed: part of the names of what is kept
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a student is on held-out text: the KL divergence before and after, and as drafts for its teacher, the shares
+    of its most likely tokens, and of drawn ones, that are accepted.
+    """
+
+    before: float
+    after: float
+    likeliest: float
+    drawn: float
+
+    @property
+    def better(self) -> bool:
+        """Whether learning was worth it."""
+        return self.after < self.before
+
+    def sentence(self) -> str:
+        """The figures, as a card says them."""
+        return (
+            f"distilled: on held-out text the KL divergence from the checkpoint was {self.before:.3g} nats a token, "
+            f"and is {self.after:.3g} after this step; as a draft for it, {self.likeliest:.1%} of the most likely "
+            f"tokens are accepted, and {self.drawn:.1%} of drawn ones"
+        )
+
+
+def free_on_gpu() -> int | None:
+    """Bytes that are free on the GPU that computes; None where there is none."""
+    return int(torch.cuda.mem_get_info()[0]) if DEVICE == "cuda" else None
+
+
+@contextmanager
+def less_than_needed(advice: str) -> Iterator[None]:
+    """Turns what CUDA says of too little memory into one line."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise OptionError(f"distill: the GPU's memory does not suffice; {advice}") from error
 
 
 def rewrite(
@@ -38,8 +81,8 @@ def learn(
     *,
     what: Learn,
     progress: Progress | None,
-) -> tuple[float, float]:
-    """Train the model, and keep what it learned if it is better; the held-out KL divergence before and after."""
+) -> Learned:
+    """Train the model, and keep what it learned if it is better."""
     said, executor = _teacher(teacher, sequences, training, progress)
     student = Executor(model, learn=what, precision=_precision(training)).to(DEVICE)
     places = depths(student, executor) if executor else []
@@ -48,9 +91,10 @@ def learn(
         run = Run(student, said, sequences, training, folder, places, progress)
         before = run.held_out_kld()
         after = run.train()
-    if after < before:
+        learned = Learned(before, after, *run.accepted())
+    if learned.better:
         student.write_back(model)
-    return before, after
+    return learned
 
 
 def _teacher(

@@ -66,6 +66,7 @@ class AutoRound:
         rows, columns = linear.matrix.dims
         form = self.forms[linear.name]
         linear.replace(self.spill.write((rows, columns), form, [coded.stored(form)], name=linear.name))
+        linear.state_zeros(None)  # they learn as well
 
     def _report(self, done: int, total: int) -> None:
         if self.calibration.progress:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgewise.errors import GraphError, OptionError
-from edgewise.graph import Linear, linears, remark
+from edgewise.graph import Linear, layer_matrices, remark
 from edgewise.passes import Pass, calibration_of, context_of
 from edgewise.quantized import BlockQuantized
 from edgewise.target import Target
@@ -27,8 +27,9 @@ class Sparsify(Pass):
 
     Methods: `magnitude` removes the smallest weights of each row; `wanda` those that count least in it, by the size of
     their inputs; `sparsegpt` makes up for each of them with the weights that stay. The last two need a calibration
-    text. The embedding, the lm_head and routers are left alone. Comes after `rotate` and `distill`, which leave no
-    zeros, and before `quantize`, whose methods keep them (but `autoround`, which learns the rounding of zeros too).
+    text. The embedding, the lm_head and routers are left alone. Comes after `rotate` and the `prune` passes, which
+    leave no zeros, and before `quantize`, whose methods keep them (but `autoround`, which learns the rounding of zeros
+    too). A step `distill` after it keeps them.
     """
 
     name: ClassVar[str] = "sparsify"
@@ -57,6 +58,8 @@ class Sparsify(Pass):
                 linear.replace(without_lowest(linear.matrix, np.float32(1), pattern))
         else:
             self._calibrated(model, chosen, pattern)
+        for linear in chosen.values():
+            linear.state_zeros(PAIR if pattern.fours else f"{pattern.share:g}")
         remark(model, "sparsity", effect(pattern, context_of(model).target))
         return ir.passes.PassResult(model, modified=True)
 
@@ -79,7 +82,10 @@ class Sparsify(Pass):
 def effect(pattern: Pattern, target: Target | None) -> str:
     """What zeros are worth on a device, in one sentence."""
     if pattern.fours and target and PAIR in target.numerics.sparsity:
-        return f"{pattern} of the layers are zero, which the products of this device skip where arithmetic limits them"
+        return (
+            f"{pattern} of the layers are zero, which the products of this device skip where arithmetic limits them: "
+            "speeds that are predicted have half of their operations; bytes and memory are not saved"
+        )
     return (
         f"{pattern} of the layers are zero; this device stores and multiplies them like all others: no bytes, no "
         "memory and no time are saved; only an archive of the bundle is smaller"
@@ -88,11 +94,7 @@ def effect(pattern: Pattern, target: Target | None) -> str:
 
 def _matrices(model: ir.Model) -> dict[str, Linear]:
     """The matrices of the layers. Raises GraphError for one that is quantized."""
-    found = {
-        linear.name: linear
-        for linear in linears(model)
-        if linear.layer is not None and not linear.role.endswith("router")
-    }
+    found = {linear.name: linear for linear in layer_matrices(model)}
     for linear in found.values():
         if isinstance(linear.matrix, BlockQuantized):
             raise GraphError(f"'{linear.name}' is quantized already ({linear.matrix.form}): 'sparsify' comes before")

@@ -118,6 +118,7 @@ def _distance(found: "Distance") -> list[str]:
         f"KL divergence  mean {found.mean_kld:.5f} ± {found.mean_kld_error:.5f}, p99 {found.p99_kld:.4f}, "
         f"max {found.max_kld:.4f} nats per token",
         f"top-1          the same for {found.top1:.2%}",
+        f"as a draft     {found.top1:.1%} of its most likely tokens are accepted, {found.overlap:.1%} of drawn ones",
         f"perplexity     {found.perplexity_ratio:.4f} ± {found.perplexity_ratio_error:.4f} "
         f"times {found.reference_perplexity:.3f}",
         *([f"greedy text    {found.greedy.sentence()}"] if found.greedy else []),

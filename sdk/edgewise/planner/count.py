@@ -6,11 +6,12 @@ facts say, whatever operators it is made of.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from edgewise.facts import Attention, Facts
-from edgewise.graph import expert, get_facts, layer, role
+from edgewise.graph import ZEROS, expert, get_facts, layer, role
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Table, Work
 from edgewise.runtime.signature import KEEP
@@ -57,18 +58,24 @@ def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
 
 
 def _products(model: ir.Model, facts: Facts) -> Iterator[Product]:
-    scored = _scored(model.graph)
+    scored, zeros = _scored(model.graph), model.metadata_props.get(ZEROS)
     for node in model.graph:
-        name, late = role(node) or "", node in scored
-        if node.op_type == "MatMulNBits":
-            rows, columns = node.attributes.get_int("N", 0), node.attributes.get_int("K", 0)
-            yield Product(name, rows, columns, _blocks(node, node.inputs[2:4]), scored=late)
-        elif node.op_type in (*PRODUCTS, *INTEGER):
-            for weights in map(_matrix, node.inputs[1:2]):
-                if weights is not None:
-                    yield Product(name, *_sizes(node, weights), _format(node, weights), scored=late)
-        elif node.op_type in ("MoE", "QMoE"):
-            yield from _experts(node, facts, scored=late)
+        sparse = layer(node) is not None and not (role(node) or "").endswith("router")
+        for product in _of_node(node, facts, scored=node in scored):
+            yield replace(product, zeros=zeros) if sparse else product
+
+
+def _of_node(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
+    name = role(node) or ""
+    if node.op_type == "MatMulNBits":
+        rows, columns = node.attributes.get_int("N", 0), node.attributes.get_int("K", 0)
+        yield Product(name, rows, columns, _blocks(node, node.inputs[2:4]), scored=scored)
+    elif node.op_type in (*PRODUCTS, *INTEGER):
+        for weights in map(_matrix, node.inputs[1:2]):
+            if weights is not None:
+                yield Product(name, *_sizes(node, weights), _format(node, weights), scored=scored)
+    elif node.op_type in ("MoE", "QMoE"):
+        yield from _experts(node, facts, scored=scored)
 
 
 def _matrix(value: ir.Value | None) -> ir.Value | None:

@@ -7,6 +7,8 @@ A product whose kernel was measured takes, for `tokens` tokens,
 and otherwise what bandwidth or arithmetic ask for, whichever is more (the roofline model, doi:10.1145/1498765.1498785):
 
     max(bytes / (bandwidth * efficiency.decode), tokens * operations / (compute * efficiency.prefill))
+
+with half of the operations where two of every four weights are zero and the device skips them.
 """
 
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from math import log2
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Work
 from edgewise.target import Hardware, Kernel, Number, Numerics
+
+SKIPPED = 0.5  # of the operations, in 2:4
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Rates:
             operations = product.padded
             return operations / kernel.decode.value + (tokens - 1) * operations / kernel.prefill.value
         reading = product.read(tokens, packed=self.packed) / self.bandwidth(product.weights.dtype)
-        return max(reading, tokens * product.operations / self.compute(product.weights.dtype))
+        skipped = SKIPPED if product.zeros in self.numerics.sparsity else 0.0
+        return max(reading, (1 - skipped) * tokens * product.operations / self.compute(product.weights.dtype))
 
     def attention(self, heads: Heads, tokens: int, held: int) -> float:
         """Seconds of the attention of one layer."""

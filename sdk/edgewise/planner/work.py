@@ -17,6 +17,7 @@ class Product:
     count: int = 1  # matrices
     active: float = 1  # of them, that a token is multiplied with, on average
     scored: bool = False  # computed only for tokens whose scores are asked for
+    zeros: str | None = None  # of the matrix: "2:4"
 
     @property
     def operations(self) -> int:

@@ -3,6 +3,8 @@
 With p the distribution of the reference, q that of the model and t the token that really follows:
 
     kld  = sum over v of p(v) * (log p(v) - log q(v))     Kullback-Leibler divergence, nats per token
+    overlap = sum over v of min(p(v), q(v))               of tokens drawn from q as drafts, the share that p accepts
+                                                          (arXiv 2211.17192, theorem 3.5)
     nll  = -log q(t)                                      negative log-likelihood, nats per token
 """
 
@@ -36,6 +38,7 @@ class Divergences(Likelihoods):
     reference_nll: np.ndarray
     kld: np.ndarray
     same_top: np.ndarray
+    overlap: np.ndarray
 
 
 def likelihoods(logits: np.ndarray, targets: np.ndarray) -> Likelihoods:
@@ -76,7 +79,8 @@ def _divergences(reference: np.ndarray, logits: np.ndarray, targets: np.ndarray)
     if not np.isfinite(kld).all():
         raise GenerationError("a model's scores are not finite (NaN or infinity): its weights are damaged, or overflow")
     same_top = (reference.argmax(axis=1) == logits.argmax(axis=1)).astype(np.float64)
-    return Divergences(nll, reference_nll, np.maximum(kld, 0), same_top)  # below 0 there is only rounding
+    overlap = np.minimum(p.probabilities(), q.probabilities()).sum(axis=1)
+    return Divergences(nll, reference_nll, np.maximum(kld, 0), same_top, overlap)  # below 0 there is only rounding
 
 
 class _Softmax:
@@ -87,6 +91,11 @@ class _Softmax:
         self.shifted -= self.shifted.max(axis=1, keepdims=True)
         self.powers = np.exp(self.shifted)
         self.sums = self.powers.sum(axis=1)
+
+    def probabilities(self) -> np.ndarray:
+        """In the place of their powers, `[positions, vocabulary]`."""
+        self.powers /= self.sums[:, None]
+        return self.powers
 
     def nll(self, targets: np.ndarray) -> np.ndarray:
         """Of these tokens, `[positions]`."""

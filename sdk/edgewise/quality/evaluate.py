@@ -27,7 +27,7 @@ from edgewise.writer import Progress
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what is kept of an evaluation that did not end
+VERSION = 2  # of what is kept of an evaluation that did not end
 
 
 def evaluate(

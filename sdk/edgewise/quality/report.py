@@ -42,6 +42,7 @@ class Distance:
     p99_kld: float
     max_kld: float
     top1: float  # share of positions with the same most likely token
+    overlap: float  # share of the tokens drawn from the model that the reference would accept as drafts
     reference_perplexity: float
     perplexity_ratio: float
     perplexity_ratio_error: float
@@ -72,6 +73,7 @@ def distance(found: Divergences, greedy: Greedy | None = None) -> Distance:
         p99_kld=float(np.quantile(found.kld, 0.99)),
         max_kld=float(found.kld.max()),
         top1=float(found.same_top.mean()),
+        overlap=float(found.overlap.mean()),
         reference_perplexity=math.exp(float(found.reference_nll.mean())),
         perplexity_ratio=ratio,
         perplexity_ratio_error=ratio * _standard_error(difference),

@@ -6,16 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pareto import Point
 
-SERIES = {  # colour, marker, and where the names stand: points to the right and up, and which end is there
-    "unpruned": ("#444444", "s", (6, 4), "left"),
-    "pruned, int4": ("#b8651b", "o", (-6, 4), "right"),
-    "pruned, distilled, int4": ("#2a6f97", "D", (6, -10), "left"),
+SERIES = {  # colour, marker
+    "unpruned": ("#444444", "s"),
+    "pruned, int4": ("#b8651b", "o"),
+    "pruned, distilled, int4": ("#2a6f97", "D"),
 }
+PLACES = [  # of a name, beside its mark: points to the right and up, and which of its ends is there; the best first
+    (reach * x, reach * y, across, along)
+    for reach in (1, 1.7, 2.6)
+    for x, y, across, along in (
+        *((6, 0, "left", "center"), (-6, 0, "right", "center"), (4, 4, "left", "bottom"), (-4, 4, "right", "bottom")),
+        *((4, -4, "left", "top"), (-4, -4, "right", "top"), (0, 6, "center", "bottom"), (0, -6, "center", "top")),
+    )
+]
+MARK = 10  # pixels that a mark takes
 STYLE: Any = {
     "svg.hashsalt": "edgewise",  # the same points give the same file
     "font.size": 9,
@@ -44,8 +54,11 @@ def draw(points: "Sequence[Point]", front: Collection[str], path: Path) -> None:
         axes[0, 0].set_ylabel("mean KL divergence from the float model, nats a token")
         if fast:
             _panel(axes[0, 1], fast, (), _decoded, "tokens decoded a second")
-        axes[0, 0].legend(loc="best")
+        axes[0, 0].legend(loc="upper right")
         figure.tight_layout()
+        _name(axes[0, 0], shown, _megabytes)
+        if fast:
+            _name(axes[0, 1], fast, _decoded)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=150)
         pyplot.close(figure)
@@ -70,17 +83,40 @@ def _panel(
     axes.xaxis.set_major_formatter(_plain)
     axes.yaxis.set_major_formatter(_plain)
     axes.margins(x=0.25)
-    for name, (colour, marker, offset, end) in SERIES.items():
+    for name, (colour, marker) in SERIES.items():
         own = [point for point in points if point.series == name]
         xs, ys = [of(point) for point in own], [point.found.mean_kld for point in own]
         axes.scatter(xs, ys, c=colour, marker=marker, s=28, label=name, zorder=3)
-        for x, y, point in zip(xs, ys, own, strict=True):
-            where: Any = {"xytext": offset, "textcoords": "offset points", "ha": end}
-            axes.annotate(point.label, (x, y), fontsize=7.5, color=colour, **where)
     best = sorted((point for point in points if point.case.name in front), key=of)
     if best:
         xs, ys = [of(point) for point in best], [point.found.mean_kld for point in best]
         axes.step(xs, ys, where="post", color="#999999", linewidth=1, zorder=1, label="front")
+
+
+def _name(axes: "Axes", points: "Sequence[Point]", of: "Callable[[Point], float]") -> None:
+    """Write each name where it covers no mark, no other name, and nothing beyond the axes."""
+    spots = [axes.transData.transform((of(point), point.found.mean_kld)) for point in points]
+    taken = [Bbox.from_bounds(x - MARK / 2, y - MARK / 2, MARK, MARK) for x, y in spots]
+    legend = axes.get_legend()
+    if legend:
+        taken.append(legend.get_window_extent())
+    inside = axes.get_window_extent()
+    for point in points:
+        tried = []
+        for x, y, across, along in PLACES:
+            where: Any = {"xytext": (x, y), "textcoords": "offset points", "ha": across, "va": along, "zorder": 4}
+            colour = SERIES[point.series][0]
+            name = axes.annotate(point.label, (of(point), point.found.mean_kld), fontsize=7.5, color=colour, **where)
+            box = name.get_window_extent()
+            covered = sum(box.overlaps(other) for other in taken) + (box.x0 < inside.x0) + (box.x1 > inside.x1)
+            tried.append((covered, len(tried), name, box))
+            if not covered:
+                break
+        _, _, best, box = min(tried, key=lambda each: each[:2])
+        taken.append(box)
+        for _, _, name, _ in tried:
+            if name is not best:
+                name.remove()
 
 
 def _plain(value: float, _: object = None) -> str:

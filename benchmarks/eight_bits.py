@@ -15,8 +15,9 @@ from shapes import DEMO
 
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import CalibrationText
+from edgewise.exporters import export_graph
 from edgewise.passes import BuildContext
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.quantized import Format
 from edgewise.text.tokenizer import Tokenizer
 from edgewise_plugins.mix import EIGHT_BY_FOUR, Mix, items_of

@@ -11,8 +11,9 @@ from shapes import DEMO
 
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import CalibrationText
+from edgewise.exporters import export_graph
 from edgewise.passes import BuildContext, Pass
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.quality.compare import measured
 from edgewise.quality.divergence import Divergences, divergences
 from edgewise.quality.report import Distance, distance

@@ -21,8 +21,9 @@ from shapes import DEMO, shaped, write_checkpoint
 
 import edgewise
 from edgewise.bundle.read import Bundle
+from edgewise.exporters import export_graph
 from edgewise.prefill import CHUNK
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.quality.compare import measured
 from edgewise.quality.divergence import Divergences, divergences
 from edgewise.quality.report import distance

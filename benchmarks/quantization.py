@@ -26,7 +26,8 @@ from shapes import DEMO
 from speed import Worker
 
 from edgewise.calibration.texts import CalibrationText
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.exporters import export_graph
+from edgewise.prepare import open_checkpoint
 from edgewise.quality.compare import measured
 from edgewise.quality.divergence import Divergences, divergences
 from edgewise.quality.report import Distance, distance

@@ -15,8 +15,9 @@ from shapes import DEMO
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import RecipeError
+from edgewise.exporters import export_graph
 from edgewise.passes import BuildContext, Pass, context_of
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.steps import apply
 from edgewise.tensors import constant, streamed
 from edgewise.text.tokenizer import Tokenizer

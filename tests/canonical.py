@@ -10,8 +10,9 @@ from edgewise.calibration.cache import scratch
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import CalibrationText
 from edgewise.calibration.walk import Walk
+from edgewise.exporters import export_graph
 from edgewise.passes import BuildContext
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.text.tokenizer import Tokenizer
 
 PYCODER = Path(__file__).parent.parent / "examples" / "pycoder"

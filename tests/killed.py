@@ -24,10 +24,11 @@ from edgewise.bundle.write import staged
 from edgewise.calibration.cache import VARIABLE
 from edgewise.calibration.calibration import Calibration
 from edgewise.calibration.texts import CalibrationText
+from edgewise.exporters import export_graph
 from edgewise.graph import get_facts
 from edgewise.passes import BuildContext
 from edgewise.pipeline import build
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 from edgewise_plugins.quantize.rules import Method

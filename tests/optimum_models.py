@@ -15,6 +15,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+Fast: Any = transformers.PreTrainedTokenizerFast
 PEAK = 1.6  # of queries and of keys: a query then gives about half of its attention to one key
 GREEDY = 32
 PROMPT = "hello there, this is"
@@ -24,7 +25,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LABELS = {0: "sad", 1: "neutral", 2: "glad"}
 
 SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-DECODER = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+DECODER: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 def wordpiece() -> Any:
@@ -37,9 +38,7 @@ def wordpiece() -> Any:
     library.decoder = decoders.WordPiece()
     library.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=library, model_max_length=64, **dict(zip(names, special, strict=True))
-    )
+    return Fast(tokenizer_object=library, model_max_length=64, **dict(zip(names, special, strict=True)))
 
 
 def bytes_of_text() -> Any:
@@ -49,9 +48,7 @@ def bytes_of_text() -> Any:
     library = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=library, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
+    return Fast(tokenizer_object=library, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
 def unigram() -> Any:
@@ -61,97 +58,80 @@ def unigram() -> Any:
     library.pre_tokenizer = pre_tokenizers.Metaspace()
     library.decoder = decoders.Metaspace()
     library.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=library, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return Fast(tokenizer_object=library, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def bert(kind: str, tokenizer: Any, **more: Any) -> Any:
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, attn_implementation="eager", **SMALL, **more
-    )
-    return getattr(transformers, kind)(config)
+def model(kind: str, config: str, tokenizer: Any, **sizes: Any) -> Any:
+    """A model of that class, with random weights."""
+    made = getattr(transformers, config)(vocab_size=len(tokenizer), **sizes)
+    return getattr(transformers, kind)(made)
 
 
-def distilbert(tokenizer: Any) -> Any:
-    config = transformers.DistilBertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, dim=32, n_layers=2, n_heads=4, hidden_dim=48,
-        id2label=LABELS, label2id={label: i for i, label in LABELS.items()},
-    )  # fmt: skip
-    return transformers.DistilBertForSequenceClassification(config)
-
-
-def gpt2(tokenizer: Any) -> Any:
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=4, **DECODER
-    )
-    return transformers.GPT2LMHeadModel(config)
-
-
-def opt(tokenizer: Any) -> Any:
-    config = transformers.OPTConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48,
-        max_position_embeddings=128, word_embed_proj_dim=32, **DECODER,
-    )  # fmt: skip
-    return transformers.OPTForCausalLM(config)
-
-
-def gpt_neo(tokenizer: Any) -> Any:
-    config = transformers.GPTNeoConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=128,
-        attention_types=[[["global", "local"], 1]], window_size=6, **DECODER,
-    )  # fmt: skip
-    return transformers.GPTNeoForCausalLM(config)
-
-
-def llama(tokenizer: Any) -> Any:
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=128, rope_theta=3000.0,
-        **SMALL, **DECODER,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config)
-
-
-def bloom(tokenizer: Any) -> Any:
-    config = transformers.BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4, **DECODER)
-    return transformers.BloomForCausalLM(config)
-
-
-def t5(tokenizer: Any) -> Any:
-    config = transformers.T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=4,
-        relative_attention_num_buckets=8, relative_attention_max_distance=16, decoder_start_token_id=0,
-        pad_token_id=0, eos_token_id=1,
-    )  # fmt: skip
-    return transformers.T5ForConditionalGeneration(config)
-
-
-MODELS: dict[str, tuple[Callable[[Any], Any], Callable[[], Any]]] = {
-    "bert": (lambda tokenizer: bert("BertModel", tokenizer), wordpiece),
-    "bloom": (bloom, bytes_of_text),
-    "distilbert": (distilbert, wordpiece),
-    "gpt2": (gpt2, bytes_of_text),
-    "gpt_neo": (gpt_neo, bytes_of_text),
-    "llama": (llama, bytes_of_text),
-    "opt": (opt, bytes_of_text),
-    "sentence": (lambda tokenizer: bert("BertModel", tokenizer), wordpiece),
-    "t5": (t5, unigram),
-    "tokens": (lambda tokenizer: bert("BertForTokenClassification", tokenizer, id2label=LABELS), wordpiece),
+BERT = {**SMALL, "max_position_embeddings": 64}
+DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64}
+GPT2 = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 4}
+BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "seq_length": 128}
+LLAMA = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 128, "rope_theta": 3000.0}
+OPT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "max_position_embeddings": 128,
+    "word_embed_proj_dim": 32,
+}
+GPT_NEO = {
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "max_position_embeddings": 128,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 6,
+}
+T5 = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 3,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+MODELS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
+    "bert": ("BertModel", "BertConfig", BERT, wordpiece),
+    "bloom": ("BloomForCausalLM", "BloomConfig", BLOOM | DECODER, bytes_of_text),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        "DistilBertConfig",
+        DISTILBERT | {"id2label": LABELS},
+        wordpiece,
+    ),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2 | DECODER, bytes_of_text),
+    "gpt_neo": ("GPTNeoForCausalLM", "GPTNeoConfig", GPT_NEO | DECODER, bytes_of_text),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", LLAMA | DECODER, bytes_of_text),
+    "opt": ("OPTForCausalLM", "OPTConfig", OPT | DECODER, bytes_of_text),
+    "sentence": ("BertModel", "BertConfig", BERT, wordpiece),
+    "t5": ("T5ForConditionalGeneration", "T5Config", T5, unigram),
+    "tokens": ("BertForTokenClassification", "BertConfig", BERT | {"id2label": LABELS}, wordpiece),
 }
 
 
 def make(name: str, folder: Path) -> None:
     """The checkpoint, the same one each time, and beside it what torch computes."""
-    build, tokenizer_of = MODELS[name]
+    kind, config, sizes, tokenizer_of = MODELS[name]
     tokenizer = tokenizer_of()
-    model = build(tokenizer).eval()
-    randomize(model)
-    model.save_pretrained(folder / name)
+    network = model(kind, config, tokenizer, **sizes).eval()
+    randomize(network)
+    network.save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / name)
     if name == "sentence":
         sentence_files(folder / name)
     with torch.no_grad():
-        np.savez(folder / f"{name}.npz", **reference(model, tokenizer))
+        np.savez(folder / f"{name}.npz", **reference(network, tokenizer))
 
 
 def randomize(model: torch.nn.Module) -> None:

@@ -14,9 +14,10 @@ from canonical import PYCODER, calibrated, graph, logits, tokens
 from edgewise.checkpoint import Checkpoint
 from edgewise.companions import Companions
 from edgewise.errors import BundleError, GraphError, RecipeError
+from edgewise.exporters import export_graph
 from edgewise.exporting import export, write_checkpoint
 from edgewise.graph import linears, role
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.tensors import constant
 from edgewise_exporters.decoder import Decoder

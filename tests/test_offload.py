@@ -16,10 +16,11 @@ from edgewise.calibration.texts import CalibrationText
 from edgewise.calibration.trace import trace
 from edgewise.cli.main import execute
 from edgewise.errors import GraphError, OptionError, RecipeError, TargetError
+from edgewise.exporters import export_graph
 from edgewise.offload import plan_offload
 from edgewise.planner.offload import offload, popular_misses, recent_misses
 from edgewise.planner.outlook import Outlook
-from edgewise.prepare import export_graph, open_checkpoint, prepare
+from edgewise.prepare import open_checkpoint, prepare
 from edgewise.recipe import Recipe, RecipeStep
 from edgewise.registry import registry
 from edgewise.target import Target

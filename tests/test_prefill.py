@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from edgewise.bundle.read import Bundle, verify
 from edgewise.calibration.texts import CalibrationText
 from edgewise.errors import BundleError, GateError, OptionError
+from edgewise.exporters import export_graph
 from edgewise.graph import linears
 from edgewise.integer import Int8Rows
 from edgewise.passes import BuildContext
 from edgewise.pipeline import build
 from edgewise.plan import plan_build
 from edgewise.prefill import prefill_graph
-from edgewise.prepare import export_graph, open_checkpoint, prepare
+from edgewise.prepare import open_checkpoint, prepare
 from edgewise.quality.evaluate import evaluate
 from edgewise.quality.gate import Gate
 from edgewise.quantized import BlockQuantized, Format

@@ -13,10 +13,10 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration import walk as walking
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import OptionError
+from edgewise.exporters import export_graph
 from edgewise.exporting import export
 from edgewise.graph import get_facts
 from edgewise.pipeline import build
-from edgewise.prepare import export_graph
 from edgewise.quality import scorers
 from edgewise.quality.compare import compare, compared
 from edgewise.quality.divergence import Divergences

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgewise.calibration import walk as walking
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import GraphError, OptionError
+from edgewise.exporters import export_graph
 from edgewise.graph import Linear, linears
 from edgewise.passes import BuildContext
-from edgewise.prepare import export_graph
 from edgewise.quality.activations import activation_errors, rounded
 from edgewise.quality.compare import compare
 from edgewise.quality.layers import layer_costs

@@ -5,4 +5,7 @@ from edgewise.hookspecs import hookimpl
 
 @hookimpl
 def register_exporters() -> dict[str, str]:
-    return {"decoder": "edgewise_exporters.decoder:Decoder"}
+    return {
+        "decoder": "edgewise_exporters.decoder:Decoder",
+        "optimum": "edgewise_exporters.optimum:Optimum",
+    }

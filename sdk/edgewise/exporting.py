@@ -14,8 +14,9 @@ from edgewise.checkpoint import CONFIG, GENERATION, WEIGHTS, Checkpoint
 from edgewise.companions import Companions
 from edgewise.contracts import CheckpointWriter
 from edgewise.errors import OptionError, RecipeError
+from edgewise.exporters import export_graph, exporter_for
 from edgewise.passes import BuildContext
-from edgewise.prepare import calibrate, export_graph, exporter_for, open_checkpoint
+from edgewise.prepare import calibrate, open_checkpoint
 from edgewise.recipe import Recipe
 from edgewise.safetensors_writer import write_tensors
 from edgewise.steps import apply, resolve

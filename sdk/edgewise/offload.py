@@ -8,11 +8,12 @@ from edgewise.calibration.texts import CalibrationText
 from edgewise.calibration.trace import trace
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import GraphError, RecipeError
+from edgewise.exporters import export_graph
 from edgewise.facts import Facts
 from edgewise.graph import get_facts
 from edgewise.planner.offload import Offload, offload
 from edgewise.planner.outlook import Outlook
-from edgewise.prepare import export_graph, open_checkpoint, prepare
+from edgewise.prepare import open_checkpoint, prepare
 from edgewise.recipe import Recipe
 from edgewise.target import Target
 from edgewise.text.tokenizer import Tokenizer

@@ -1,8 +1,7 @@
 """sdk: all of a build that happens before a weight is read: checkpoint, graph, recipe, lowering, and their sizes."""
 
 import dataclasses
-import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,12 @@ from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.companions import Companions
-from edgewise.contracts import Exporter
-from edgewise.errors import CheckpointError, LoweringError, MissingExtra, OptionError, PluginError, RecipeError
+from edgewise.errors import LoweringError, OptionError, RecipeError
+from edgewise.exporters import export_graph
 from edgewise.facts import Facts
 from edgewise.graph import gather_zeros, get_facts
 from edgewise.hidden import add_hidden_states
 from edgewise.lint import refuse
-from edgewise.options import unknown
 from edgewise.passes import BuildContext, Pass
 from edgewise.prefill import Prefill, prefill_graph, remember
 from edgewise.quality.gate import Gate
@@ -33,8 +31,6 @@ from edgewise.writer import Progress
 
 if TYPE_CHECKING:
     from edgewise.calibration.calibration import Calibration
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,38 +155,6 @@ def open_checkpoint(source: str | Path | Checkpoint, *, ignore_config: Collectio
         raise OptionError(f"config.json has no key '{min(absent)}' that could be left out; is it spelt like that?")
     config = {key: value for key, value in checkpoint.config.items() if key not in ignore_config}
     return dataclasses.replace(checkpoint, config=config)
-
-
-def export_graph(checkpoint: Checkpoint, *, exporter: str | None = None) -> ir.Model:
-    """The canonical graph, by the exporter of that name, or by the first that supports the checkpoint."""
-    return exporter_for(checkpoint, exporter).export(checkpoint)
-
-
-def exporter_for(checkpoint: Checkpoint, exporter: str | None = None) -> Exporter:
-    """The exporter of that name, or the first that supports the checkpoint. Raises CheckpointError where none does."""
-    model_types, missing = set[str](), dict[str, str]()
-    for candidate in [registry().exporters.get(exporter)()] if exporter else _installed_exporters():
-        if exporter or candidate.supports(checkpoint):
-            return candidate
-        model_types |= set(getattr(candidate, "families", ()))  # an exporter may list what it knows
-        missing |= getattr(candidate, "missing", {})  # and say why it does not know something else
-    kind = str(checkpoint.config.get("model_type"))
-    if kind in missing:
-        raise CheckpointError(f"config.json: there is no '{kind}' yet: {missing[kind]}")
-    raise CheckpointError(
-        f"config.json: {unknown('model_type', kind, model_types)}; a plugin adds one with an exporter of its own"
-    )
-
-
-def _installed_exporters() -> Iterator[Exporter]:
-    """Those that load; one that does not is a warning, and stands in nobody else's way."""
-    for name in registry().exporters.names():
-        try:
-            exporter = registry().exporters.get(name)()
-        except (PluginError, MissingExtra) as error:
-            logger.warning("%s", error)
-        else:
-            yield exporter
 
 
 def calibrate(

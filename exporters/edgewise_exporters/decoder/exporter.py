@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgewise.checkpoint import Checkpoint
+from edgewise.contracts import Offer, Refusal
 from edgewise.errors import CheckpointError
 from edgewise.options import unknown
 from edgewise_exporters.decoder.architecture import read_architecture
@@ -17,6 +18,7 @@ from edgewise_exporters.decoder.weights import Weights
 
 logger = logging.getLogger(__name__)
 
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 LATENT = "it attends through latent keys and values (MLA), which the canonical graph has no form for"
 
 
@@ -28,18 +30,25 @@ class Decoder:
     missing: Mapping[str, str] = dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "kimi_k2"), LATENT)
 
     def supports(self, checkpoint: Checkpoint) -> bool:
-        return checkpoint.config.get("model_type") in list(self.families)
+        return isinstance(self.appraise(checkpoint), Offer)
+
+    def appraise(self, checkpoint: Checkpoint) -> Offer | Refusal:
+        """What it would give: a family that it knows, of a checkpoint that generates text."""
+        kind = checkpoint.config.get("model_type")
+        if kind in list(self.families):
+            refusal = _other_task(checkpoint)
+            return Refusal(refusal, near=True) if refusal else Offer("text-generation", "canonical", "shared in place")
+        if str(kind) in self.missing:
+            return Refusal(f"config.json: there is no '{kind}' yet: {self.missing[str(kind)]}", near=True)
+        return Refusal(
+            f"config.json: {unknown('model_type', str(kind), list(self.families))}; "
+            "a plugin adds one with an exporter of its own (docs/families.md shows how)"
+        )
 
     def export(self, checkpoint: Checkpoint) -> ir.Model:
         """The canonical graph of a checkpoint. Raises CheckpointError for anything that is not understood."""
-        if not self.supports(checkpoint):
-            kind = str(checkpoint.config.get("model_type"))
-            if kind in self.missing:
-                raise CheckpointError(f"config.json: there is no '{kind}' yet: {self.missing[kind]}")
-            raise CheckpointError(
-                f"config.json: {unknown('model_type', kind, list(self.families))}; "
-                "a plugin adds one with an exporter of its own (docs/families.md shows how)"
-            )
+        if isinstance(refusal := self.appraise(checkpoint), Refusal):
+            raise CheckpointError(refusal.reason)
         family = self.families[checkpoint.config["model_type"]]
         architecture = read_architecture(checkpoint, family)
         weights = Weights(checkpoint, architecture.packing)
@@ -51,6 +60,17 @@ class Decoder:
     def checkpoint(self, model: ir.Model, source: Checkpoint) -> Checkpoint:
         """The graph of a checkpoint, after passes, as one again. Raises GraphError for what its family cannot say."""
         return checkpoint_of(model, source, self.families[source.config["model_type"]], self.export)
+
+
+def _other_task(checkpoint: Checkpoint) -> str:
+    """Why a checkpoint of a known family is for something else than text generation; empty where it is for that."""
+    if checkpoint.other("modules.json") is not None:
+        return "modules.json: it is a model of sentence-transformers, which embeds texts and writes none"
+    names = checkpoint.config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    if name.endswith(CLASSIFIERS):
+        return f"config.json: '{name}' is a classifier, which writes no text"
+    return ""
 
 
 def _tell_unpacked(modules: list[str]) -> None:

@@ -75,8 +75,8 @@ def load(folder: Path, task: str, harmless: list[str]) -> Any:
 def refuse_unread(stated: Mapping[str, Any], config: Any, harmless: list[str], version: str) -> None:
     """A key that the model's class does not read may change the computation, and would be ignored in silence."""
     known = {*harmless, *config.attribute_map, *type(config)().to_dict()}
-    for kind in type(config).__mro__:
-        known |= set(inspect.signature(kind.__init__).parameters)
+    for kind in type(config).__mro__[:-1]:
+        known |= set(inspect.signature(kind).parameters)
     for key in sorted(set(stated) - known):
         if stated[key] not in (None, False, 0, "", [], {}):
             raise Refused(

@@ -15,7 +15,8 @@ from edgewise.calibration.fingerprint import array_digest, fingerprint
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError, OptionError
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.exporters import export_graph
+from edgewise.prepare import open_checkpoint
 from edgewise.quality.compare import compared, refuse_other_vocabulary, scored
 from edgewise.quality.divergence import Divergences, Likelihoods
 from edgewise.quality.finished import Finished, Found

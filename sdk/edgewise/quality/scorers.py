@@ -13,10 +13,11 @@ from edgewise.calibration.cache import scratch
 from edgewise.calibration.walk import Walk
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import OptionError
+from edgewise.exporters import export_graph
 from edgewise.facts import Facts
 from edgewise.graph import get_facts, linears
 from edgewise.memory import available_memory
-from edgewise.prepare import export_graph, open_checkpoint
+from edgewise.prepare import open_checkpoint
 from edgewise.runtime.model import Model
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.session import Session

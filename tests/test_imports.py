@@ -23,6 +23,7 @@ DEVICE = ("edgewise.runtime", "edgewise.scaling", "edgewise.search", "edgewise.t
 DEVICE_PACKAGES = {"numpy", "onnxruntime", "tokenizers"}
 WHEN_ASKED = {"jinja2", "llguidance"}  # templates and grammars: for those who use them
 BASE_PACKAGES = DEVICE_PACKAGES | {"jinja2", "blake3", "pluggy"}  # what they reach: a bundle's hashes, the registry
+OF_ANOTHER_PYTHON = "edgewise_exporters.optimum.child"  # a script that nothing imports, for torch and transformers
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def test_the_device_rooms_load_only_what_a_device_installs() -> None:
 
 def test_only_what_learns_takes_torch_and_only_when_it_is_used() -> None:
     learning = {name for name, module in modules().items() if "torch" in _third_party(module.every)}
+    learning.remove(OF_ANOTHER_PYTHON)
     assert learning
     assert {name.partition(".")[0] for name in learning} == {"edgewise_plugins"}
     for name, module in modules().items():
@@ -110,8 +112,16 @@ def test_only_what_learns_takes_torch_and_only_when_it_is_used() -> None:
         assert name in learning or not targets & learning or "autoround" in name, name
 
 
+def test_nothing_imports_the_script_of_another_python() -> None:
+    for module in modules().values():
+        assert OF_ANOTHER_PYTHON not in {_module_of(target) for target in module.every}, module.name
+
+
 def test_nothing_in_the_product_runs_code_from_data() -> None:
     for module in modules().values():
+        if module.name == OF_ANOTHER_PYTHON:
+            assert module.text.count("trust_remote_code") == module.text.count("trust_remote_code=False")
+            continue
         assert not _third_party(module.every) & {"pickle", "transformers"}, module.name
         assert "torch.load" not in module.text, module.name
         assert not {"pickle", "marshal", "shelve"} & module.every, module.name

@@ -1,6 +1,5 @@
 """exporters, optimum: the exporter itself."""
 
-import logging
 from typing import cast
 
 import onnx_ir as ir
@@ -11,15 +10,14 @@ from edgewise.encoders import encoder_facts
 from edgewise.errors import CheckpointError
 from edgewise.facts import EncoderFacts, EncoderTask
 from edgewise.graph import role, set_facts
+from edgewise_exporters.foreign import adopt
 from edgewise_exporters.optimum.environment import find_python, missing
 from edgewise_exporters.optimum.load import load
 from edgewise_exporters.optimum.run import run
-from edgewise_exporters.optimum.tasks import CLASSIFY, EMBED, TAG, task_of
+from edgewise_exporters.optimum.tasks import CLASSIFY, EMBED, GENERATE, TAG, task_of
 from edgewise_exporters.optimum.tidy import tidy
 from edgewise_exporters.optimum.weights import Weights
 from edgewise_exporters.optimum.workplace import Workplace
-
-logger = logging.getLogger(__name__)
 
 GRAPH = "model.onnx"
 OUTPUTS = {EMBED: "last_hidden_state", CLASSIFY: "logits", TAG: "logits"}
@@ -46,9 +44,10 @@ class Optimum:
             raise CheckpointError(task.reason)
         python, place = find_python(), Workplace(checkpoint)
         run(python, place, task)
-        weights = Weights(checkpoint)
         model = load(place, GRAPH)
-        tidy(model, weights)
+        tidy(model, Weights(checkpoint))
+        if task == GENERATE:
+            return adopt(model, checkpoint)
         _state_encoder(model, checkpoint, cast(EncoderTask, task))
         return model
 

@@ -63,8 +63,8 @@ def layout(model: ir.Model, target: Target) -> Iterator[Finding]:
     """Keys and values are `[batch, heads, positions, head size]`, where a device wants that."""
     if target.needs.layout != "BNSH":
         return
-    stated = FACTS in model.metadata_props and not is_encoder(model)
-    heads = [a.kv_heads for a in get_facts(model).attention] if stated else []
+    decodes = FACTS in model.metadata_props and not is_encoder(model)
+    heads = [a.kv_heads for a in get_facts(model).attention] if decodes else []
     for value in model.graph.inputs:
         found = PAST.fullmatch(str(value.name))
         if found and value.shape is not None:

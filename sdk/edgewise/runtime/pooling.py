@@ -13,17 +13,20 @@ def mean(hidden: Floats, mask: NDArray[np.int64]) -> Floats:
     """Of all tokens, special ones too. hidden: `[batch, sequence, width]`; mask: `[batch, sequence]`, 0 for padding."""
     weights = mask.astype(np.float32)[:, None, :]  # [batch, 1, sequence]
     summed: Floats = (weights @ hidden)[:, 0]
-    return summed / weights.sum(axis=2)
+    mean: Floats = summed / weights.sum(axis=2)
+    return mean
 
 
 def cls(hidden: Floats, mask: NDArray[np.int64]) -> Floats:
     """The first token."""
-    return hidden[:, 0]
+    first: Floats = hidden[:, 0]
+    return first
 
 
 def last(hidden: Floats, mask: NDArray[np.int64]) -> Floats:
     """The last token that is no padding."""
-    return hidden[np.arange(len(hidden)), mask.sum(axis=1) - 1]
+    ends: Floats = hidden[np.arange(len(hidden)), mask.sum(axis=1) - 1]
+    return ends
 
 
 POOLINGS: Mapping[str, Pool] = {"mean": mean, "cls": cls, "last": last}

@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import tokenizers
 
@@ -14,6 +15,7 @@ from edgewise.errors import BundleError, EdgewiseError, GenerationError
 from edgewise.text.reasoning import TAG_TEXTS
 
 FILE_NAME = "tokenizer.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ class Pieces:
         """The first tokens, and what the tokenizer puts at the end; `length` in all."""
         end = self.special[::-1].index(False)  # tokens that end every text
         kept = [*range(max(0, length - end)), *range(len(self.ids) - end, len(self.ids))][:length]
-        fields = (self.ids, self.offsets, self.special, self.words)
-        ids, offsets, special, words = (tuple(field[number] for number in kept) for field in fields)
-        return Pieces(ids, offsets, special, words)
+
+        def take(field: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(field[number] for number in kept)
+
+        return Pieces(take(self.ids), take(self.offsets), take(self.special), take(self.words))
 
 
 class Tokenizer:

@@ -14,6 +14,7 @@ from edgewise.text.tokenizer import Pieces, Tokenizer
 logger = logging.getLogger(__name__)
 
 TOKENS = 1024  # that are computed at once, with those that fill up
+STEP = 4  # lengths are filled up to: products in blocks compute so many rows at once, and others otherwise
 SPREAD = 1.25  # the longest text of those computed together has at most so many times the tokens of the shortest
 
 
@@ -67,8 +68,12 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def feed(rows: Sequence[Sequence[int]], facts: EncoderFacts) -> dict[str, NDArray[np.int64]]:
-    """All that a graph may ask for, `[texts, length]`, and the mask: shorter texts are filled up at the end."""
-    length = max(map(len, rows))
+    """All that a graph may ask for, `[texts, length]`, and the mask: texts are filled up at the end.
+
+    A text's own numbers are then the same, to the bit, whatever it is computed with.
+    """
+    longest = max(map(len, rows))
+    length = max(longest, min(-(-longest // STEP) * STEP, facts.context_length))
     ids = np.full((len(rows), length), facts.pad, np.int64)
     mask = np.zeros_like(ids)
     for number, row in enumerate(rows):

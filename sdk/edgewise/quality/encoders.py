@@ -17,10 +17,11 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration.texts import CalibrationText, passages
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import GateError, OptionError
+from edgewise.exporters import export_graph
 from edgewise.facts import EncoderFacts
 from edgewise.graph import any_facts
 from edgewise.options import record
-from edgewise.prepare import Prepared, export_graph, open_checkpoint
+from edgewise.prepare import Prepared, open_checkpoint
 from edgewise.quality.likeness import Likeness, of_labels, of_vectors
 from edgewise.quality.scorers import is_bundle
 from edgewise.runtime.encoder import Encoder

@@ -48,7 +48,7 @@ def cost(evaluations: Sequence[Evaluation]) -> list[Row]:
         ["latency, ms (median)", *(_ms(e.latency_s) for e in found)],
         ["first token, ms (median)", *(_ms(e.first_token_s) for e in found)],
         *(
-            [f"between tokens, ms ({p}, of answers)", *(_ms_of(e.between_tokens_s.get(p)) for e in found)]
+            [f"between tokens, ms ({p})", *(_ms_of(e.between_tokens_s.get(p)) for e in found)]
             for p in ("p50", "p95", "p99")
         ),
         ["peak memory, MB", *(_megabytes(e.peak_memory_bytes) for e in found)],

@@ -34,7 +34,6 @@ class Item:
     tokens: int = 0  # new ones, of all samples
     seconds: float = 0.0
     first_s: float | None = None  # to the first token
-    token_s: float | None = None  # between tokens, on average
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Efficiency:
     tokens_per_s: float
     latency_s: Figure  # of an answer: median and interval of it
     first_token_s: Figure | None
-    between_tokens_s: dict[str, float]  # p50, p95, p99
+    between_tokens_s: dict[str, float]  # p50, p95, p99 of all gaps between one token of an answer and the next
     peak_memory_bytes: int | None
     energy: Energy
     cost: float | None = None  # of all, in the currency of the table of prices

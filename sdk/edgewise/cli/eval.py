@@ -35,6 +35,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--seed", type=int, help="The same seed gives the same answers.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends an answer; repeat for more.")
 @click.option("--scale", metavar="NAME[:KEY=VALUE,...]", callback=read_part, help="Spend more on each answer.")
+@click.option(
+    "--assistant", "assistants", multiple=True, metavar="BUNDLE", help="A further model of a search or scaler."
+)
 @click.option("--budget", help="With --scale: of each task, such as 16 or 2000tokens.  [default: 16]")
 @click.option("--perturb", multiple=True, metavar="NAME", help="The tasks once more, with: typos, case, order.")
 @click.option("--batch", type=int, help="Answers that are generated together; 1 measures latency.  [default: 8]")

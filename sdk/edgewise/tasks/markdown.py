@@ -94,7 +94,7 @@ def shown(figure: Figure | None, *, percent: bool = False) -> str:
 
 
 def _is_share(name: str) -> bool:
-    return name.startswith(("accuracy", "drop", "pass@", "token F1", "calibration"))
+    return name.startswith(("accuracy", "answered", "drop", "pass@", "token F1", "calibration"))
 
 
 def _table(heads: Row, rows: Iterable[Row]) -> list[str]:

@@ -126,7 +126,7 @@ def _some(places: Sequence["Place"], axis: Callable[["Place"], float]) -> list["
 
 def _command(bundles: Sequence[str], rule: "Rule", chosen: "Place", options: Mapping[str, Any]) -> str:
     """What puts a prompt to the cascade as it was calibrated."""
-    settings = {"thresholds": list(chosen.thresholds), "verifier": rule.verifier}
+    settings: dict[str, Any] = {"thresholds": list(chosen.thresholds), "verifier": rule.verifier}
     if rule.samples > 1:
         settings["samples"] = rule.samples
     words = ["edgewise", "run", bundles[0], "PROMPT"]

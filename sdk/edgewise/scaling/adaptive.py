@@ -101,7 +101,7 @@ def leading(counts: Sequence[float]) -> float:
     shapes = [1.0 + count for count in (*sorted(counts, reverse=True), 0)]
     end = shapes[0] + 12 * math.sqrt(shapes[0]) + 20
     step = end / POINTS
-    x = (np.arange(POINTS) + 0.5) * step
+    x = (np.arange(POINTS, dtype=np.float64) + 0.5) * step
     first, *others = (_density(x, shape) * step for shape in shapes)
     below = [np.cumsum(each) - each / 2 for each in others]
     return float((first * np.prod(below, axis=0)).sum())

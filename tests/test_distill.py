@@ -105,7 +105,7 @@ def test_weights_that_were_pruned_one_by_one_stay_zero(rounded: tuple[Pass, ...]
     for step in rounded:
         step(model)
     before = {linear.name: linear.matrix.numpy() for linear in layer_matrices(model)}
-    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
+    Distill(training=dataclasses.replace(SHORT, steps=4, rate=2e-4))(model)
     for linear in layer_matrices(model):
         weights, learned = before[linear.name], linear.matrix.numpy()
         assert (weights == 0).mean() > 0.14
@@ -119,7 +119,7 @@ def test_zeros_that_nobody_pruned_learn(tmp_path: Path) -> None:
     weights = up.matrix.numpy().copy()
     weights[np.abs(weights) < np.median(np.abs(weights))] = 0
     up.replace(constant(weights))
-    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
+    Distill(training=dataclasses.replace(SHORT, steps=4, rate=2e-4))(model)
     assert (up.matrix.numpy()[weights == 0] != 0).any()
 
 
@@ -172,7 +172,13 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "in bfloat16"])
+LONG = ("scores", "blocks", "kept scores")  # of the others, one draws, and one has all else
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=pytest.mark.slow if way in LONG else ()) for way in WAYS if way != "in bfloat16"],
+)
 def test_a_run_that_was_killed_ends_with_the_same_bits(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

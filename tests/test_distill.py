@@ -105,7 +105,7 @@ def test_weights_that_were_pruned_one_by_one_stay_zero(rounded: tuple[Pass, ...]
     for step in rounded:
         step(model)
     before = {linear.name: linear.matrix.numpy() for linear in layer_matrices(model)}
-    Distill(training=dataclasses.replace(SHORT, steps=4, rate=2e-4))(model)
+    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
     for linear in layer_matrices(model):
         weights, learned = before[linear.name], linear.matrix.numpy()
         assert (weights == 0).mean() > 0.14
@@ -119,7 +119,7 @@ def test_zeros_that_nobody_pruned_learn(tmp_path: Path) -> None:
     weights = up.matrix.numpy().copy()
     weights[np.abs(weights) < np.median(np.abs(weights))] = 0
     up.replace(constant(weights))
-    Distill(training=dataclasses.replace(SHORT, steps=4, rate=2e-4))(model)
+    Distill(training=dataclasses.replace(SHORT, rate=2e-4))(model)
     assert (up.matrix.numpy()[weights == 0] != 0).any()
 
 

@@ -37,8 +37,10 @@ FREE = replace(FIXED, name="free", description="one graph of any length", needs=
 Kind = Literal["ort", "free", "fixed"]
 
 
-def model(kind: Kind, canonical: ir.Model, folder: Path, *, context: int, width: int = 128) -> Model:
-    """A canonical graph, which stays as it is, lowered to a dialect and loaded."""
+def model(
+    kind: Kind, canonical: ir.Model, folder: Path, *, context: int, width: int = 128, margin: int | None = None
+) -> Model:
+    """A canonical graph, which stays as it is, lowered to a dialect and loaded; with `margin`, with rings."""
     path, facts = folder / f"{kind}-{context}.onnx", get_facts(canonical)
     if kind != "fixed":
         lower = LowerOrt() if kind == "ort" else LowerPrimitive()
@@ -47,6 +49,7 @@ def model(kind: Kind, canonical: ir.Model, folder: Path, *, context: int, width:
     prompts = path.with_name(f"prompts-{context}-{width}.onnx")
     for tokens, place in ((1, path), (width, prompts)):
         lowered = canonical.clone()
-        lowered.meta["edgewise"] = BuildContext(context=context, width=tokens)
+        lowered.meta["edgewise"] = BuildContext(context=context, width=tokens, margin=margin)
         write_model(LowerStatic()(lowered).model, place)
-    return Model(path, facts, threads=1, prompts=prompts, prefill_from=3)
+        facts = get_facts(lowered)
+    return Model(path, facts, threads=1, prompts=prompts, prefill_from=3, capacity=context)

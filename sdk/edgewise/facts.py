@@ -60,6 +60,11 @@ class Attention:
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
     cache: Literal["float32", "float16", "bfloat16", "int8"] = "float32"  # how keys, once rotated, and values are kept
     sinks: bool = False  # each head has a score of its own more, that takes a share of the softmax and adds nothing
+    ring: int = 0  # positions that its cache keeps, the last ones; 0: all (a lowering decides: `edgewise.rings`)
+
+    def kept(self, tokens: int) -> int:
+        """Positions of so many tokens that its cache keeps."""
+        return min(tokens, self.ring) if self.ring else tokens
 
     @property
     def stated(self) -> bool:
@@ -125,7 +130,7 @@ class Facts:
 
     def cache_bytes(self, tokens: int) -> int:
         """Bytes of keys and values for so many tokens of one sequence."""
-        return sum(2 * a.kv_heads * a.head_dim * CACHE_BYTES[a.cache] for a in self.attention) * tokens
+        return sum(2 * a.kv_heads * a.head_dim * CACHE_BYTES[a.cache] * a.kept(tokens) for a in self.attention)
 
 
 @dataclass(frozen=True)

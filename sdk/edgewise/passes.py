@@ -22,6 +22,7 @@ class BuildContext:
     context: int | None = None  # tokens that a session gets unless it asks for more or fewer
     calibration: "Calibration | None" = None  # where the user gave a text
     width: int | None = None  # tokens in a run of this graph, where lengths are fixed; its cache holds `context`
+    margin: int | None = None  # there: positions that a cache keeps beyond a layer's window; None: the whole context
     reference: ir.Model | None = None  # the canonical graph of the checkpoint, before any step; of tokens that are left
     companions: "Companions | None" = None  # tokenizer and configurations
     dry: bool = False  # a plan is made: formats count, values do not, and a pass that measures need not

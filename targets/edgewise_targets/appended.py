@@ -9,19 +9,21 @@ For dialects whose attention is made of standard operators. One sequence, C slot
     present.{i}.key|value          float32 [1, kv_heads, S, head_dim], keys after their rotation
 
 Which slots hold something, and whether a key comes before a query, is the caller's knowledge alone: what must not be
-seen is biased away. Keys are the slots in their order, then the new ones.
+seen is biased away. Keys are the slots in their order, then the new ones. Where lengths are fixed, C of a layer with a
+window is less than the context if a ring is enough for it (`edgewise.rings`): the facts say how many slots it has.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgewise import rings
 from edgewise.errors import GraphError
-from edgewise.facts import Attention
-from edgewise.graph import Roles, get_facts
-from edgewise.passes import context_of
+from edgewise.facts import Attention, Facts
+from edgewise.graph import Roles, get_facts, remark, set_facts
+from edgewise.passes import BuildContext, context_of
 from edgewise_targets.constants import integers
 from edgewise_targets.specification import refuse_unknown
 from edgewise_targets.step import Step, become, insert_before
@@ -35,8 +37,9 @@ Length = int | str
 class AppendedCache(Step):
     """Attention by heads, `[1, heads, S, head_dim]`, over the cache as it is given and the new keys behind it.
 
-    Where the build says how wide a run is (`BuildContext.width`), S is that many tokens and C its context; otherwise
-    both are dynamic. Afterwards Attention has four inputs and one output, and rotates queries and keys by heads.
+    Where the build says how wide a run is (`BuildContext.width`), S is that many tokens and C its context, or the
+    length of a ring (`BuildContext.margin`); otherwise both are dynamic. Afterwards Attention has four inputs and one
+    output, and rotates queries and keys by heads.
     """
 
     name: ClassVar[str] = "appended-cache"
@@ -47,15 +50,20 @@ class AppendedCache(Step):
         nodes = [(index, node) for index, node in found if node]
         if not nodes:
             return False
-        new, slots = _lengths(model)
+        new, context = _lengths(model)
+        kept = _with_rings(facts, context_of(model))
+        slots = [spec.ring or context for spec in kept.attention]
         biases: dict[int | None, ir.Value] = {}
         for index, node in nodes:
             spec = facts.attention[index]
             refuse_unknown(spec, TRANSLATED, dialect="appended cache", layer=index)
             if spec.window not in biases:
-                biases[spec.window] = _bias(spec.window, new, slots)
+                biases[spec.window] = _bias(spec.window, new, slots[index])
             _attend(graph, roles, index, node, spec, biases[spec.window])
         _interface(graph, list(biases.values()), new, slots)
+        if kept != facts:
+            set_facts(model, kept)
+            remark(model, "rings", rings.describe(kept, context_of(model).context or 0))
         return True
 
 
@@ -75,6 +83,15 @@ def _lengths(model: ir.Model) -> tuple[Length, Length]:
     if context.context is None:
         raise GraphError("a graph of fixed lengths needs to know how many tokens its cache holds")
     return context.width, context.context
+
+
+def _with_rings(facts: Facts, build: BuildContext) -> Facts:
+    """The facts, with how many positions each layer keeps."""
+    if build.width is None or build.margin is None or build.context is None:
+        return facts
+    margin, context = build.margin, build.context
+    attention = (replace(spec, ring=rings.slots(spec.window, margin, context)) for spec in facts.attention)
+    return replace(facts, attention=tuple(attention))
 
 
 def _bias(window: int | None, new: Length, slots: Length) -> ir.Value:
@@ -133,8 +150,8 @@ def _by_heads(
     return rotation.outputs[0]
 
 
-def _interface(graph: ir.Graph, biases: Sequence[ir.Value], new: Length, slots: Length) -> None:
-    """Inputs and outputs, with their lengths."""
+def _interface(graph: ir.Graph, biases: Sequence[ir.Value], new: Length, slots: Sequence[Length]) -> None:
+    """Inputs and outputs, with their lengths; `slots` of the cache, layer by layer."""
     inputs = [value for value in graph.inputs if value.name != "attention_mask"]
     inputs[2:2] = biases
     graph.inputs[:] = inputs
@@ -143,7 +160,7 @@ def _interface(graph: ir.Graph, biases: Sequence[ir.Value], new: Length, slots: 
         if name in ("input_ids", "position_ids"):
             value.shape = ir.Shape((1, new))
         elif shape is not None and name.startswith("past_key_values."):
-            value.shape = ir.Shape((1, shape[1], slots, shape[3]))
+            value.shape = ir.Shape((1, shape[1], slots[int(name.split(".")[1])], shape[3]))
     _outputs(graph, new)
 
 

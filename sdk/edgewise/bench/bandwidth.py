@@ -42,7 +42,7 @@ def bytes_per_token(manifest: "Manifest", length: int) -> int | None:
         return None
     read = {"expert": manifest.language_model.active_experts}
     kept = [name for name in parts if name not in ONE_ROW or (name == "embedding" and manifest.language_model.tied)]
-    cache = manifest.card.get("cache_bytes", 0) * length // manifest.context
+    cache = manifest.language_model.cache_bytes(length)
     return int(sum(parts[name]["after"] * read.get(name, 1) for name in kept) + cache)
 
 

@@ -117,14 +117,21 @@ class Manifest:
             found = parse(cls, data, what=where)
         except OptionError as error:
             raise BundleError(str(error)) from error
-        if found.format < (needed := FORMATS[found.facts.task]):
-            raise BundleError(f"{where}: it states format {found.format}, and {found.facts.task} takes {needed}")
+        if found.format < (needed := oldest(found.facts)):
+            rings = "" if FORMATS[found.facts.task] == needed else " with rings"
+            raise BundleError(f"{where}: it states format {found.format}, and {found.facts.task}{rings} takes {needed}")
         return found
 
     def write(self) -> str:
         """The manifest as JSON: the same manifest gives the same bytes."""
         data = record(self)
         return _render(data | {DIGEST: _digest(data)})
+
+
+def oldest(facts: AnyFacts) -> int:
+    """The oldest format that tells what such a model is: an older edgewise would keep all positions of a ring."""
+    rings = isinstance(facts, Facts) and any(attention.ring for attention in facts.attention)
+    return FORMAT if rings else FORMATS[facts.task]
 
 
 def _checked(text: str, *, where: str) -> dict[str, Any]:

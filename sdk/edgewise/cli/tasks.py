@@ -3,16 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgewise.cli.output import print_json, talk
 from edgewise.cli.parts import Part
 from edgewise.cli.progress import bars
-
-if TYPE_CHECKING:
-    from edgewise.tasks.method import Method
 
 
 def evaluate(
@@ -24,7 +21,6 @@ def evaluate(
     options: Mapping[str, Any],
     scaler: Part | None,
     budget: str | None,
-    assistants: Sequence[str],
     perturbations: Sequence[str],
     batch: int | None,
     prices: Path | None,
@@ -32,19 +28,32 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Put the tasks to the bundle, and print or keep what comes of it."""
+    from edgewise.registry import registry
+    from edgewise.scaling.budget import Budget
+    from edgewise.scaling.scale import BUDGET, find_scaler
+    from edgewise.tasks.answer import Method
     from edgewise.tasks.evaluate import BATCH, evaluate_tasks
     from edgewise.tasks.markdown import markdown
     from edgewise.tasks.prices import Prices
 
+    budget = budget or str(BUDGET)
+    Budget.parse(budget)
+    method = Method(
+        extract=extract,
+        samples=samples,
+        options={key: value for key, value in options.items() if value not in (None, [], ())},
+        scaler=find_scaler(scaler.table(registry().scalers)) if scaler else None,
+        budget=budget,
+    )
+    priced = Prices.read(prices) if prices else None
     with bars() as progress:
         found = evaluate_tasks(
             bundle,
             tasks,
-            method=_method(extract, samples, options, scaler, budget),
-            assistants=assistants,
+            method=method,
             perturbations=perturbations,
             batch=batch or BATCH,
-            prices=Prices.read(prices) if prices else None,
+            prices=priced,
             progress=progress,
         )
     if output:
@@ -54,24 +63,6 @@ def evaluate(
         print_json(found.data())
     else:
         click.echo(markdown([found]), nl=False)
-
-
-def _method(
-    extract: str, samples: int, options: Mapping[str, Any], scaler: Part | None, budget: str | None
-) -> "Method":
-    from edgewise.registry import registry
-    from edgewise.scaling.budget import Budget
-    from edgewise.scaling.scale import BUDGET, find_scaler
-    from edgewise.tasks.method import Method
-
-    Budget.parse(budget or str(BUDGET))
-    return Method(
-        extract=extract,
-        samples=samples,
-        options={key: value for key, value in options.items() if value not in (None, [], ())},
-        scaler=find_scaler(scaler.table(registry().scalers)) if scaler else None,
-        budget=budget or str(BUDGET),
-    )
 
 
 @click.command()

@@ -15,6 +15,7 @@ RULES: Mapping[str, Rule] = {
     "ir-version": graphs.ir_version,
     "lengths": graphs.lengths,
     "layout": graphs.layout,
+    "rings": graphs.rings,
     "size": graphs.size,
     "operators": operators.allowed,
     "attention": attention.supported,

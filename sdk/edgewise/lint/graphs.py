@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgewise.graph import FACTS, get_facts, is_encoder
+from edgewise.graph import FACTS, get_facts
 from edgewise.lint.finding import Finding
+from edgewise.rings import slots
 from edgewise.sizes import distinct, halved_bytes, stored_bytes
 from edgewise.target import Target
 
@@ -48,6 +49,26 @@ def lengths(model: ir.Model, target: Target) -> Iterator[Finding]:
             yield Finding("lengths", ("'input_ids'",), problem, build)
 
 
+def rings(model: ir.Model, target: Target) -> Iterator[Finding]:
+    """Where lengths are fixed, a layer that looks back a window keeps no more than it can need."""
+    fixed = target.needs.static
+    if fixed is None or FACTS not in model.metadata_props:
+        return
+    attention = get_facts(model).attention
+    for value in model.graph.inputs:
+        found = PAST.fullmatch(str(value.name))
+        held = value.shape[2] if found and value.shape and len(value.shape) == 4 else None
+        if found is None or not isinstance(held, int) or int(found[1]) >= len(attention):
+            continue
+        window = attention[int(found[1])].window
+        if enough := slots(window, fixed.prefill, held):
+            problem = (
+                f"it keeps {held:,} positions of a layer that looks back {window:,}: a ring of {enough:,} is enough"
+            )
+            fix = f"build it for the target: edgewise build CHECKPOINT --target {target.name}"
+            yield Finding("rings", (f"'{value.name}'",), problem, fix)
+
+
 def size(model: ir.Model, target: Target) -> Iterator[Finding]:
     limit = target.needs.graph_bytes
     if limit is None:
@@ -63,8 +84,7 @@ def layout(model: ir.Model, target: Target) -> Iterator[Finding]:
     """Keys and values are `[batch, heads, positions, head size]`, where a device wants that."""
     if target.needs.layout != "BNSH":
         return
-    decodes = FACTS in model.metadata_props and not is_encoder(model)
-    heads = [a.kv_heads for a in get_facts(model).attention] if decodes else []
+    heads = [a.kv_heads for a in get_facts(model).attention] if FACTS in model.metadata_props else []
     for value in model.graph.inputs:
         found = PAST.fullmatch(str(value.name))
         if found and value.shape is not None:

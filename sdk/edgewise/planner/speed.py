@@ -75,7 +75,7 @@ class Rates:
         operations = heads.operations(tokens, held)
         if kernel := self.hardware.kernels.get("attention"):
             return operations / (kernel.decode if tokens == 1 else kernel.prefill).value
-        reading = heads.bytes(heads.seen(held + tokens)) / self.bandwidth(heads.cache)
+        reading = heads.bytes(heads.seen(tokens, held)) / self.bandwidth(heads.cache)
         return max(reading, operations / self.compute(heads.cache))
 
     def kernel(self, weights: Weights) -> Kernel | None:

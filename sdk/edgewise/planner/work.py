@@ -68,17 +68,25 @@ class Heads:
     window: int | None = None
     cache: str = "float32"  # how keys and values are kept
     width: int = 4  # bytes of one number there
+    ring: int = 0  # positions that are kept, the last ones; 0: all
 
     def operations(self, tokens: int, held: int) -> int:
         """Of a run over `tokens` tokens that follow `held`: every token is held against all, as kernels do."""
-        return 4 * self.heads * self.head_dim * tokens * self.seen(held + tokens)
+        return 4 * self.heads * self.head_dim * tokens * self.seen(tokens, held)
 
     def bytes(self, tokens: int) -> int:
         """Keys and values of so many tokens."""
         return 2 * self.kv_heads * self.head_dim * self.width * tokens
 
-    def seen(self, tokens: int) -> int:
-        return tokens if self.window is None else min(tokens, self.window)
+    def seen(self, tokens: int, held: int) -> int:
+        """Keys that tokens are held against which follow `held`."""
+        if self.ring:
+            return tokens + self.kept(held)
+        return tokens + held if self.window is None else min(tokens + held, self.window)
+
+    def kept(self, tokens: int) -> int:
+        """Positions of so many tokens that stay."""
+        return min(tokens, self.ring) if self.ring else tokens
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Work:
         """
         matrices = sum(product.read(1, packed=False) for product in self.products)
         rows = sum(table.weights.stored(1, table.columns) for table in self.tables)
-        return matrices + rows + sum(heads.bytes(heads.seen(held + 1)) for heads in self.attention)
+        return matrices + rows + sum(heads.bytes(heads.seen(1, held)) for heads in self.attention)
 
     def operations_after(self, held: int) -> int:
         """Of products and attention, for a token which follows `held`, whose scores are asked for."""
@@ -131,7 +139,7 @@ class Work:
 
     def cache(self, tokens: int) -> int:
         """Bytes of keys and values of so many tokens."""
-        return sum(heads.bytes(tokens) for heads in self.attention)
+        return sum(heads.bytes(heads.kept(tokens)) for heads in self.attention)
 
     def halved(self) -> "Work":
         """What a compiler makes of it which has floats in 16 bits, and a tied table once more for its lookups."""

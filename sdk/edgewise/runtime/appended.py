@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime import ring
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import in_place
 from edgewise.runtime.signature import HIDDEN, KEEP, MASK, Signature
@@ -95,7 +96,7 @@ class Step:
         width: int,
     ) -> None:
         self.graph, self.signature, self.buffers, self.width = graph, signature, buffers, width
-        self.order, self.last = np.arange(width), buffers[0].shape[2] - 1
+        self.order, self.last = np.arange(width), (model.capacity or buffers[0].shape[2]) - 1
         self._spare = np.zeros((1, 0, model.facts.vocab_size), np.float32)
         self._ones = model.ones if MASK in signature.inputs else None
         self._inputs = self._make_inputs(model, values or list(map(in_place, buffers)))
@@ -113,8 +114,9 @@ class Step:
         self.ids, ids = memory.zeros(shape, signature.ids)
         self.positions, positions = memory.zeros(shape, signature.ids)
         self.keep, keep = memory.hold(np.ones(1, np.int64))
-        windows, capacity = signature.biases.items(), self.last + 1
-        self.biases = {name: Bias(window, self.width, capacity, memory) for name, window in windows}
+        slots = {a.window: keys.shape[2] for a, keys in zip(model.facts.attention, self.buffers[::2], strict=True)}
+        windows = signature.biases.items()
+        self.biases = {name: Bias(window, self.width, slots[window], memory) for name, window in windows}
         made = {
             "input_ids": ids,
             "position_ids": positions,
@@ -156,7 +158,7 @@ class Step:
         if scores is not logits and logits.size:
             logits[...] = scores[:, -logits.shape[1] :]
         for buffer, new in zip(self.buffers, self.new, strict=True):
-            buffer[:, :, length : length + count] = new[:, :, :count]
+            ring.put(buffer, length, new[:, :, :count])
 
     def _bind_scores(self, logits: Floats) -> Floats:
         """Where the graph writes scores: there where they are wanted, if it gives as many and no more."""
@@ -174,21 +176,21 @@ class Step:
 
 
 class Bias:
-    """What tokens see, `array [1, 1, tokens, capacity + tokens]`: of what is held, in its order, and of themselves.
+    """What tokens see, `array [1, 1, tokens, slots + tokens]`: of what is held, where it lies, and of themselves.
 
     With a window, the latest so many positions, their own among them.
     """
 
-    def __init__(self, window: int | None, width: int, capacity: int, memory: Memory | None = None) -> None:
+    def __init__(self, window: int | None, width: int, slots: int, memory: Memory | None = None) -> None:
         self.window = window
-        masked: Floats = np.full((1, 1, width, capacity + width), MASKED, np.float32)
+        masked: Floats = np.full((1, 1, width, slots + width), MASKED, np.float32)
         self.array: Floats
         self.array, self.value = memory.hold(masked) if memory else (masked, in_place(masked))
         self.tokens = np.arange(width)[:, None]
         behind = self.tokens - np.arange(width)  # how far each comes before each
         own = (behind >= 0) & (behind < (window or width))
-        self.array[0, 0, :, capacity:][own] = 0
-        self._held = self.array[0, 0, :, :capacity]
+        self.array[0, 0, :, slots:][own] = 0
+        self._held = self.array[0, 0, :, :slots]
         self._shown = (0, 0)
 
     def show(self, length: int) -> None:
@@ -199,7 +201,8 @@ class Bias:
             self._held[:, stop:length] = 0
             self._held[:, length:stop] = MASKED
         else:
-            self._held[:, start:stop] = MASKED
-            behind = length + self.tokens - np.arange(first, length)
-            self._held[:, first:length] = np.where(behind < self.window, 0, MASKED)
+            slots, seen = self._held.shape[1], np.arange(first, length)
+            self._held[:, np.arange(start, stop) % slots] = MASKED
+            behind = length + self.tokens - seen
+            self._held[:, seen % slots] = np.where(behind < self.window, 0, MASKED)
         self._shown = first, length

@@ -75,9 +75,9 @@ class Append:
         self.done = end
         if self.over and not all(math.isfinite(row.max()) for row in self.logits):
             self.fail(_not_finite(slot.length))
-        elif self.over and self.prefixes:
+        elif self.prefixes and (self.over or self.session.model.rings.sizes):  # which lose what is not taken in time
             single = self.scores if self.session.model.fixed else 0  # computed by another graph than prompts are
-            self.prefixes.store(self.session, slot.length - single)
+            self.prefixes.store(self.session, min(end, len(self.ids) - single))
         return end - begin
 
     def result(self) -> FloatArray:

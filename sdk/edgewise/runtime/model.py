@@ -18,6 +18,7 @@ from edgewise.runtime.captured import is_captured
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
+from edgewise.runtime.ring import Rings
 from edgewise.runtime.signature import HIDDEN, Signature, read_signature
 
 KINDS = ({"decoder"}, {"prefill", "decode"})
@@ -33,7 +34,8 @@ class Model:
 
     A graph writes its cache in place, and then several rows can be computed side by side; or it `appends`: it gives
     keys and values of new tokens, of one row at a time. Lengths of the latter may be `fixed`: its cache has `capacity`
-    positions, `width` tokens of a prompt are computed at a time, and scored ones one by one.
+    positions, `width` tokens of a prompt are computed at a time, and scored ones one by one. Then layers with a window
+    may keep the last positions only, in `rings`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Model:
         prefill_from: int = 0,
         chunk: int = CHUNK,
         computation: str = "",
+        capacity: int = 0,
     ) -> None:
         if context is not None:
             _check_context(context, facts)
@@ -58,6 +61,10 @@ class Model:
             self.graph = open_graph(path, providers=providers, threads=threads, entries=entries)
         self.signature = read_signature(self.graph, facts, path)
         self.cache = self.signature.cache
+        self.rings = Rings(frozenset((each.window, each.slots) for each in self.cache if each.window is not None))
+        whole = [each.slots for each in self.cache if each.window is None]
+        # Positions that the graphs were compiled for, where that is fixed; a graph with rings only does not tell.
+        self.capacity = max(whole) if whole else capacity or max(each.slots for each in self.cache)
         self.memory = Memory(self.graph, self.cache[0].past)
         self.singly = any(provider.name == DIRECTML for provider in providers)  # none of several would see the past
         self.captures = is_captured(providers)  # decoding, as a CUDA graph
@@ -91,7 +98,6 @@ class Model:
 
         `only`: the graph of that name, for all that is computed.
         """
-        facts = manifest.language_model
         if set(manifest.graphs) not in KINDS:
             raise BundleError(
                 f"{folder}: this runtime runs the graph 'decoder', or 'prefill' and 'decode'; "
@@ -100,7 +106,7 @@ class Model:
         prompts = None if only else manifest.graphs.get("prefill")
         model = cls(
             folder / (manifest.graphs[only] if only else manifest.decoder),
-            facts,
+            manifest.language_model,
             context=manifest.context if context is None else context,
             providers=manifest.providers,
             threads=manifest.threads if threads is None else threads,
@@ -108,6 +114,7 @@ class Model:
             prompts=folder / prompts if prompts else None,
             prefill_from=manifest.prefill_from,
             chunk=manifest.chunk,
+            capacity=manifest.cache.capacity,
             computation=f"{manifest.computation} {only or 'all'}",
         )
         model._check_tables(manifest.context)
@@ -122,11 +129,6 @@ class Model:
     def fixed(self) -> bool:
         """Whether the graphs have lengths that they were compiled for."""
         return bool(self.capacity)
-
-    @property
-    def capacity(self) -> int:
-        """Positions that a cache of the graphs has, always; 0: as many as a session wants."""
-        return self.signature.capacity
 
     @property
     def width(self) -> int:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edgewise.errors import ContextOverflow, GenerationError
 from edgewise.memory import available_memory
+from edgewise.runtime import ring
 from edgewise.runtime.appended import Appended
 from edgewise.runtime.bound import Bound, place
 from edgewise.runtime.captured import Captured
@@ -24,12 +25,12 @@ class Slot:
     """What one sequence holds, and where: `pool.buffers[...][index]`.
 
     `origins` tells which computation made each position: where those of two slots are the same, so are their keys and
-    values, to the bit; slots of the same tokens need not be.
+    values, to the bit; slots of the same tokens need not be. Rings remember the last positions before `reached`.
     """
 
     def __init__(self, index: int, capacity: int) -> None:
         self.index = index
-        self.length = 0
+        self.length = self.reached = 0  # tokens that it holds, and that it held at most, since it was empty
         self.forgotten = 0  # tokens that it held once, after those that are first
         self.tokens = np.zeros(capacity, np.int64)
         self.origins = np.zeros(capacity, np.int64)
@@ -40,6 +41,15 @@ class Slot:
         self.tokens[self.length : end] = tokens
         self.origins[self.length : end] = next(_computations)
         self.length = end
+        self.reach(end)
+
+    def reach(self, length: int) -> None:
+        """So many tokens are there, or about to be: what rings have is about these."""
+        self.reached = max(self.reached, length)
+
+    def clear(self) -> None:
+        """Hold nothing."""
+        self.length = self.reached = self.forgotten = 0
 
     def shared(self, other: "Slot", length: int) -> int:
         """How many of the first positions, up to `length`, are the same computation in both."""
@@ -58,7 +68,8 @@ class Pool:
     """Slots of `capacity` tokens each; both their number and their capacity at least double when they grow.
 
     A layer's keys, `[slots, heads, capacity, dim]`, are one buffer: slots side by side are the memory of a batch, and
-    one slot that of a batch of one. A pool belongs to one thread at a time.
+    one slot that of a batch of one. Where lengths are fixed, a layer with a window may have a ring instead, which holds
+    the last positions. A pool belongs to one thread at a time.
     """
 
     def __init__(self, model: Model, *, capacity: int, slots: int = 1) -> None:
@@ -104,7 +115,7 @@ class Pool:
         slot = max(self.free, key=lambda slot: (slot.shared(like, length) if like else 0, -slot.index))
         self.free.remove(slot)
         if like is None:
-            slot.length = slot.forgotten = 0
+            slot.clear()
         return slot
 
     def give(self, slot: Slot) -> None:
@@ -129,23 +140,31 @@ class Pool:
         """Make a slot hold the first `length` positions of one of this or another pool; copies what it does not yet."""
         self.reserve(length)
         start = slot.shared(source, length)
-        for mine, theirs in zip(self.writable(), pool.buffers, strict=True):
-            mine[slot.index, :, start:length] = theirs[source.index, :, start:length]
-            self.copied += theirs[source.index, :, start:length].nbytes
+        for mine, theirs, tensor in zip(self.writable(), pool.buffers, self.model.cache, strict=True):
+            first = start
+            if tensor.window is not None:  # what either of them has no more is not shared
+                first = max(start if slot.reached <= source.reached else 0, source.reached - tensor.slots)
+            self.copied += ring.copy(mine[slot.index], theirs[source.index], first, length)
         slot.tokens[start:length] = source.tokens[start:length]
         slot.origins[start:length] = source.origins[start:length]
         slot.length, slot.forgotten = length, source.forgotten
+        slot.reached = source.reached if length else 0
 
     def forget(self, slot: Slot, start: int, stop: int, moved: Callable[[int, NDArray[Any]], NDArray[Any]]) -> None:
         """Forget these positions of a slot. What comes after them takes their place, as `moved` makes it.
 
-        It is given the number of a buffer, and what moves: `[heads, positions, dim]`.
+        It is given the number of a buffer, and what moves: `[heads, positions, dim]`, of the last positions.
         """
-        for number, buffer in enumerate(self.writable()):
-            held = buffer[slot.index, :, : slot.length]
-            held[:, start : slot.length - (stop - start)] = moved(number, held[:, stop:])
-        tokens = slot.tokens[stop : slot.length].copy()
-        slot.length = start
+        end, reached = slot.length, 0
+        for number, (buffer, tensor) in enumerate(zip(self.writable(), self.model.cache, strict=True)):
+            first = 0 if tensor.window is None else max(0, slot.reached - tensor.slots)  # that is remembered
+            last = min(end, max(first, stop))
+            known = moved(number, ring.get(buffer[slot.index], last, end))
+            ring.put(buffer[slot.index], last - (stop - start), known)
+            if first:
+                reached = max(reached, tensor.slots + (first if first <= start else last - (stop - start)))
+        tokens = slot.tokens[stop:end].copy()
+        slot.length, slot.reached = start, reached
         slot.hold(tokens)
         slot.forgotten += stop - start
 
@@ -179,6 +198,8 @@ class Pool:
         Only one slot at a time can be given more than a token. Arrays as `Bound.run` has them.
         """
         model = self.model
+        for slot in slots:
+            slot.reach(slot.length + ids.shape[1])
         if model.appends:
             for row, slot in enumerate(slots):
                 states = None if hidden is None else hidden[row : row + 1]
@@ -225,13 +246,15 @@ class Pool:
         held = [slot for slot in self.slots if slot not in self.free]
         old, buffers, values = self.buffers, list[NDArray[Any]](), list[Any]()
         for i, tensor in enumerate(self.model.cache):
-            buffer, value = self.model.memory.zeros((slots, tensor.heads, capacity, tensor.dim), tensor.dtype)
+            size = tensor.slots or capacity
+            buffer, value = self.model.memory.zeros((slots, tensor.heads, size, tensor.dim), tensor.dtype)
             for slot in held:
-                buffer[slot.index, :, : slot.length] = old[i][slot.index, :, : slot.length]
+                kept = min(slot.length, size) if tensor.window is None else size
+                buffer[slot.index, :, :kept] = old[i][slot.index, :, :kept]
             buffers.append(buffer)
             values.append(value)
         for slot in self.free:
-            slot.length = 0
+            slot.clear()
         for slot in self.slots:
             slot.grow(capacity)
         new = [Slot(index, capacity) for index in range(len(self.slots), slots)]
@@ -246,7 +269,7 @@ class Pool:
 
 def check_memory(model: Model, slots: int, capacity: int) -> None:
     """Raises GenerationError where so many slots more of `capacity` tokens, full, are more than there is memory for."""
-    cache = sum(tensor.heads * capacity * tensor.dim * tensor.dtype.itemsize for tensor in model.cache)
+    cache = sum(each.heads * (each.slots or capacity) * each.dim * each.dtype.itemsize for each in model.cache)
     needed, available = slots * (cache + 4 * model.facts.vocab_size), available_memory()
     if available is not None and needed > available:
         raise GenerationError(

@@ -1,7 +1,7 @@
 """sdk, runtime: keys and values of prompts that were computed before, by blocks of tokens, for all generations."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from threading import Event, Lock
@@ -62,14 +62,22 @@ class PrefixCache:
         return len(self._use(self._keys(tokens))) * self.block
 
     def store(self, session: Session, length: int | None = None) -> None:
-        """Copy the whole blocks of a session's first tokens, or all, appended at once (after what was restored)."""
-        if self._serves(session):
-            self.add(session.tokens[:length], session.export)
+        """Copy the whole blocks of a session's first tokens, or all, appended at once (after what was restored).
 
-    def add(self, tokens: Sequence[int] | NDArray[np.int64], export: Export) -> int:
-        """Keep the whole blocks of these tokens, or as many as fit from the first on; how many tokens those are."""
+        Where rings have lost a block, what comes after it is not of use.
+        """
+        if self._serves(session):
+            self.add(session.tokens[:length], session.export, first=session.remembered)
+
+    def add(self, tokens: Sequence[int] | NDArray[np.int64], export: Export, *, first: int = 0) -> int:
+        """Keep the whole blocks of these tokens, or as many as fit from the first on; how many tokens those are.
+
+        Those that are not known yet are exported; `first` is the first position that can be.
+        """
         keys = self._keys(tokens)[: self.limit // self._block_bytes]
         known = len(self._use(keys))
+        if known < len(keys) and known * self.block < first:
+            return known * self.block
         new = {
             key: export(number * self.block, (number + 1) * self.block)
             for number, key in enumerate(keys)
@@ -87,25 +95,36 @@ class PrefixCache:
 
         Once `stop` is set, it ends after the block that it computes. Raises what a prefill raises.
         """
-        count = len(tokens) // self.block * self.block
-        if not count:
-            return None
-        session = Session(self.model, capacity=count, chunk=self.block)
-        known = self.restore(session, tokens)
-        while session.length < count and not (stop and stop.is_set()):
-            session.prefill(tokens[session.length : session.length + self.block], scores=0)
-        if session.length > known:
-            self.store(session)
+        computed, session = self._computed(tokens), None
+        while not (stop and stop.is_set()) and (longer := next(computed, None)):
+            session = longer
         return session
 
     def save(self, path: str | Path, tokens: Sequence[int]) -> int:
         """Write the whole blocks of these tokens to a file; how many tokens. Raises CacheError, and as `prepare`."""
-        session = self.prepare(tokens)
-        if session is None:
+        blocks = [session.export(session.length - self.block, session.length) for session in self._computed(tokens)]
+        if not blocks:
             raise CacheError(f"{path} is not written: {len(tokens)} tokens are less than a block of {self.block}")
-        held = session.export(0, session.length)
-        saved.save(path, self.model, saved.Saved(session.tokens, held, self.block))
-        return session.length
+        count = len(blocks) * self.block
+        held = [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
+        saved.save(path, self.model, saved.Saved(np.asarray(tokens[:count], np.int64), held, self.block))
+        return count
+
+    def _computed(self, tokens: Sequence[int]) -> Iterator[Session]:
+        """A session after each of the whole blocks of these tokens; those that are known are not computed."""
+        count = len(tokens) // self.block * self.block
+        if not count:
+            return
+        session = Session(self.model, capacity=count, chunk=self.block)
+        known = self._use(self._keys(tokens))
+        for start in range(0, count, self.block):
+            block, number = tokens[start : start + self.block], start // self.block
+            if number < len(known):
+                session.restore(block, known[number])
+            else:
+                session.prefill(block, scores=0)
+                self.store(session)
+            yield session
 
     def load(self, path: str | Path) -> int:
         """Keep the blocks of a file that `save` wrote; how many tokens.
@@ -115,7 +134,7 @@ class PrefixCache:
         found = saved.load(path, self.model)
         if found.block != self.block:
             raise CacheError(f"{path}: it is of a session; of use here are prompts, in blocks of {self.block} tokens")
-        if (size := self.model.facts.cache_bytes(len(found.tokens))) > self.limit:
+        if (size := len(found.tokens) // self.block * self._block_bytes) > self.limit:
             raise OptionError(f"{path} takes {size:,} bytes of memory, and prefix_cache is {self.limit:,}")
         return self.add(found.tokens, lambda start, stop: [array[:, start:stop].copy() for array in found.arrays])
 

@@ -35,11 +35,14 @@ Arrays = Sequence[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Saved:
-    """What a file holds: tokens `[n]`, and their keys and values as `Session.export` gives them."""
+    """What a file holds: tokens `[n]`, and their keys and values as `Session.restore` takes them.
+
+    Of prompts these are all positions; of sessions, where a layer has a ring, those that are needed to go on.
+    """
 
     tokens: NDArray[np.int64]
     arrays: Arrays
-    block: int = 0  # they were computed so many at a time, from the first one on; 0: in any way
+    block: int = 0  # a prompt, computed so many at a time from the first one on; 0: a session
 
 
 def save(path: str | Path, model: Model, saved: Saved) -> None:
@@ -85,7 +88,7 @@ def _read(file: FileIO, model: Model) -> Saved:
         raise CacheError(f"it holds {count:,} tokens, and the context is {model.context:,}")
     if header != _header(model, count, block, str(fields.get("blake2b"))):
         raise CacheError("its header is not as it was written: the file is damaged")
-    arrays = [np.empty(shape, dtype) for _, dtype, shape in _layout(model, count)]
+    arrays = [np.empty(shape, dtype) for _, dtype, shape in _layout(model, count, block)]
     expected = 8 + len(header) + sum(array.nbytes for array in arrays)
     if size != expected:
         raise CacheError(f"it has {size:,} bytes instead of {expected:,}: the file is damaged")
@@ -134,16 +137,17 @@ def _header(model: Model, count: int, block: int, digest: str) -> bytes:
         }
     }
     end = 0
-    for name, dtype, shape in _layout(model, count):
+    for name, dtype, shape in _layout(model, count, block):
         start, end = end, end + dtype.itemsize * int(np.prod(shape))
         table[name] = {"dtype": DTYPES[dtype.name], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(table, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
 
 
-def _layout(model: Model, count: int) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
+def _layout(model: Model, count: int, block: int) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
     """The tensors of a file in order: name, type and shape."""
-    cache = [(each.past, each.dtype, (each.heads, count, each.dim)) for each in model.cache]
+    held = [count if block else each.kept(count) for each in model.cache]
+    cache = [(each.past, each.dtype, (each.heads, n, each.dim)) for each, n in zip(model.cache, held, strict=True)]
     return [("tokens", np.dtype(np.int64), (count,)), *cache]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.errors import GenerationError
-from edgewise.runtime import saved
+from edgewise.runtime import ring, saved
 from edgewise.runtime.batch import Append, compute
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool, Slot
@@ -69,6 +69,11 @@ class Session:
         return self.slot.tokens[: self.length]
 
     @property
+    def remembered(self) -> int:
+        """The first position whose keys and values it has in all layers: 0, unless layers with a window have rings."""
+        return min(self.length, self.model.rings.first(self.slot.reached))
+
+    @property
     def bytes(self) -> int:
         """Memory of its keys and values."""
         return self.pool.bytes // len(self.pool.slots)
@@ -100,6 +105,7 @@ class Session:
         if self.window:
             self._forget(self.window.excess(self.length, len(ids), self.model.context), self.window.sinks)
         self.pool.reserve(self.length + len(ids))
+        self._recall()
         return Append(self, ids, scores=scores, hidden=hidden)
 
     def rewind(self, length: int) -> None:
@@ -109,6 +115,8 @@ class Session:
         self.slot.length = length
         if self.window and (length < self.window.sinks or not length):
             self.slot.forgotten = 0
+        if not length:
+            self.slot.reached = 0
 
     def fork(self, length: int | None = None, *, pool: Pool | None = None) -> "Session":
         """Another session with the same first tokens (all of them, or `length`); the cache is copied.
@@ -131,29 +139,48 @@ class Session:
         self.pool.follow(self.slot, other.slot, other.pool, kept)
 
     def export(self, start: int, stop: int) -> list[NDArray[Any]]:
-        """Copies of the keys and values of these positions: one per `model.cache`, `[heads, stop - start, dim]`."""
+        """Copies of the keys and values of these positions: one per `model.cache`, `[heads, stop - start, dim]`.
+
+        Raises GenerationError for those before `remembered`.
+        """
         if not 0 <= start <= stop <= self.length:
             raise GenerationError(f"cannot export positions {start} to {stop}: the session holds {self.length} tokens")
-        return [buffer[self.slot.index, :, start:stop].copy() for buffer in self.pool.buffers]
+        if start < stop and start < self.remembered:
+            raise GenerationError(
+                f"cannot export positions {start} to {stop}: layers that look back a window keep those from "
+                f"{self.remembered} on only"
+            )
+        return [ring.get(buffer[self.slot.index], start, stop) for buffer in self.pool.buffers]
 
     def restore(self, tokens: Sequence[int], arrays: Sequence[NDArray[Any]]) -> None:
-        """Append tokens whose keys and values are known, as `export` gives them: nothing is computed."""
+        """Append tokens whose keys and values are known, as `export` gives them: nothing is computed.
+
+        In a ring, the last ones that it needs are enough.
+        """
         ids = self._checked(tokens)
-        start, stop = self.length, self.length + len(ids)
+        stop, reached = self.length + len(ids), 0
         for tensor, array in zip(self.model.cache, arrays, strict=True):
-            if array.shape != (tensor.heads, len(ids), tensor.dim) or array.dtype != tensor.dtype:
+            shapes = [(tensor.heads, count, tensor.dim) for count in (len(ids), tensor.kept(len(ids)))]
+            if array.shape not in shapes or array.dtype != tensor.dtype:
                 raise GenerationError(
-                    f"{tensor.past} of {len(ids)} tokens is {tensor.dtype} {(tensor.heads, len(ids), tensor.dim)}, "
-                    f"got {array.dtype} {array.shape}"
+                    f"{tensor.past} of {len(ids)} tokens is {tensor.dtype} {shapes[0]}, got {array.dtype} {array.shape}"
                 )
+            if array.shape != shapes[0]:
+                reached = max(reached, stop - array.shape[1] + tensor.slots)
         self.pool.reserve(stop)
         for buffer, array in zip(self.pool.writable(), arrays, strict=True):
-            buffer[self.slot.index, :, start:stop] = array
+            ring.put(buffer[self.slot.index], stop - array.shape[1], array)
         self.slot.hold(ids)
+        self.slot.reach(reached)
 
     def save(self, path: str | Path) -> None:
         """Write all that it holds to a file, or in place of one. Raises CacheError."""
-        saved.save(path, self.model, saved.Saved(self.tokens, self.export(0, self.length)))
+        self._recall()
+        arrays = [
+            ring.get(buffer[self.slot.index], self.length - tensor.kept(self.length), self.length)
+            for buffer, tensor in zip(self.pool.buffers, self.model.cache, strict=True)
+        ]
+        saved.save(path, self.model, saved.Saved(self.tokens, arrays))
 
     def load(self, path: str | Path) -> None:
         """Forget all, and hold what a file holds. Raises CacheError where that is not of this model."""
@@ -173,6 +200,21 @@ class Session:
     def release(self) -> None:
         """Give the slot back to the pool; the session is not to be used after that."""
         self.pool.give(self.slot)
+
+    def _recall(self) -> None:
+        """Compute all that it holds once more, where rings have lost what comes next: it went back too far for them."""
+        slot = self.slot
+        if self.model.rings.suffice(slot.length, slot.reached):
+            return
+        before, tokens = (slot.length, slot.reached, slot.forgotten), self.tokens.copy()
+        slot.length = slot.reached = 0
+        try:
+            append = Append(self, tokens, scores=0)
+            compute([append])
+            append.result()
+        except BaseException:
+            slot.length, slot.reached, slot.forgotten = before
+            raise
 
     def _forget(self, count: int, start: int) -> None:
         if count:

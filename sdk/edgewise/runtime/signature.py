@@ -28,6 +28,12 @@ class CacheTensor:
     heads: int
     dim: int
     dtype: np.dtype[Any]
+    slots: int = 0  # positions of its buffer, where that is fixed; 0: as many as a session wants
+    window: int | None = None  # its buffer is a ring, for a layer that looks back so many; None: it holds all
+
+    def kept(self, count: int) -> int:
+        """Positions that go on from so many tokens need, the last ones."""
+        return count if self.window is None else min(count, self.window - 1)
 
 
 @dataclass(frozen=True)
@@ -46,20 +52,19 @@ class Signature:
     outputs: frozenset[str]
     ids: np.dtype[Any]  # of tokens and positions
     width: int  # tokens of a run; 0: any number
-    capacity: int  # positions of the buffer; 0: any number
 
     @property
     def fits(self) -> object:
         """What graphs that share a cache have in common."""
-        return self.cache, self.appends, bool(self.biases), self.capacity
+        return self.cache, self.appends, bool(self.biases)
 
 
 def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
     """What a session has to allocate and to bind. Raises BundleError for a graph that is no decoder of these facts."""
     inputs = {value.name: value for value in graph.get_inputs()}
     optional = {value.name for value in graph.get_overridable_initializers()}
-    cache = _cache(inputs, facts, path)
     biases = {name: _window(name) for name in inputs if name.partition(".")[0] == BIAS}
+    cache = _cache(inputs, facts, path, fixed=bool(biases))
     present = next((value for value in graph.get_outputs() if value.name == cache[0].present), None)
     appends = present is not None and present.shape[2] == inputs["input_ids"].shape[1]  # as many as tokens
     if not appends and KEEP not in optional:
@@ -72,7 +77,6 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
         frozenset(value.name for value in graph.get_outputs()),
         np.dtype(np.int32 if inputs["input_ids"].type == "tensor(int32)" else np.int64),
         width=_length(inputs["input_ids"].shape[1]),
-        capacity=_length(inputs[cache[0].past].shape[2]) if biases else 0,
     )
 
 
@@ -86,7 +90,8 @@ def _length(dimension: object) -> int:
     return dimension if isinstance(dimension, int) else 0
 
 
-def _cache(inputs: Mapping[str, Any], facts: Facts, path: Path) -> tuple[CacheTensor, ...]:
+def _cache(inputs: Mapping[str, Any], facts: Facts, path: Path, *, fixed: bool) -> tuple[CacheTensor, ...]:
+    """`fixed`: whether positions of the buffers may be, as numbers."""
     found = []
     for layer, attention in enumerate(facts.attention):
         for kind in ("key", "value"):
@@ -95,5 +100,12 @@ def _cache(inputs: Mapping[str, Any], facts: Facts, path: Path) -> tuple[CacheTe
             if stated not in DTYPES:
                 raise BundleError(f"{path}: input '{past}' is {stated}; known: {known(DTYPES)}")
             present, dtype = f"present.{layer}.{kind}", DTYPES[stated]
-            found.append(CacheTensor(past, present, attention.kv_heads, attention.head_dim, dtype))
+            slots = _length(inputs[past].shape[2]) if fixed else 0
+            if attention.ring and slots != attention.ring:
+                raise BundleError(
+                    f"{path}: input '{past}' has {slots} positions, and the facts say {attention.ring}; "
+                    "build the bundle again"
+                )
+            window = attention.window if attention.ring else None
+            found.append(CacheTensor(past, present, attention.kv_heads, attention.head_dim, dtype, slots, window))
     return tuple(found)

@@ -100,7 +100,8 @@ def refuse_unmovable(facts: Facts) -> None:
 def turn_back(model: Model, start: int, stop: int, length: int) -> Callable[[int, Array], Array]:
     """What the keys and values of the positions `stop` to `length` are at the positions from `start` on.
 
-    The function takes the number of a tensor of `model.cache`, and its part, `[heads, positions, dim]`.
+    The function takes the number of a tensor of `model.cache`, and its part, `[heads, positions, dim]`: all of these
+    positions, or the last of them.
     """
     turns = {
         name: _turn(rotary, model.table_context, start, stop, length) for name, rotary in model.facts.rotary.items()
@@ -117,12 +118,12 @@ def turn_back(model: Model, start: int, stop: int, length: int) -> Callable[[int
 
 
 def turned(keys: Array, rotary: Rotary, turn: Angles) -> NDArray[np.float32]:
-    """Keys `[heads, positions, dim]`, with the pairs that the embedding turns turned by these angles."""
+    """Keys `[heads, positions, dim]`, with the pairs that the embedding turns turned by the last of these angles."""
     out = widened(keys)
     pairs = out[..., : rotary.dim]
     half = rotary.dim // 2
     a, b = (pairs[..., ::2], pairs[..., 1::2]) if rotary.interleaved else (pairs[..., :half], pairs[..., half:])
-    cos, sin = turn
+    cos, sin = (angles[len(angles) - keys.shape[1] :] for angles in turn)
     a[...], b[...] = a * cos - b * sin, a * sin + b * cos
     return out
 

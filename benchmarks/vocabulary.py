@@ -1,10 +1,9 @@
-"""What a smaller vocabulary costs and saves: bytes, tokens of a text that was not seen, divergence, bits per byte.
+"""What a smaller vocabulary costs and saves: bytes, tokens of a text that was not seen, bits per byte.
 
     python benchmarks/vocabulary.py --work /tmp/edgewise-benchmarks --docs docs/vocabulary.md
 
 The model is examples/pycoder; its tokens are those of calibration.txt, or of the first part of it, and figures are on
-heldout.txt. Bits per byte compare models whose tokens differ; the divergence is from the checkpoint over the tokens
-that are left, on the text in these tokens.
+heldout.txt. Bits per byte compare models whose tokens differ.
 """
 
 import argparse
@@ -25,8 +24,8 @@ MARK = "vocabulary"
 HELD_OUT, LENGTH = 16_384, 512
 PARTS = (1.0, 0.25, 0.05)  # of calibration.txt, whose tokens stay
 HEADING = """\
-| tokens of | tokens | bytes, float32 | bytes, int4 | tokens a held-out kB | bits per byte | mean KLD | top-1 |
-|---|---:|---:|---:|---:|---:|---:|---:|"""
+| tokens of | tokens | bytes, float32 | bytes, int4 | tokens a held-out kB | bits per byte |
+|---|---:|---:|---:|---:|---:|"""
 
 
 def row(name: str, text: Path | None, work: Path) -> str:
@@ -34,19 +33,16 @@ def row(name: str, text: Path | None, work: Path) -> str:
     held_out = CalibrationText(DEMO / "heldout.txt", tokens=HELD_OUT, length=LENGTH)
     steps = (RecipeStep("prune-vocabulary", {"text": str(text)}),) if text else ()
     stored = []
-    for after, judged in (((RecipeStep("quantize", {"bits": 4}),), None), ((), held_out)):
+    for after in ((RecipeStep("quantize", {"bits": 4}),), ()):
         recipe, output = Recipe((*steps, *after)), work / "vocabulary.edge"
-        bundle = edgewise.build(DEMO, output=output, recipe=recipe, quality=judged, force=True)
+        bundle = edgewise.build(DEMO, output=output, recipe=recipe, force=True)
         stored.append(sum(file.bytes for path, file in bundle.manifest.files.items() if path.endswith(".onnx_data")))
-    quality, tokenizer = bundle.manifest.card["quality"], Tokenizer.load(bundle.path)
+    tokenizer = Tokenizer.load(bundle.path)
     whole = list(passages(DEMO / "heldout.txt"))
     length = sum(len(tokenizer.encode(passage)) for passage in whole) / sum(len(each.encode()) for each in whole)
     bits = evaluate(bundle.path, held_out).bits_per_byte
     vocabulary = bundle.manifest.language_model.vocab_size
-    return (
-        f"| {name} | {vocabulary:,} | {stored[1]:,} | {stored[0]:,} | {1000 * length:.0f} "
-        f"| {bits:.4f} | {quality['mean_kld']:.4f} | {quality['top1']:.1%} |"
-    )
+    return f"| {name} | {vocabulary:,} | {stored[1]:,} | {stored[0]:,} | {1000 * length:.0f} | {bits:.4f} |"
 
 
 def rows(work: Path) -> Iterator[str]:

@@ -11,8 +11,8 @@ import pytest
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
 from edgewise.runtime.runner import Runner
-from edgewise.tasks.answer import Method
 from edgewise.tasks.evaluate import evaluate_tasks
+from edgewise.tasks.method import Method
 from edgewise.tasks.task import read_tasks
 from problems import held_out, problems, solution, value
 

@@ -172,7 +172,13 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "in bfloat16"])
+LONG = ("scores", "blocks", "kept scores")  # of the others, one draws, and one has all else
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=pytest.mark.slow if way in LONG else ()) for way in WAYS if way != "in bfloat16"],
+)
 def test_a_run_that_was_killed_ends_with_the_same_bits(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:

@@ -101,8 +101,15 @@ def test_weights_and_scales_have_straight_through_derivatives() -> None:
     assert torch.allclose(fake.factor.grad, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("learn", ["weights", "scales"])
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize(
+    ("family", "learn"),
+    [
+        ("llama", "scales"),
+        ("gemma2", "weights"),
+        pytest.param("llama", "weights", marks=pytest.mark.slow),
+        pytest.param("gemma2", "scales", marks=pytest.mark.slow),
+    ],
+)
 def test_what_rounding_lost_is_learned_again(family: str, learn: str, tmp_path: Path) -> None:
     model = graph(tiny.checkpoint(family, tmp_path))
     reference = model.clone()

@@ -171,7 +171,7 @@ def test_the_runtime_is_imported_where_only_a_device_s_packages_are_installed() 
         "import sys\n"
         f"for name in {absent}: sys.modules[name] = None\n"
         f"import {', '.join(DEVICE)}\n"
-        "from edgewise import Runner, Search\n"
+        "from edgewise import Encoder, Runner, Search\n"
         "print('imported')"
     )
     assert done.stdout.strip() == "imported", done.stderr
@@ -197,6 +197,7 @@ PUBLIC = [
     "Bundle",
     "Checkpoint",
     "EdgewiseError",
+    "Encoder",
     "Exporter",
     "Facts",
     "Pass",

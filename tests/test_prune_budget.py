@@ -119,10 +119,10 @@ def test_bytes_are_those_in_the_end_and_the_card_has_the_steps(pycoder: Path, tm
     text = CalibrationText(pycoder / "calibration.txt", tokens=1024, length=256)
     rest = [{"pass": "quantize", "bits": 4}]
     whole = plan_build(pycoder, recipe=Recipe(read_steps(rest, where="a test"))).total.after
-    goal = int(0.9 * whole)
+    goal = int(0.95 * whole)
     recipe = Recipe(read_steps([{"pass": "prune", "to_bytes": goal}, *rest], where="a test"))
-    bundle = build(pycoder, output=tmp_path / "a.edge", recipe=recipe, calibration=text)
-    assert 0.8 * whole < bundle.manifest.card["bytes"]["after"] <= goal
+    bundle = build(pycoder, output=tmp_path / "a.edge", recipe=recipe, calibration=text, load_check=False)
+    assert 0.85 * whole < bundle.manifest.card["bytes"]["after"] <= goal
     names = [step["pass"] for step in bundle.manifest.recipe]
     assert "prune" not in names
     assert "quantize" in names

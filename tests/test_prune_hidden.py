@@ -1,5 +1,6 @@
 """tests: a narrower residual stream: the same where nothing was lost, by least squares where something was."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,16 @@ def test_directions_that_hold_nothing_change_nothing_when_they_go(case: str, ref
     assert_allclose(logits(model, FRESH), expected, atol=(1e-3 if refit else 1e-4) * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("method", ["channels", "slice"])
-@pytest.mark.parametrize("case", FAMILIES)
+ALIKE = [("llama biased", "channels"), ("phi3", "channels"), ("gemma2", "channels"), ("llama biased", "slice")]
+
+
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [
+        pytest.param(*each, marks=pytest.mark.slow if each in ALIKE else ())
+        for each in product(FAMILIES, ("channels", "slice"))
+    ],
+)
 def test_what_is_lost_is_made_up_for(case: str, method: str, tmp_path: Path) -> None:
     if method == "slice" and case not in TURNED:
         with pytest.raises(GraphError, match=r"cannot be rotated.*; method 'channels' rotates nothing"):

@@ -1,11 +1,11 @@
 """tests: thoughts apart from answers, and a bound on how long a model thinks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.bundle.read import Bundle
@@ -130,8 +130,81 @@ def test_tags_that_are_control_tokens_are_seen_and_forced(pycoder_bundle: Bundle
         assert int(budget.apply(state, np.zeros(vocabulary.size, np.float32)).argmax()) == closed
 
 
+class Eager:
+    """A vocabulary with tags as control tokens, and a model that would close every thought at once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        inner = tokenizers.Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+        inner.add_special_tokens(["<think>", "</think>"])
+        self.opened, self.closed = (int(inner.token_to_id(tag) or 0) for tag in ("<think>", "</think>"))
+        self.vocabulary = TokenizerVocabulary(Tokenizer(inner), inner.get_vocab_size(), eos=frozenset({0}))
+
+    def thought(self, budget: ThinkingBudget, wanted: Sequence[int]) -> list[int]:
+        """What it thinks until a thought is closed; of what is banned and forced, it wants these tokens most."""
+        bound, found = budget.bind(self.vocabulary), list[int]()
+        state = bound.start((self.opened,))
+        while state.thinking:
+            scores = np.linspace(0, -1, self.vocabulary.size, dtype=np.float32)
+            scores[list(wanted)] = np.arange(len(wanted), 0, -1)
+            found.append(int(bound.apply(state, scores).argmax()))
+            state = bound.advance(state, (found[-1],))
+        return found
+
+
+@pytest.fixture(scope="module")
+def eager(pycoder_bundle: Bundle) -> Eager:
+    return Eager(pycoder_bundle)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 9), st.integers(0, 9))
+def test_a_thought_is_as_long_as_its_bounds_ask_for(eager: Eager, least: int, beyond: int) -> None:
+    end = (eager.closed, 0)
+    found = eager.thought(ThinkingBudget(tokens=least + beyond, minimum=least), end)
+    assert found == [1] * least + [eager.closed]
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 12))
+def test_a_model_that_would_stop_thinking_is_told_to_wait(eager: Eager, least: int) -> None:
+    wait = list(eager.vocabulary.encode(" Wait, no"))
+    assert len(wait) > 1
+    *thought, last = eager.thought(ThinkingBudget(tokens=50, minimum=least, more=" Wait, no"), (eager.closed,))
+    assert last == eager.closed
+    assert thought == wait * -(-least // len(wait))
+    ended = eager.thought(ThinkingBudget(tokens=50, minimum=least, more=" Wait, no"), (0, eager.closed))
+    assert ended == [*thought, *[0] * (50 - len(thought)), eager.closed]
+
+
+def test_what_a_model_says_itself_is_not_taken_for_more(eager: Eager) -> None:
+    first = eager.vocabulary.encode(" Wait, no")[0]
+    found = eager.thought(ThinkingBudget(tokens=6, minimum=4, more=" Wait, no"), (first,))
+    assert found == [first] * 6 + [eager.closed]
+
+
+def test_a_tag_in_many_tokens_is_not_completed_too_early(thinker: Runner) -> None:
+    vocabulary = TokenizerVocabulary(thinker.tokenizer, thinker.facts.vocab_size, eos=frozenset())
+    tag = vocabulary.encode("</think>")
+    assert len(tag) > 1
+    budget = ThinkingBudget(tokens=99, minimum=40).bind(vocabulary)
+    state = budget.advance(budget.start(vocabulary.encode("<think>")), tag[:-1])
+    banned = np.flatnonzero(np.isneginf(budget.apply(state, np.zeros(vocabulary.size, np.float32))))
+    texts = {vocabulary.decode((int(token),)) for token in banned}
+    assert vocabulary.decode(tag[-1:]) in texts
+    rest = "</think>".removeprefix(vocabulary.decode(tag[:-1]))
+    assert all(text.startswith(rest) for text in texts)
+    result = thinker.generate("x<think>", max_tokens=30, search="greedy", processors=[ThinkingBudget(12, minimum=9)])
+    assert "</think>" in result.text
+
+
 def test_budgets_that_cannot_end_a_thought_are_refused() -> None:
     with pytest.raises(OptionError, match="-1; it must be 0"):
         ThinkingBudget(tokens=-1)
     with pytest.raises(OptionError, match="which closes it"):
         ThinkingBudget(tokens=3, ending="enough")
+    with pytest.raises(OptionError, match=r"minimum is 4; it must be from 0 to tokens \(3\)"):
+        ThinkingBudget(tokens=3, minimum=4)
+    with pytest.raises(OptionError, match="before its minimum; give one"):
+        ThinkingBudget(tokens=3, more="Wait")
+    with pytest.raises(OptionError, match="which would close the thought"):
+        ThinkingBudget(tokens=3, minimum=1, more="</think> Wait")

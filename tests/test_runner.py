@@ -170,6 +170,10 @@ def test_timings_add_up(runner: Runner) -> None:
     assert 0 < timings.time_to_first_token_s < timings.total_s
     assert timings.prefill_tokens_per_s == prompt / timings.time_to_first_token_s
     assert timings.decode_tokens_per_s == pytest.approx(7 / (timings.total_s - timings.time_to_first_token_s))
+    assert len(timings.between_tokens_s) == 7
+    assert timings.time_to_first_token_s + sum(timings.between_tokens_s) == pytest.approx(timings.total_s)
+    drafted = runner.generate(PROMPT, max_tokens=8, search="speculative").timings
+    assert len(drafted.between_tokens_s) == drafted.new_tokens - 1
     assert timings.peak_memory_bytes is not None
     assert timings.peak_memory_bytes > 10 << 20
     assert runner.generate(PROMPT, max_tokens=1).timings.decode_tokens_per_s is None

@@ -20,12 +20,14 @@ from edgewise.scaling.confidence import DeepConf, Unsure, lowest_group
 from edgewise.scaling.cot import answer_span, margin
 from edgewise.scaling.judge import Judge, Votes
 from edgewise.scaling.likelihood import Likelihood
+from edgewise.scaling.minimum_risk import MinimumRisk
 from edgewise.scaling.protocol import Candidate, Context, Draw
 from edgewise.scaling.refine import Refine
 from edgewise.scaling.scale import scale
 from edgewise.scaling.tree import Steps, TreeSearch
 from edgewise.scaling.verifier import Judging, Verdict, Verifier
 from edgewise.search.protocol import LogProb
+from edgewise.search.utilities import UTILITIES
 
 
 def sure(text: str, *probabilities: float) -> Candidate:
@@ -47,6 +49,39 @@ def test_adaptive_consistency_stops_when_the_vote_is_decided() -> None:
     assert "lead with probability" in choice.why
     split = Answers(["7", "8"], samples=40)
     assert len(scaled(AdaptiveConsistency(), split).candidates) == 40
+
+
+@pytest.mark.parametrize("counts", [[0.4, 0.2], [2.5, 1.5, 0.5]])
+def test_votes_that_are_weighed_have_a_posterior_too(counts: list[float]) -> None:
+    draws = np.random.default_rng(0).dirichlet([*(count + 1 for count in counts), 1], 400_000)
+    assert leading(counts) == pytest.approx((draws.argmax(1) == 0).mean(), abs=4e-3)
+
+
+@given(st.lists(st.tuples(st.sampled_from("123"), st.floats(0.05, 0.95)), min_size=1, max_size=8))
+def test_weighed_votes_elect_the_answer_with_most_weight(drawn: list[tuple[str, float]]) -> None:
+    candidates = [sure(answer, probability, probability) for answer, probability in drawn]
+    weights: dict[str, float] = {}
+    for answer, probability in drawn:
+        weights[answer] = weights.get(answer, 0.0) + probability**2
+    scaler = AdaptiveConsistency(weights=Likelihood(product=True), batch=len(drawn), confidence=0.9999)
+    choice = scaled(scaler, Answers(candidates, samples=len(drawn)))
+    assert weights[str(choice.best.answer)] == pytest.approx(max(weights.values()))
+    assert choice.best.score == pytest.approx(max(weights.values()) / sum(weights.values()))
+
+
+def test_a_sure_sample_decides_a_weighed_vote_earlier() -> None:
+    doubtful = [sure("1", 0.9), *[sure(str(i), 0.01) for i in range(2, 9)]] * 2
+    weighed = scaled(AdaptiveConsistency(weights=Likelihood(), confidence=0.6, batch=2), Answers(doubtful))
+    plain = scaled(AdaptiveConsistency(confidence=0.6, batch=2), Answers(doubtful))
+    assert len(weighed.candidates) < len(plain.candidates)
+
+
+@given(st.lists(st.text("ab ", max_size=6), min_size=1, max_size=8), st.sampled_from(sorted(UTILITIES)))
+def test_the_least_risk_is_that_of_brute_force(texts: list[str], utility: str) -> None:
+    choice = scaled(MinimumRisk(utility=utility), Answers(texts, samples=len(texts)))
+    risks = [sum(1 - UTILITIES[utility](text, other) for other in texts) / len(texts) for text in texts]
+    assert [1 - each.score for each in choice.candidates] == pytest.approx(risks)
+    assert 1 - choice.best.score == pytest.approx(min(risks))
 
 
 def test_a_window_that_agrees_ends_it() -> None:
@@ -100,6 +135,18 @@ def test_cot_decoding_of_a_model_takes_other_first_tokens(float_runner: Runner) 
         whole = float_runner.generate((*prompt, each.tokens[0]), max_tokens=5, search="greedy")
         assert each.tokens[1:] == whole.tokens
         assert float_runner.tokenizer.decode((*prompt, *each.tokens)) == "x = " + each.text
+
+
+@pytest.mark.parametrize(("texts", "model"), [("7 7 7 8", 0), ("7 8 9 8", 1)])
+def test_a_cascade_defers_what_samples_disagree_on(texts: str, model: int) -> None:
+    answers = Answers([*texts.split(), "9"], samples=5)
+    choice = scaled(Cascade(thresholds=(0.75,), verifier=Votes(), samples=4), answers, models=2)
+    assert (choice.best.model, choice.best.text) == (model, "9" if model else "7")
+    assert [draw.count for draw in answers.draws] == [4, 1][: model + 1]
+    with pytest.raises(OptionError, match="how many samples agree, and there is 1"):
+        Cascade(thresholds=(0.5,), verifier="votes")
+    with pytest.raises(OptionError, match="neither below nor above nan"):
+        Cascade(thresholds=(math.nan,))
 
 
 @pytest.mark.parametrize(("sureness", "model"), [(0.9, 0), (0.4, 1)])

@@ -79,7 +79,7 @@ def test_what_is_stated_is_how_many_experts_a_token_is_given_to(family: str, hom
     assert get_facts(model).active_experts == pytest.approx(sum(filter(None, stated)) / mixture_of(model, 0).count / 4)
 
 
-@pytest.mark.parametrize("bound", [0.002, 0.05])
+@pytest.mark.parametrize("bound", [pytest.param(0.002, marks=pytest.mark.slow), 0.05])
 def test_thresholds_keep_to_a_bound_and_use_it(bound: float, home: Path) -> None:
     model = made("mixtral", home)
     SkipExperts(max_mean_kld=bound)(model)

@@ -154,8 +154,15 @@ def zeros_of(model: ir.Model) -> dict[str, np.ndarray]:
     return {name: linear.matrix.numpy() == 0 for name, linear in sparse(model).items()}
 
 
-@pytest.mark.parametrize("pattern", [None, "2:4"])
-@pytest.mark.parametrize("case", ["llama biased", "qwen2_moe"])
+@pytest.mark.parametrize(
+    ("case", "pattern"),
+    [
+        ("llama biased", None),
+        ("qwen2_moe", "2:4"),
+        pytest.param("llama biased", "2:4", marks=pytest.mark.slow),
+        pytest.param("qwen2_moe", None, marks=pytest.mark.slow),
+    ],
+)
 def test_the_layers_get_zeros_and_closer_ones_by_better_methods(case: str, pattern: str | None, tmp_path: Path) -> None:
     before = made(case, tmp_path)
     expected, others = logits(before, FRESH), {linear.name: linear for linear in linears(before)}

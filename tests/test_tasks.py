@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,21 @@ from hypothesis import strategies as st
 from edgewise.bench.energy import Energy
 from edgewise.bundle.read import Bundle
 from edgewise.cli.main import execute
-from edgewise.errors import ContextOverflow, OptionError
+from edgewise.confined.run import run_program
+from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.runtime.runner import Runner
 from edgewise.scaling.best_of_n import BestOfN
-from edgewise.tasks.answer import Method, chosen
+from edgewise.scaling.cascade import Cascade
+from edgewise.scaling.result import Scaled
+from edgewise.scaling.scale import scale
+from edgewise.tasks.answer import chosen
 from edgewise.tasks.compare import compare, mcnemar
 from edgewise.tasks.evaluate import evaluate_tasks
+from edgewise.tasks.figures import efficiency
 from edgewise.tasks.html import page
-from edgewise.tasks.metrics import calibration_error, distinct, pass_at_k, proportion, repetition
+from edgewise.tasks.journal import Batch
+from edgewise.tasks.method import Method
+from edgewise.tasks.metrics import calibration_error, distinct, pass_at_k, proportion, repetition, share
 from edgewise.tasks.perturb import PERTURBATIONS, perturbed
 from edgewise.tasks.plot import Point, front, scatter
 from edgewise.tasks.prices import Prices
@@ -136,7 +144,7 @@ def test_choices_that_are_shuffled_keep_their_right_one() -> None:
 
 def test_a_choice_is_made_by_log_likelihood(float_runner: Runner) -> None:
     task = Task(id="x", kind="choices", prompt="import os\nimport", choices=(" sys", " zebra crossing"), right=0)
-    item = chosen(float_runner, task, "")
+    item = chosen(float_runner, task, "").item
     totals = [float_runner.score(str(task.prompt), each).total for each in task.choices]
     assert item.right == 1.0
     assert item.confidence == pytest.approx(1 / (1 + math.exp(totals[1] - totals[0])))
@@ -205,11 +213,78 @@ def test_an_error_leaves_what_is_answered(
     assert len(journal.read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"text": "x"}, "task 'odd': "),
+        ({"text": "x = 1\n" * 2000}, "task 'odd': "),
+        ({"prompt": "x = 1\n" * 2000, "answer": "b"}, "task 'odd': "),
+        ({"prompt": "a", "choices": ["b", "c" * 9000], "answer": 0}, "task 'odd': "),
+        ({"prompt": [{"role": "user", "content": "x"}], "answer": "b"}, "task 'odd': .*chat template"),
+    ],
+)
+def test_a_task_that_cannot_be_put_to_the_model_is_named(
+    task: dict[str, Any], message: str, pycoder_bundle: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(f"{json.dumps({'prompt': 'a', 'answer': 'b'})}\n{json.dumps({'id': 'odd', **task})}\n")
+    with pytest.raises(GenerationError, match=message) as caught:
+        evaluate_tasks(pycoder_bundle.path, path, method=Method(options={"max_tokens": 1}))
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_are_verified_by_the_tests_of_their_task(pycoder_bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps({"prompt": "x = ", "tests": "assert x == 1"}))
+    checked = BestOfN(verifier={"name": "unit-tests"})
+    options = {"max_tokens": 1, "seed": 0}
+    found = evaluate_tasks(pycoder_bundle.path, path, method=Method(scaler=checked, budget="3", options=options))
+    drawn = scale_by(pycoder_bundle, "x = ", checked, tests="assert x == 1", budget=3, **options)
+    passes = [run_program(f"x = {each.text}", "assert x == 1").passed for each in drawn.candidates]
+    assert [each.score for each in drawn.candidates] == [float(each) for each in passes]
+    assert found.items[0].right == max(passes)
+    with pytest.raises(OptionError, match="'unit-tests' has no tests"):
+        scale_by(pycoder_bundle, "x = ", checked, budget=1, **options)
+
+
+def scale_by(bundle: Bundle, prompt: str, scaler: BestOfN, **options: Any) -> Scaled:
+    with Runner.open(bundle.path) as runner:
+        return scale(runner, prompt, scaler, **options)
+
+
+def test_assistants_answer_too(pycoder_bundle: Bundle) -> None:
+    path = str(pycoder_bundle.path)
+    how = Method(scaler=Cascade(thresholds=(1.1,)), options={"max_tokens": 2})
+    found = evaluate_tasks(path, EXAMPLE, method=how, assistants=[path])
+    answered = [item for item in found.items if item.kind in ("answer", "tests")]
+    assert {item.model for item in answered} == {1}
+    assert found.figures["answered by model 1"].value == pytest.approx(len(answered) / 5)
+    assert found.options["assistants"] == [path]
+
+
+def test_each_gap_between_tokens_counts(evaluated: Evaluation, pycoder_bundle: Bundle) -> None:
+    """Not only their mean over an answer: a stall in its midst is seen."""
+    between = evaluated.efficiency.between_tokens_s
+    assert 0 < between["p50"] <= between["p95"] <= between["p99"]
+    items = (dataclasses.replace(evaluated.items[0], tokens=100),)
+    batch = Batch(items, (*[0.01] * 98, 2.0), 3.0, Energy(None, None, "none"))
+    stalled = efficiency([batch], None).between_tokens_s
+    assert stalled["p50"] == 0.01
+    assert stalled["p99"] > 0.01
+
+
+def test_an_interval_of_shares_of_samples_is_that_of_a_bootstrap() -> None:
+    assert share([1.0, 0.0, 1.0]) == proportion([1.0, 0.0, 1.0])
+    assert share([0.5] * 9).low == share([0.5] * 9).high == 0.5
+
+
 def test_perturbed_tasks_are_counted_apart(pycoder_bundle: Bundle) -> None:
     how = Method(options={"max_tokens": 4, "search": "greedy"})
     found = evaluate_tasks(pycoder_bundle.path, EXAMPLE, method=how, perturbations=("case",))
-    assert found.figures["accuracy, case"].count == found.figures["accuracy"].count == 5
-    drop = found.figures["accuracy"].value - found.figures["accuracy, case"].value
+    answered = [item for item in found.items if item.kind in ("answer", "choices") and not item.variant]
+    assert found.figures["accuracy"].count == 5
+    assert found.figures["accuracy, case"].count == len(answered) == 4  # a program in other letters is another one
+    drop = np.mean([item.right for item in answered]) - found.figures["accuracy, case"].value
     assert found.figures["drop by case"].value == pytest.approx(drop)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgewise.pipeline import build
     from edgewise.plan import Plan, plan_build
     from edgewise.recipe import Recipe, RecipeStep
+    from edgewise.runtime.encoder import Encoder
     from edgewise.runtime.result import Result
     from edgewise.runtime.runner import Runner
     from edgewise.runtime.scheduler import Scheduler
@@ -37,6 +38,7 @@ _HOMES = {
     "Bundle": "edgewise.bundle.read",
     "Checkpoint": "edgewise.checkpoint",
     "EdgewiseError": "edgewise.errors",
+    "Encoder": "edgewise.runtime.encoder",
     "Exporter": "edgewise.contracts",
     "Facts": "edgewise.facts",
     "Pass": "edgewise.passes",
@@ -64,6 +66,7 @@ __all__ = [
     "Bundle",
     "Checkpoint",
     "EdgewiseError",
+    "Encoder",
     "Exporter",
     "Facts",
     "Pass",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from edgewise.checkpoint import Checkpoint
-from edgewise.errors import CheckpointError
+from edgewise.errors import CheckpointError, OptionError
 from edgewise.facts import EncoderFacts, EncoderTask
 from edgewise.options import known
 from edgewise.sentence import Sentence, read_sentence
@@ -59,6 +59,12 @@ def encoder_facts(
         scores=_scores(config) if classifies else "softmax",
         **sizes,
     )
+
+
+def refuse_of_decoders(facts: EncoderFacts, asked: Mapping[str, object]) -> None:
+    """Raises OptionError for what was asked of a build, by name, and only models that generate text have."""
+    if names := [name for name, value in asked.items() if value]:
+        raise OptionError(f"{names[0]}: a model for {facts.task} has none; leave it out")
 
 
 def _size(config: Mapping[str, Any], keys: Sequence[str]) -> int:

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgewise.errors import GraphError
-from edgewise.facts import RUN_BY, AnyFacts, Facts
+from edgewise.facts import RUN_BY, AnyFacts, EncoderFacts, Facts
 from edgewise.options import convert, record
 from edgewise.quantized import BlockQuantized
 from edgewise.tensors import Streamed, streamed, transpose
@@ -84,6 +84,11 @@ def any_facts(model: ir.Model) -> AnyFacts:
         raise GraphError("the graph states no facts (metadata 'edgewise.facts'): was it made by an exporter?")
     facts: AnyFacts = convert(AnyFacts, json.loads(model.metadata_props[FACTS]), what="facts of the graph")
     return facts
+
+
+def is_encoder(model: ir.Model) -> bool:
+    """Whether the model embeds or labels texts, by its facts."""
+    return FACTS in model.metadata_props and isinstance(any_facts(model), EncoderFacts)
 
 
 def remark(model: ir.Model, about: str, sentence: str) -> None:

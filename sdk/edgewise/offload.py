@@ -41,7 +41,7 @@ def plan_offload(
     if not any(get_facts(model).experts):
         raise GraphError("the model is dense: it has no experts that could stay in storage")
     prepared = prepare(source, target=target, recipe=recipe, context=context, ignore_config=(), dry=True)
-    if _routing(prepared.facts) != _routing(get_facts(model)):
+    if _routing(get_facts(prepared.model)) != _routing(get_facts(model)):
         raise RecipeError("the recipe changes the experts, and it is the checkpoint whose routing is measured")
     text = replace(text, length=min(text.length, get_facts(model).context_length))
     found = trace(model, text.sequences(Tokenizer.load(source.folder)), context=prepared.context, progress=progress)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewise.bundle.manifest import CPU, Manifest, Provider
 from edgewise.errors import TargetError
+from edgewise.facts import EncoderFacts
 from edgewise.options import known, parse
 
 if TYPE_CHECKING:  # who reads what a card says need not have it
@@ -94,18 +95,21 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     """
     import onnx_ir as ir
 
+    from edgewise.runtime.encoder import try_encoder
     from edgewise.runtime.model import Model
     from edgewise.runtime.session import Session
 
     named = {provider.name for provider in manifest.providers}
     providers = (*manifest.providers, *([] if CPU.name in named else [CPU]))
     open_to_all = replace(manifest, providers=providers, session={**manifest.session, **RECORD})
+    written = ir.load(folder / manifest.graphs[graph]).graph
+    if isinstance(manifest.facts, EncoderFacts):
+        return judge(written, _nodes(try_encoder(folder, open_to_all)))
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
     model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
     if not is_emulated(manifest.providers):
         Session(model, capacity=count).prefill([manifest.language_model.bos or 0] * count)
-    written = ir.load(folder / manifest.graphs[graph]).graph
     return judge(written, _nodes(model.prompts if of_prompts else model.graph))
 
 

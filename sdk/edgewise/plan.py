@@ -56,6 +56,7 @@ class Plan:
     prefill_memory: int = 0  # of the run's: that, and its own copy of the lm_head
     calibration: CalibrationPlan | None = None  # of the steps that measure the model
     remarks: tuple[str, ...] = ()  # of the steps, on what they do
+    task: str = "text-generation"
 
     @property
     def cache(self) -> int:
@@ -146,6 +147,7 @@ class Draft:
     context: int
     calibration: CalibrationPlan | None
     remarks: tuple[str, ...]
+    task: str
     outlook: Outlook
 
     @classmethod
@@ -166,6 +168,7 @@ class Draft:
             context=prepared.context,
             calibration=prepared.calibration,
             remarks=remarks(prepared.model),
+            task=prepared.facts.task,
             outlook=Outlook.of(prepared),
         )
 
@@ -198,6 +201,7 @@ class Draft:
             prefill_memory=needs.total - outlook.memory(outlook.work, context, alone=True).total,
             calibration=self.calibration,
             remarks=self.remarks,
+            task=self.task,
         )
 
 

@@ -12,10 +12,11 @@ from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.companions import Companions
+from edgewise.encoders import refuse_of_decoders
 from edgewise.errors import LoweringError, OptionError, RecipeError
 from edgewise.exporters import export_graph
-from edgewise.facts import Facts
-from edgewise.graph import gather_zeros, get_facts
+from edgewise.facts import AnyFacts, EncoderFacts
+from edgewise.graph import any_facts, gather_zeros, set_facts
 from edgewise.hidden import add_hidden_states
 from edgewise.lint import refuse
 from edgewise.passes import BuildContext, Pass
@@ -42,7 +43,7 @@ class Prepared:
     recipe: tuple[Pass, ...]
     lowering: tuple[Pass, ...]
     context: int  # tokens that a session gets by default
-    facts: Facts
+    facts: AnyFacts
     stored: Mapping[str, Size]  # by part, as the checkpoint stores it
     model: ir.Model
     calibration: CalibrationPlan | None  # where the user gave a text
@@ -80,7 +81,13 @@ def prepare(
 
     model = export_graph(source)
     stored = sizes_of(model, stored=source.tensors)
-    tokens = _context(context, device, get_facts(model))
+    facts = any_facts(model)
+    tokens = _context(context, device, facts)
+    if isinstance(facts, EncoderFacts):
+        refuse_of_decoders(facts, {"calibration text": calibration, "prefill": prefill, "hidden states": hidden_states})
+        set_facts(model, dataclasses.replace(facts, context_length=tokens))
+        if recipe is None and device.encoders:
+            chosen, passes = _recipe(Recipe(device.encoders), device, calibrated=False)
     measured = calibrate(calibration, source, tokens, progress) if calibration else None
     reference, companions = model.clone(), Companions(source)
     build = BuildContext(device, tokens, measured, reference=reference, companions=companions, dry=dry)
@@ -102,7 +109,7 @@ def prepare(
         recipe=tuple(done for step in passes for done in build.done(step)),
         lowering=lowering,
         context=tokens,
-        facts=get_facts(model),  # as recipe and lowering left them
+        facts=any_facts(model),  # as recipe and lowering left them
         stored=stored,
         model=model,
         calibration=cost,
@@ -189,9 +196,9 @@ def _calibrated(target: Target, passes: Collection[Pass]) -> tuple[Pass, ...]:
     return resolve(steps, where=f"target '{target.name}': calibrated")
 
 
-def _context(asked: int | None, target: Target, facts: Facts) -> int:
+def _context(asked: int | None, target: Target, facts: AnyFacts) -> int:
     if asked is None:
-        return min(target.context, facts.original_context)
+        return facts.context_length if isinstance(facts, EncoderFacts) else min(target.context, facts.original_context)
     if not 1 <= asked <= facts.context_length:
         raise OptionError(f"context: {asked} is not from 1 to {facts.context_length}, the context of the model")
     return asked

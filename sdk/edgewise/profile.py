@@ -12,7 +12,7 @@ from edgewise.recipe import read_steps
 from edgewise.target import Target
 
 OWN = ("name", "description", "aliases", "proof", "base")  # what a profile does not inherit
-STEPS = ("recipe", "calibrated", "lowering")
+STEPS = ("recipe", "calibrated", "encoders", "lowering")
 DEPTH = 8  # profiles behind one another
 
 # What a profile may have from the one that it extends, for the time that each is held to the rules by itself.

@@ -64,9 +64,16 @@ def apply(
 
 
 def describe(step: Pass) -> str:
-    """A pass as one would write it: `quantize(bits=4, block_size=128)`."""
+    """A pass as one would write it: `quantize(bits=4, block_size=128)`; of a table of options, those that are set."""
     options = record(step)
+    for key in options.keys() - {"pass"}:
+        if dataclasses.is_dataclass(table := getattr(step, key)):
+            options[key] = {name: value for name, value in options[key].items() if value != _default(table, name)}
     return f"{options.pop('pass')}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
+
+
+def _default(table: Any, name: str) -> object:
+    return next(field.default for field in dataclasses.fields(table) if field.name == name)
 
 
 def record(step: Pass) -> dict[str, Any]:

@@ -193,6 +193,7 @@ class Target:
     needs: Needs = Needs()
     recipe: tuple[RecipeStep, ...] = ()  # what is done unless the user's own recipe replaces it
     calibrated: tuple[RecipeStep, ...] = ()  # what follows any recipe where there is a calibration text
+    encoders: tuple[RecipeStep, ...] = ()  # the recipe of models that embed or label texts; empty: that of all
     lowering: tuple[RecipeStep, ...] = ()  # the dialect of this device
     compile: Compile | None = None  # ahead of time; None: the device compiles when it loads
     context: int = 4096  # tokens that a session gets unless it asks for more or fewer

@@ -15,8 +15,10 @@ from edgewise.bundle.manifest import CPU, File, Manifest
 from edgewise.bundle.probe import ask
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.texts import CalibrationText
+from edgewise.encoders import refuse_of_decoders
 from edgewise.errors import BundleError, OptionError, RecipeError
 from edgewise.extras import require
+from edgewise.facts import EncoderFacts
 from edgewise.parity import compare
 from edgewise.placement import Placement, is_emulated
 from edgewise.plan import Plan
@@ -26,6 +28,8 @@ from edgewise.text.tokenizer import Tokenizer
 from edgewise.writer import Progress
 
 logger = logging.getLogger(__name__)
+
+HeldOut = np.ndarray | tuple[str, ...]  # sequences of tokens `[sequences, tokens]`; of an encoder, texts
 
 
 @dataclass
@@ -69,6 +73,10 @@ class Trial:
         target = prepared.target
         if prepared.gate and not self.quality:
             raise RecipeError("the recipe has a gate, which needs a text to measure the bundle on: --quality-text FILE")
+        if prepared.gate:
+            prepared.gate.refuse_other(prepared.facts.task)
+        if isinstance(prepared.facts, EncoderFacts):
+            refuse_of_decoders(prepared.facts, {"parity": self.parity, "measure": self.measure})
         check_compiler(target)
         if self.parity and all(provider.name == CPU.name for provider in target.providers):
             raise OptionError(
@@ -82,15 +90,19 @@ class Trial:
         if self.measure and is_emulated(target.providers):
             raise OptionError(f"measure: the speed of an emulator says nothing about target '{target.name}'")
 
-    def read(self, folder: Path, prepared: Prepared) -> np.ndarray | None:
-        """What the bundle is to be judged on, `[sequences, tokens]`, read before anything that takes long."""
+    def read(self, folder: Path, prepared: Prepared) -> HeldOut | None:
+        """What the bundle is to be judged on, read before anything that takes long."""
         if self.quality is None:
             return None
+        if isinstance(prepared.facts, EncoderFacts):
+            from edgewise.quality.encoders import read_lines
+
+            return read_lines(self.quality, Tokenizer.load(folder))
         longest = prepared.context if prepared.target.needs.static else prepared.facts.context_length
         text = dataclasses.replace(self.quality, length=min(self.quality.length, longest))
         return text.sequences(Tokenizer.load(folder))
 
-    def run(self, bundle: Unfinished, heldout: np.ndarray | None, progress: Progress | None) -> Manifest:
+    def run(self, bundle: Unfinished, heldout: HeldOut | None, progress: Progress | None) -> Manifest:
         """Put a bundle through its checks. What was compiled is installed after them, and they see the graphs."""
         manifest, target = bundle.finish(), bundle.prepared.target
         if self.load:
@@ -136,11 +148,16 @@ def _compile(bundle: Unfinished, allow_fallback: bool) -> Compiled | None:
     return compile_graphs(bundle.folder, graphs, target, target.compile, allow_fallback=allow_fallback)
 
 
-def _judge(bundle: Unfinished, manifest: Manifest, sequences: np.ndarray, progress: Progress | None) -> dict[str, Any]:
+def _judge(bundle: Unfinished, manifest: Manifest, heldout: HeldOut, progress: Progress | None) -> dict[str, Any]:
     """How good a bundle is, for its card. Raises GateError."""
+    finished = Bundle(bundle.folder, manifest)
+    if isinstance(heldout, tuple):
+        from edgewise.quality.encoders import judge_encoder
+
+        return judge_encoder(finished, bundle.prepared, heldout)
     from edgewise.quality.judge import judge
 
-    return judge(Bundle(bundle.folder, manifest), bundle.prepared, sequences, progress=progress)
+    return judge(finished, bundle.prepared, heldout, progress=progress)
 
 
 def _measure(folder: Path, progress: Progress | None) -> dict[str, float | int | str]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgewise.errors import GraphError
+from edgewise.errors import GraphError, OptionError
 from edgewise.facts import Attention
 from edgewise.graph import Linear, Roles, get_facts, set_facts
 from edgewise.passes import Pass, calibration_of, context_of
@@ -25,9 +25,9 @@ HEADS = {"attention.q": "q", "attention.k": "k", "attention.v": "v"}
 class PruneHeads(Pass):
     """Removes heads of the attention, a key-value head with its query heads at a time: a smaller cache, too.
 
-    `keep` is the share of key-value heads that stays, at least one. Those go whose loss the others make up for best;
-    the weights that stay are fitted anew, and a bias is added for what is gone. Needs a calibration text. Comes before
-    `quantize` and `quantize-cache`.
+    `keep` is the share of key-value heads that stays: one at least, and a layer of one is left as it is. Those go whose
+    loss the others make up for best; the weights that stay are fitted anew, and a bias is added for what is gone. Needs
+    a calibration text. Comes before `quantize` and `quantize-cache`.
     """
 
     name: ClassVar[str] = "prune-heads"
@@ -47,6 +47,8 @@ class PruneHeads(Pass):
         outs = [by_node[roles.one("attention.o", number)] for number in range(facts.layers)]
         refuse_too_few_tokens(calibration, max(out.matrix.dims[1] for out in outs), needed_by="prune-heads")
         counts = [self._left(a, number) for number, a in enumerate(facts.attention)]
+        if all(a.kv_heads == 1 for a in facts.attention):
+            raise GraphError("each layer has one key-value head: there is none to remove")
         if context_of(model).dry:
             for number, (out, count) in enumerate(zip(outs, counts, strict=True)):
                 left = np.arange(count)
@@ -75,6 +77,11 @@ class PruneHeads(Pass):
             raise GraphError(f"layer {number}: each of its heads has a sink: 'prune-heads' not")
         if a.cache != "float32":
             raise GraphError(f"layer {number}: its cache is quantized already: 'prune-heads' comes before")
+        if a.kv_heads > 1 and self.keep * a.kv_heads < 1:
+            raise OptionError(
+                f"keep: {self.keep:g} of the {a.kv_heads} key-value heads of layer {number} is less than one head; "
+                f"{1 / a.kv_heads:.3g} leaves one"
+            )
         return heads_left(self.keep, a.kv_heads)
 
 

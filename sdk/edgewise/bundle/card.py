@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgewise import ahead, parity, placement
+from edgewise.bundle import encoder_card
 from edgewise.bundle.genai import is_uniform
 from edgewise.bundle.manifest import Cache, Manifest
-from edgewise.facts import Facts
+from edgewise.facts import EncoderFacts, Facts
 from edgewise.plan import Plan
 
 
@@ -66,7 +67,7 @@ def readme(said: Manifest) -> str:
 
 def _head(said: Manifest) -> list[str]:
     """What it is, who runs it, and how large the model is."""
-    facts, context, parameters = said.language_model, said.context, _millions(said.card["parameters"])
+    facts, parameters = said.facts, _millions(said.card["parameters"])
     return [
         "---",
         "library_name: edgewise",
@@ -75,6 +76,14 @@ def _head(said: Manifest) -> list[str]:
         "",
         f"# {facts.model_type}, {parameters} parameters, for {said.target}",
         "",
+        *(encoder_card.lines(said, facts) if isinstance(facts, EncoderFacts) else _decoder(said, facts)),
+    ]
+
+
+def _decoder(said: Manifest, facts: Facts) -> list[str]:
+    """Who runs it, its context and its sizes."""
+    context = said.context
+    return [
         f"Made by edgewise {said.edgewise}. `edgewise run . PROMPT` runs it{_others(facts, said.cache)}.",
         "",
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
@@ -174,6 +183,8 @@ def _quality(data: Mapping[str, Any]) -> list[str]:
     if "quality" not in data:
         return []
     found = data["quality"]
+    if "mean_kld" not in found:
+        return encoder_card.quality(found)
     return [
         "## Quality",
         "",

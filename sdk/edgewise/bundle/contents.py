@@ -15,7 +15,7 @@ from edgewise._version import __version__
 from edgewise.bundle import genai, manifest
 from edgewise.bundle.card import card, readme
 from edgewise.bundle.manifest import CPU, Cache, File, Manifest, Provider
-from edgewise.facts import Facts
+from edgewise.facts import EncoderFacts, Facts
 from edgewise.graph import activations, layer, role
 from edgewise.plan import Plan
 from edgewise.prefill import CHUNK, FROM_TOKENS
@@ -38,15 +38,16 @@ TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1
 
 def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
     """Tokenizer, templates and configurations, as the recipe left them; config.json says where the graph is."""
-    if not _cache(prepared).shared:
+    facts = prepared.facts
+    if isinstance(facts, Facts) and not _cache(prepared).shared:
         logger.info("the graphs leave their cache to the runtime: no genai_config.json, only edgewise runs them")
-    elif not genai.is_uniform(prepared.facts):
+    elif isinstance(facts, Facts) and not genai.is_uniform(facts):
         logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     files = {}
     for name in prepared.companions.names:
         content = prepared.companions.read(name)
-        if name == "config.json" and _cache(prepared).shared:
-            content = _with_transformers_js(content, prepared.facts)
+        if name == "config.json" and isinstance(facts, Facts) and _cache(prepared).shared:
+            content = _with_transformers_js(content, facts)
         files[name] = _put(folder, name, content)
     return files
 
@@ -60,8 +61,8 @@ def finish(
     """
     said = _manifest(files, prepared, plan, measured)
     beside = {"README.md": _put(folder, "README.md", readme(said).encode())}
-    if said.cache.shared and genai.is_uniform(prepared.facts):
-        beside[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(_genai(prepared)))
+    if isinstance(said.facts, Facts) and said.cache.shared and genai.is_uniform(said.facts):
+        beside[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(_genai(prepared, said.facts)))
     said = replace(said, files={**said.files, **beside})
     _put(folder, manifest.FILE_NAME, said.write().encode())
     return said
@@ -75,7 +76,7 @@ def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measure
         edgewise=__version__,
         target=plan.target,
         facts=prepared.facts,
-        graphs={"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH},
+        graphs=_graphs(prepared),
         files=files,
         providers=_providers(prepared, about),
         context=plan.context,
@@ -91,10 +92,16 @@ def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measure
     )
 
 
-def _genai(prepared: Prepared) -> dict[str, Any]:
+def _graphs(prepared: Prepared) -> dict[str, str]:
+    if isinstance(prepared.facts, EncoderFacts):
+        return {"encoder": GRAPH}
+    return {"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH}
+
+
+def _genai(prepared: Prepared, facts: Facts) -> dict[str, Any]:
     """What onnxruntime-genai reads."""
     return genai.genai_config(
-        prepared.facts,
+        facts,
         graph=GRAPH,
         context=prepared.context,
         shared=True,
@@ -106,7 +113,9 @@ def _genai(prepared: Prepared) -> dict[str, Any]:
 
 
 def _cache(prepared: Prepared) -> Cache:
-    """How the lowered graphs keep keys and values, by their inputs."""
+    """How the lowered graphs keep keys and values, by their inputs; an encoder has none."""
+    if isinstance(prepared.facts, EncoderFacts):
+        return Cache()
     shared = not appends(prepared.model)
     fixed, dtype = prepared.target.needs.static, prepared.facts.attention[0].cache
     return Cache(dtype, shared, prepared.context if fixed else 0, fixed.prefill if fixed else 0)

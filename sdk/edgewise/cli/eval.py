@@ -10,8 +10,11 @@ import click
 from edgewise.cli.output import json_option, print_json
 from edgewise.cli.parts import read_part
 from edgewise.cli.progress import bars
+from edgewise.errors import OptionError
+from edgewise.facts import EncoderFacts
 
 if TYPE_CHECKING:
+    from edgewise.calibration.texts import CalibrationText
     from edgewise.quality.report import Distance, Quality
 
 
@@ -32,6 +35,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--seed", type=int, help="The same seed gives the same answers.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends an answer; repeat for more.")
 @click.option("--scale", metavar="NAME[:KEY=VALUE,...]", callback=read_part, help="Spend more on each answer.")
+@click.option(
+    "--assistant", "assistants", multiple=True, metavar="BUNDLE", help="A further model of a search or scaler."
+)
 @click.option("--budget", help="With --scale: of each task, such as 16 or 2000tokens.  [default: 16]")
 @click.option("--perturb", multiple=True, metavar="NAME", help="The tasks once more, with: typos, case, order.")
 @click.option("--batch", type=int, help="Answers that are generated together; 1 measures latency.  [default: 8]")
@@ -91,17 +97,36 @@ def _solve(bundle: str, tasks: Path, options: Mapping[str, Any], *, as_json: boo
 
 
 def _foretell(bundle: str, text: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+    from edgewise.bundle.read import Bundle
     from edgewise.calibration.texts import CalibrationText
     from edgewise.quality.evaluate import evaluate
 
     against = options["against"]
     given = CalibrationText(text, options["tokens"], options["length"])
+    if isinstance(Bundle.open(bundle, verify=False).manifest.facts, EncoderFacts):
+        _compare_encoders(bundle, given, against, as_json=as_json)
+        return
     with bars() as progress:
         found = evaluate(bundle, given, against=against, progress=progress)
     if as_json:
         print_json(asdict(found))
     else:
         click.echo("\n".join(_lines(found, against)))
+
+
+def _compare_encoders(bundle: str, text: "CalibrationText", against: str | None, *, as_json: bool) -> None:
+    """How far vectors, or probabilities of labels, are from those of another one; each line of the text is one."""
+    from edgewise.bundle.encoder_card import figures
+    from edgewise.bundle.read import Bundle
+    from edgewise.quality.encoders import evaluate_encoder
+
+    if against is None:
+        raise OptionError(f"{bundle} foretells no text: give what its vectors or labels are held against, --against")
+    found = asdict(evaluate_encoder(Bundle.open(bundle), text, against))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join([f"{found['texts']:,} texts against {against}:", *figures(found)]))
 
 
 def _lines(found: "Quality", against: str | None) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli.output import json_option, size
+from edgewise.facts import EncoderFacts, Facts
 
 if TYPE_CHECKING:
     from edgewise.bundle.manifest import Manifest
@@ -34,12 +35,30 @@ def inspect(bundle: str, as_json: bool) -> None:
 
 
 def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
-    from edgewise.rings import describe
-
-    facts = manifest.language_model
+    facts = manifest.facts
     yield "model", f"{facts.model_type}, {facts.layers} layers of {facts.hidden_size}, vocabulary {facts.vocab_size:,}"
     yield "target", f"{manifest.target} ({', '.join(provider.name for provider in manifest.providers)})"
     yield from _card(manifest.card)
+    yield from _encoder(facts) if isinstance(facts, EncoderFacts) else _context(manifest, facts)
+    for number, step in enumerate(manifest.recipe, start=1):
+        yield "recipe" if number == 1 else "", _step(step)
+    yield "made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    for name, file in sorted(manifest.files.items()):
+        yield "", f"{size(file.bytes):>10}  {name}"
+    yield "in all", f"{size(sum(file.bytes for file in manifest.files.values())):>10}"
+
+
+def _encoder(facts: EncoderFacts) -> Iterator[tuple[str, str]]:
+    from edgewise.bundle.encoder_card import describe
+
+    yield "task", facts.task
+    yield "gives", describe(facts)
+    yield "context", f"{facts.context_length:,} tokens"
+
+
+def _context(manifest: "Manifest", facts: Facts) -> Iterator[tuple[str, str]]:
+    from edgewise.rings import describe
+
     cache = size(facts.cache_bytes(manifest.context))
     if manifest.hidden_states:
         yield "outputs", "logits, and hidden states"
@@ -49,12 +68,6 @@ def _summary(manifest: "Manifest") -> Iterator[tuple[str, str]]:
         yield "lengths", f"fixed: {lengths}"
         if any(attention.ring for attention in facts.attention):
             yield "", describe(facts, fixed)
-    for number, step in enumerate(manifest.recipe, start=1):
-        yield "recipe" if number == 1 else "", _step(step)
-    yield "made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
-    for name, file in sorted(manifest.files.items()):
-        yield "", f"{size(file.bytes):>10}  {name}"
-    yield "in all", f"{size(sum(file.bytes for file in manifest.files.values())):>10}"
 
 
 def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -71,12 +84,23 @@ def _card(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from (("placement", line) for line in placement.describe(card["placement"]))
     if "quality" in card:
         found = card["quality"]
+        if "mean_kld" not in found:
+            yield from _likeness(found)
+            return
         distance = f"mean KL divergence {found['mean_kld']:.4g}, p99 {found['p99_kld']:.4g}, top-1 {found['top1']:.1%}"
         yield "quality", f"{distance} ({found['tokens']:,} tokens of {found['text']})"
     if "speed" in card:
         speed = card["speed"]
         rates = f"decode {speed['decode_tokens_per_s']:,}, prefill {speed['prefill_tokens_per_s']:,} tokens/s"
         yield "speed", f"{rates} ({speed['processor']}, {speed['threads']} threads)"
+
+
+def _likeness(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from edgewise.bundle.encoder_card import figures
+
+    for number, line in enumerate(figures(found)):
+        yield "" if number else "quality", line
+    yield "", f"({found['texts']:,} texts of {found['text']})"
 
 
 def _step(step: Mapping[str, Any]) -> str:

@@ -14,7 +14,9 @@ from edgewise.cli.bench import bench
 from edgewise.cli.build import build
 from edgewise.cli.cascade import cascade
 from edgewise.cli.chat import chat
+from edgewise.cli.classify import classify
 from edgewise.cli.compare import compare
+from edgewise.cli.embed import embed
 from edgewise.cli.eval import evaluate
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
@@ -37,7 +39,7 @@ from edgewise.registry import Registry, registry
 
 COMMANDS = {
     "Make a bundle": (plan, probe, build, export),
-    "Run it": (run, chat, score, bench, cascade),
+    "Run it": (run, chat, score, embed, classify, bench, cascade),
     "Look at it": (inspect, verify, lint, evaluate, report, compare),
     "See what is installed": (
         targets,

@@ -11,6 +11,7 @@ from edgewise.cli.calibration import describe
 from edgewise.cli.offload import describe as describe_offload
 from edgewise.cli.offload import read_offload, refuse, resident_option, text_option
 from edgewise.cli.output import json_option, print_json, rate, size, table
+from edgewise.facts import ENCODER_TASKS
 
 if TYPE_CHECKING:
     from edgewise.errors import EdgewiseError
@@ -113,8 +114,7 @@ def text(plan: "Plan") -> str:
             f"to build  {size(plan.build_memory)} of memory",
             *([describe(plan.calibration)] if plan.calibration else []),
             *([_prefill(plan)] if plan.prefill else []),
-            f"to run    {size(plan.run_memory)} of memory{device}: {_verdict(plan)}; "
-            f"{size(plan.cache)} are the cache of {plan.context:,} tokens",
+            f"to run    {size(plan.run_memory)} of memory{device}: {_verdict(plan)}; {_held(plan)}",
             *([f"helps     {plan.fitting}"] if plan.fitting else []),
             *(f"note      {sentence}" for sentence in plan.remarks),
             *_speed(plan),
@@ -127,12 +127,21 @@ def _prefill(plan: "Plan") -> str:
     return f"prefill   {size(plan.prefill)} more on the disk, {size(plan.prefill_memory)} of memory: a second graph"
 
 
+def _held(plan: "Plan") -> str:
+    """What the memory is for, beside weights."""
+    if plan.task in ENCODER_TASKS:
+        return f"texts of up to {plan.context:,} tokens"
+    return f"{size(plan.cache)} are the cache of {plan.context:,} tokens"
+
+
 def _verdict(plan: "Plan") -> str:
     return {True: "it fits", False: "it does NOT fit", None: "whether it fits is not known"}[plan.fits]
 
 
 def _speed(plan: "Plan") -> list[str]:
     """How fast it will be, by what, and what would help."""
+    if plan.task in ENCODER_TASKS:
+        return ["speed     not predicted for encoders; benchmarks/encoders.py measures it"]
     if (speed := plan.speed) is None:
         return [
             "speed     not known: the profile has no figures of it; `edgewise probe` measures the machine it runs on"

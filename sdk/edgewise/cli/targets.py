@@ -97,7 +97,7 @@ def _providers(target: Target) -> Iterator[tuple[str, str]]:
 
 
 def _build(target: Target) -> Iterator[tuple[str, str]]:
-    for key in ("recipe", "calibrated", "lowering"):
+    for key in ("recipe", "calibrated", "encoders", "lowering"):
         for step in getattr(target, key):
             yield key, f"{step.name}({', '.join(f'{name}={value}' for name, value in step.options.items())})"
     if target.compile:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgewise.cli.output import print_json, talk
 from edgewise.cli.parts import Part
 from edgewise.cli.progress import bars
+
+if TYPE_CHECKING:
+    from edgewise.tasks.method import Method
 
 
 def evaluate(
@@ -21,6 +24,7 @@ def evaluate(
     options: Mapping[str, Any],
     scaler: Part | None,
     budget: str | None,
+    assistants: Sequence[str],
     perturbations: Sequence[str],
     batch: int | None,
     prices: Path | None,
@@ -28,32 +32,19 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Put the tasks to the bundle, and print or keep what comes of it."""
-    from edgewise.registry import registry
-    from edgewise.scaling.budget import Budget
-    from edgewise.scaling.scale import BUDGET, find_scaler
-    from edgewise.tasks.answer import Method
     from edgewise.tasks.evaluate import BATCH, evaluate_tasks
     from edgewise.tasks.markdown import markdown
     from edgewise.tasks.prices import Prices
 
-    budget = budget or str(BUDGET)
-    Budget.parse(budget)
-    method = Method(
-        extract=extract,
-        samples=samples,
-        options={key: value for key, value in options.items() if value not in (None, [], ())},
-        scaler=find_scaler(scaler.table(registry().scalers)) if scaler else None,
-        budget=budget,
-    )
-    priced = Prices.read(prices) if prices else None
     with bars() as progress:
         found = evaluate_tasks(
             bundle,
             tasks,
-            method=method,
+            method=_method(extract, samples, options, scaler, budget),
+            assistants=assistants,
             perturbations=perturbations,
             batch=batch or BATCH,
-            prices=priced,
+            prices=Prices.read(prices) if prices else None,
             progress=progress,
         )
     if output:
@@ -63,6 +54,24 @@ def evaluate(
         print_json(found.data())
     else:
         click.echo(markdown([found]), nl=False)
+
+
+def _method(
+    extract: str, samples: int, options: Mapping[str, Any], scaler: Part | None, budget: str | None
+) -> "Method":
+    from edgewise.registry import registry
+    from edgewise.scaling.budget import Budget
+    from edgewise.scaling.scale import BUDGET, find_scaler
+    from edgewise.tasks.method import Method
+
+    Budget.parse(budget or str(BUDGET))
+    return Method(
+        extract=extract,
+        samples=samples,
+        options={key: value for key, value in options.items() if value not in (None, [], ())},
+        scaler=find_scaler(scaler.table(registry().scalers)) if scaler else None,
+        budget=budget or str(BUDGET),
+    )
 
 
 @click.command()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from edgewise.graph import FACTS, get_facts
+from edgewise.graph import FACTS, get_facts, is_encoder
 from edgewise.lint.finding import Finding
 from edgewise.rings import slots
 from edgewise.sizes import distinct, halved_bytes, stored_bytes
@@ -84,7 +84,8 @@ def layout(model: ir.Model, target: Target) -> Iterator[Finding]:
     """Keys and values are `[batch, heads, positions, head size]`, where a device wants that."""
     if target.needs.layout != "BNSH":
         return
-    heads = [a.kv_heads for a in get_facts(model).attention] if FACTS in model.metadata_props else []
+    decodes = FACTS in model.metadata_props and not is_encoder(model)
+    heads = [a.kv_heads for a in get_facts(model).attention] if decodes else []
     for value in model.graph.inputs:
         found = PAST.fullmatch(str(value.name))
         if found and value.shape is not None:

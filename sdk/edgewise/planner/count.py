@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from edgewise.facts import Attention, Facts
-from edgewise.graph import ZEROS, expert, get_facts, layer, role
+from edgewise.facts import AnyFacts, Facts
+from edgewise.graph import ZEROS, any_facts, expert, layer, role
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Heads, Product, Table, Work
 from edgewise.runtime.signature import KEEP
@@ -36,7 +36,7 @@ _DTYPES = {
 
 def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
     """What a lowered graph takes. `capacity` and `width` are those of graphs of fixed lengths."""
-    facts = get_facts(model)
+    facts = any_facts(model)
     products = tuple(_products(model, facts))
     tables = tuple(_tables(model))
     elements, late, live = _between(model, facts)
@@ -44,10 +44,7 @@ def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
     whole = sum(map(stored_bytes, distinct(model)))
     return Work(
         products=products,
-        attention=tuple(
-            _heads(spec, width, fixed=bool(capacity))
-            for spec, width in zip(facts.attention, _caches(model, facts), strict=True)
-        ),
+        attention=tuple(_attention(model, facts, fixed=bool(capacity))) if isinstance(facts, Facts) else (),
         tables=tables,
         operators=_operators(model.graph),
         elements=elements,
@@ -60,7 +57,7 @@ def count(model: ir.Model, *, capacity: int = 0, width: int = 0) -> Work:
     )
 
 
-def _products(model: ir.Model, facts: Facts) -> Iterator[Product]:
+def _products(model: ir.Model, facts: AnyFacts) -> Iterator[Product]:
     scored, zeros = _scored(model.graph), model.metadata_props.get(ZEROS)
     for node in model.graph:
         sparse = layer(node) is not None and not (role(node) or "").endswith("router")
@@ -68,7 +65,7 @@ def _products(model: ir.Model, facts: Facts) -> Iterator[Product]:
             yield replace(product, zeros=zeros) if sparse else product
 
 
-def _of_node(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
+def _of_node(node: ir.Node, facts: AnyFacts, *, scored: bool) -> Iterator[Product]:
     name = role(node) or ""
     if node.op_type == "MatMulNBits":
         rows, columns = node.attributes.get_int("N", 0), node.attributes.get_int("K", 0)
@@ -129,10 +126,10 @@ def _width(value: ir.Value | None) -> int:
     return 4 if value is None or value.dtype is None else value.dtype.bitwidth // 8
 
 
-def _experts(node: ir.Node, facts: Facts, *, scored: bool) -> Iterator[Product]:
+def _experts(node: ir.Node, facts: AnyFacts, *, scored: bool) -> Iterator[Product]:
     """The stacked matrices of a layer's experts, `[experts, rows, bytes]`."""
     number = layer(node)
-    mixture = facts.experts[number] if number is not None and facts.experts else None
+    mixture = facts.experts[number] if isinstance(facts, Facts) and number is not None and facts.experts else None
     bits = node.attributes.get_int("expert_weight_bits", 4) if node.op_type == "QMoE" else 0
     for index, value in enumerate(node.inputs):
         tensor = value.const_value if value is not None else None
@@ -164,9 +161,11 @@ def _tables(model: ir.Model) -> Iterator[Table]:
             yield Table(rows, width, Weights(_DTYPES.get(value.const_value.dtype, "float32")), tied)
 
 
-def _heads(spec: Attention, width: tuple[str, int], *, fixed: bool) -> Heads:
-    window = None if fixed else spec.window  # where lengths are fixed, what a window hides is computed, too
-    return Heads(spec.heads, spec.kv_heads, spec.head_dim, window, *width, ring=spec.ring)
+def _attention(model: ir.Model, facts: Facts, *, fixed: bool) -> Iterator[Heads]:
+    """Of each layer. Where lengths are fixed, what a window hides is computed, too."""
+    for spec, width in zip(facts.attention, _caches(model, facts), strict=True):
+        window = None if fixed else spec.window
+        yield Heads(spec.heads, spec.kv_heads, spec.head_dim, window, *width, ring=spec.ring)
 
 
 def _caches(model: ir.Model, facts: Facts) -> Iterator[tuple[str, int]]:
@@ -195,7 +194,7 @@ def _operators(graph: ir.Graph) -> int:
     return len(named) + sum(1 for node in graph if not role(node))
 
 
-def _between(model: ir.Model, facts: Facts) -> tuple[int, int, int]:
+def _between(model: ir.Model, facts: AnyFacts) -> tuple[int, int, int]:
     """Numbers that operators read and write for a token, but for products and attention; for one with scores, beside
     those; and numbers alive at once, at most, for one without.
     """
@@ -226,7 +225,7 @@ def _moved(node: ir.Node, width: int, widths: Mapping[ir.Value, int]) -> int:
     return read + width * sum(1 for value in node.outputs if value.uses() or value.is_graph_output())
 
 
-def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:
+def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: AnyFacts) -> int:
     """Numbers of a result for each token."""
     if node.op_type == "MatMulNBits":
         return node.attributes.get_int("N", 0)
@@ -237,6 +236,6 @@ def _gives(node: ir.Node, widths: Mapping[ir.Value, int], facts: Facts) -> int:
     if node.op_type.startswith("Reduce"):
         return 1
     number = layer(node)
-    if role(node) == "attention" and number is not None:
+    if role(node) == "attention" and number is not None and isinstance(facts, Facts):
         return facts.attention[number].heads * facts.attention[number].head_dim
     return max((widths.get(value, 0) for value in node.inputs if value is not None), default=0)

@@ -85,7 +85,7 @@ class Outlook:
     def speed(self, context: int) -> Speed | None:
         """How fast it will be; None where the profile has no figures."""
         rates, work, tokens = self.rates, self.work, min(PROMPT, context)
-        if not rates.known:
+        if not rates.known or not work.attention:  # nobody waits for the next token of an encoder
             return None
         decode = rates.step(work, tokens=1, held=tokens - 1).total
         power = self.target.hardware.power

@@ -17,7 +17,7 @@ Steps = Generator[Piece | Request, Scored | None, T]  # pieces, and requests who
 class Tracks:
     """The sequences of one generation by number; there is always a sequence 0."""
 
-    def __init__(self, new: Callable[[], Track], emitted: Callable[[], None]) -> None:
+    def __init__(self, new: Callable[[], Track], emitted: Callable[[int, int], None]) -> None:
         self._new = new
         self._emitted = emitted
         self._tracks: dict[int, Track] = {0: new()}
@@ -36,7 +36,7 @@ class Tracks:
         track = self[emit.sequence]
         piece = track.push(emit.tokens, emit.logprobs)
         if piece.tokens:
-            self._emitted()
+            self._emitted(emit.sequence, len(piece.tokens))
         if track.reason is not None:
             self.stopped |= {emit.sequence}
         return replace(piece, sequence=emit.sequence)

@@ -98,6 +98,7 @@ class Model:
 
         `only`: the graph of that name, for all that is computed.
         """
+        facts = manifest.language_model
         if set(manifest.graphs) not in KINDS:
             raise BundleError(
                 f"{folder}: this runtime runs the graph 'decoder', or 'prefill' and 'decode'; "
@@ -106,7 +107,7 @@ class Model:
         prompts = None if only else manifest.graphs.get("prefill")
         model = cls(
             folder / (manifest.graphs[only] if only else manifest.decoder),
-            manifest.language_model,
+            facts,
             context=manifest.context if context is None else context,
             providers=manifest.providers,
             threads=manifest.threads if threads is None else threads,

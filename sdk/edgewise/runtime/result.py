@@ -1,7 +1,7 @@
 """sdk, runtime: what a generation gives: pieces as they come, and at the end the result with its timings."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgewise.search.protocol import Drafts, LogProb
@@ -36,6 +36,7 @@ class Timings:
     new_tokens: int
     tokens_dropped: int  # of the prompt and the answer, by a window, once the context was full
     time_to_first_token_s: float | None  # the prefill, and the choice of the first token
+    between_tokens_s: tuple[float, ...] = field(repr=False)  # of the first sequence; what comes together is 0 apart
     total_s: float
     prefill_tokens_per_s: float | None  # prompt tokens that were computed, by the time to the first new one
     decode_tokens_per_s: float | None  # new tokens but the first, by the time after the first

@@ -23,6 +23,8 @@ class Clock:
         self._started: float | None = None
         self.first: float | None = None  # when it emitted its first tokens
         self.last = 0.0  # when it last did
+        self.between: list[float] = []  # the tokens of sequence 0; what comes together is 0 apart
+        self._latest: float | None = None  # when that had its last one
         self.over = False  # the search has ended
 
     def start(self) -> None:
@@ -32,10 +34,14 @@ class Clock:
     def seconds(self) -> float:
         return 0.0 if self._started is None else time.perf_counter() - self._started
 
-    def emitted(self) -> None:
-        """There are tokens now."""
+    def emitted(self, sequence: int, tokens: int) -> None:
+        """A sequence has so many more tokens now."""
         self.last = self.seconds()
         self.first = self.first or self.last
+        if sequence == 0:
+            waited = [] if self._latest is None else [self.last - self._latest]
+            self.between += [*waited, *[0.0] * (tokens - 1)]
+            self._latest = self.last
 
     def for_rules(self) -> float:
         """What stop rules are told: nothing that a search returns at its end is too late."""
@@ -124,6 +130,7 @@ class Stream(Iterator[Piece]):
             new_tokens=tokens,
             tokens_dropped=self._rows.forgotten,
             time_to_first_token_s=first,
+            between_tokens_s=tuple(self._clock.between),
             total_s=last,
             prefill_tokens_per_s=(self._prompt_tokens - self._dropped - cached) / first if first else None,
             decode_tokens_per_s=(tokens - 1) / decoding if tokens > 1 and decoding > 0 else None,

@@ -54,11 +54,16 @@ class UnitTests(Confined):
     """Whether tests in Python pass after the program: the last fenced block, or else the prompt and what follows it."""
 
     name: ClassVar[str] = "unit-tests"
-    tests: str
+    tests: str = ""  # none: those of the task
+
+    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
+        if not (self.tests or context.tests):
+            raise OptionError("verifier 'unit-tests' has no tests; give it some, or put it to tasks that have them")
+        return (yield from super().judge(context, candidates))
 
     def run(self, context: Context, candidate: Candidate, limits: Limits) -> Outcome:
         before = context.prompt if isinstance(context.prompt, str) else ""
-        return run_program(program_of(before, candidate.text), self.tests, limits=limits)
+        return run_program(program_of(before, candidate.text), self.tests or context.tests, limits=limits)
 
 
 @dataclass(frozen=True, kw_only=True)

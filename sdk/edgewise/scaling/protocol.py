@@ -69,7 +69,8 @@ Flow = Generator[Draw, tuple[Candidate, ...], Choice]
 class Context:
     """What a scaler is given: the prompt, how many models there are, the one source of randomness.
 
-    `spell` gives what each token of a candidate adds to its text, `left` the seconds that may still be spent.
+    `spell` gives what each token of a candidate adds to its text, `left` the seconds that may still be spent. `tests`
+    are those of the task, in Python, where it has some.
     """
 
     prompt: Prompt
@@ -77,6 +78,7 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     spell: Callable[[Candidate], tuple[str, ...]] = lambda candidate: tuple(candidate.text)
     left: Callable[[], float] = lambda: math.inf
+    tests: str = ""
 
 
 class Scaler(ABC):

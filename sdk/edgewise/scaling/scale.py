@@ -35,14 +35,16 @@ def scale(
     scaler: Scaler | Named = "self-consistency",
     *,
     budget: Budget | int | str = BUDGET,
+    tests: str = "",
     progress: Progress | None = None,
     **options: Unpack[Options],
 ) -> Scaled:
     """An answer for which more is computed than once through the model.
 
     runner: the model, or models 0, 1, ... for scalers of several. budget: so many samples, or as `Budget.parse` reads
-    it; it is exceeded by one token of each sample at most. options: of every generation; several samples are drawn
-    by sampling unless the search is given. Of a seed, and a budget of samples and tokens, comes the same result.
+    it; it is exceeded by one token of each sample at most. tests: Python that holds for a right program, for the
+    verifier `unit-tests`. options: of every generation; several samples are drawn by sampling unless the search is
+    given. Of a seed, and a budget of samples and tokens, comes the same result.
     Raises OptionError, and what `Runner.stream` raises.
     """
     seed = options.get("seed")
@@ -56,7 +58,7 @@ def scale(
         if ledger.budget.joules is not None and meter.reason:
             raise OptionError(f"the budget is in joules, and {meter.reason}; give samples, tokens or seconds")
         drawing = _Drawing(runners, prompt, ledger, np.random.default_rng(seed), options)
-        context = Context(prompt, len(runners), np.random.default_rng(seed), drawing.spell, lambda: ledger.left)
+        context = Context(prompt, len(runners), np.random.default_rng(seed), drawing.spell, lambda: ledger.left, tests)
         choice = _driven(chosen.flow(context), drawing, progress)
         early, seconds = not ledger.spent, ledger.seconds
     spent = Spent(ledger.samples, ledger.tokens, drawing.prompt_tokens, seconds, meter.energy)

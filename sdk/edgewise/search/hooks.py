@@ -60,6 +60,7 @@ def register_scalers() -> dict[str, str]:
         "cascade": "edgewise.scaling.cascade:Cascade",
         "cot-decoding": "edgewise.scaling.cot:CotDecoding",
         "deepconf": "edgewise.scaling.confidence:DeepConf",
+        "mbr": "edgewise.scaling.minimum_risk:MinimumRisk",
         "refine": "edgewise.scaling.refine:Refine",
         "self-consistency": "edgewise.scaling.votes:SelfConsistency",
         "tree": "edgewise.scaling.tree:TreeSearch",

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from edgewise.errors import GenerationError, OptionError
-from edgewise.options import unknown
 from edgewise.search.greedy import Greedy
 from edgewise.search.hypotheses import ending
 from edgewise.search.named import Named, find_search
 from edgewise.search.protocol import Context, Emit, Flow, LogProb, Reply, Request, Search, Vocabulary
 from edgewise.search.protocol import Sequence as Found
 from edgewise.search.samples import Samples
-from edgewise.search.utilities import UTILITIES, Utility
+from edgewise.search.utilities import Utility, expected, find_utility
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +35,7 @@ class Mbr(Search):
             raise OptionError(f"samples is {self.samples}; it must be 2 or more, to have something to choose from")
         if not 1 <= self.num_return <= self.samples:
             raise OptionError(f"num_return is {self.num_return}; it must be from 1 to samples ({self.samples})")
-        if isinstance(self.utility, str) and self.utility not in UTILITIES:
-            raise OptionError(unknown("utility", self.utility, UTILITIES))
+        find_utility(self.utility)
         if isinstance(self.search, Greedy):
             raise OptionError("search 'greedy' gives the same text each time; mbr needs samples that differ")
         if isinstance(self.search, Search):
@@ -53,17 +51,10 @@ class Mbr(Search):
             raise GenerationError(f"search '{self.name}' has not been bound to a vocabulary")
         samples = [_Sample(context) for _ in range(self.samples)]
         yield from _gathered(Samples(search=self.search, n=self.samples).flow(context), samples)
-        scores = self._expected([self._decode(sample.tokens) for sample in samples])
+        scores = expected([self._decode(sample.tokens) for sample in samples], find_utility(self.utility))
         ranked = sorted(zip(scores, samples, strict=True), key=lambda pair: -pair[0])
         distinct = {sample.tokens: sample.found(score) for score, sample in reversed(ranked)}
         return tuple(reversed(distinct.values()))[: self.num_return]
-
-    def _expected(self, texts: list[str]) -> list[float]:
-        """Of each text its utility on average over all that may be right."""
-        utility = UTILITIES[self.utility] if isinstance(self.utility, str) else self.utility
-        kinds = set(texts)
-        known = {(text, other): utility(text, other) for text in kinds for other in kinds}
-        return [sum(known[text, other] for other in texts) / len(texts) for text in texts]
 
 
 class _Sample:

@@ -1,7 +1,11 @@
 """sdk, search: how good a text is if another one is right: from 0 to 1."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
+
+from edgewise.errors import OptionError
+from edgewise.options import unknown
 
 T = TypeVar("T")
 
@@ -46,6 +50,22 @@ def chrf(hypothesis: str, reference: str) -> float:
 
 
 UTILITIES: dict[str, Utility] = {"chrf": chrf, "exact": exact, "token_f1": token_f1}
+
+
+def find_utility(given: str | Utility) -> Utility:
+    """A function as it is, or one by name. Raises OptionError."""
+    if not isinstance(given, str):
+        return given
+    if given not in UTILITIES:
+        raise OptionError(unknown("utility", given, UTILITIES))
+    return UTILITIES[given]
+
+
+def expected(texts: Sequence[str], utility: Utility) -> list[float]:
+    """Of each text its utility on average over all that may be right, itself included."""
+    kinds = dict.fromkeys(texts)
+    known = {(text, other): utility(text, other) for text in kinds for other in kinds}
+    return [sum(known[text, other] for other in texts) / len(texts) for text in texts]
 
 
 def _ngrams(text: str, n: int) -> Counter[str]:

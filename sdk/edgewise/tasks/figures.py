@@ -13,9 +13,9 @@ from edgewise.tasks.metrics import (
     calibration_error,
     distinct,
     pass_at_k,
-    proportion,
     repetition,
     resampled,
+    share,
 )
 from edgewise.tasks.prices import Prices
 from edgewise.tasks.result import Efficiency, Item
@@ -28,7 +28,7 @@ def figures(items: Sequence[Item]) -> dict[str, Figure]:
     for variant in dict.fromkeys(item.variant for item in items if item.variant):
         varied = {item.id: item.right for item in items if item.variant == variant}
         pairs = [item.right - varied[item.id] for item in plain if item.id in varied]
-        found[f"accuracy, {variant}"] = proportion(list(varied.values()))
+        found[f"accuracy, {variant}"] = share(list(varied.values()))
         found[f"drop by {variant}"] = resampled(pairs)
     return found
 
@@ -37,7 +37,9 @@ def _accuracy(items: Sequence[Item]) -> dict[str, Figure]:
     judged = [item for item in items if item.kind != "text"]
     if not judged:
         return {}
-    found = {"accuracy": proportion([item.right for item in judged])}
+    found = {"accuracy": share([item.right for item in judged])}
+    for model in sorted({item.model for item in judged if item.model}):
+        found[f"answered by model {model}"] = share([float(item.model == model) for item in judged])
     if scored := [item.f1 for item in judged if item.f1 is not None]:
         found["token F1"] = resampled(scored)
     if sure := [(item.confidence, item.right) for item in judged if item.confidence is not None]:
@@ -83,7 +85,7 @@ def efficiency(batches: Sequence[Batch], prices: Prices | None) -> Efficiency:
     seconds = sum(batch.seconds for batch in batches)
     tokens, right = sum(item.tokens for item in items), sum(item.right for item in items)
     energy = _energy(batches)
-    between = [item.token_s for item in items if item.token_s is not None]
+    between = [seconds for batch in batches for seconds in batch.between_s]
     first = [item.first_s for item in items if item.first_s is not None]
     cost = None if prices is None else prices.cost(seconds, energy)
     return Efficiency(

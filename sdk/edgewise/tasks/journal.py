@@ -1,6 +1,7 @@
 """sdk, tasks: what is answered already, a line for each batch: an evaluation that is killed goes on after it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ class Batch:
     """Tasks that were answered together, and what that took."""
 
     items: tuple[Item, ...]
+    between_s: tuple[float, ...]  # one token of an answer and the next, of all answers
     seconds: float
     energy: Energy
 
@@ -38,8 +40,13 @@ class Journal:
         """Tasks by id and variant."""
         return {(item.id, item.variant) for batch in self.batches for item in batch.items}
 
+    def items(self, order: Sequence[tuple[str, str]]) -> tuple[Item, ...]:
+        """The answers to these tasks, by id and variant."""
+        known = {(item.id, item.variant): item for batch in self.batches for item in batch.items}
+        return tuple(known[each] for each in order)
+
 
 def _read(line: bytes) -> Batch:
     data = json.loads(line)
     items = tuple(Item(**item) for item in data["items"])
-    return Batch(items, data["seconds"], Energy(**data["energy"]))
+    return Batch(items, tuple(data["between_s"]), data["seconds"], Energy(**data["energy"]))

@@ -48,7 +48,7 @@ def cost(evaluations: Sequence[Evaluation]) -> list[Row]:
         ["latency, ms (median)", *(_ms(e.latency_s) for e in found)],
         ["first token, ms (median)", *(_ms(e.first_token_s) for e in found)],
         *(
-            [f"between tokens, ms ({p}, of answers)", *(_ms_of(e.between_tokens_s.get(p)) for e in found)]
+            [f"between tokens, ms ({p})", *(_ms_of(e.between_tokens_s.get(p)) for e in found)]
             for p in ("p50", "p95", "p99")
         ),
         ["peak memory, MB", *(_megabytes(e.peak_memory_bytes) for e in found)],
@@ -94,7 +94,7 @@ def shown(figure: Figure | None, *, percent: bool = False) -> str:
 
 
 def _is_share(name: str) -> bool:
-    return name.startswith(("accuracy", "drop", "pass@", "token F1", "calibration"))
+    return name.startswith(("accuracy", "answered", "drop", "pass@", "token F1", "calibration"))
 
 
 def _table(heads: Row, rows: Iterable[Row]) -> list[str]:

@@ -32,6 +32,11 @@ def proportion(right: Sequence[float]) -> Figure:
     return Figure(mean, max(0.0, middle - half), min(1.0, middle + half), count)
 
 
+def share(right: Sequence[float]) -> Figure:
+    """The mean of what is right, or of shares of samples that are: of these, Wilson's interval does not hold."""
+    return proportion(right) if set(right) <= {0.0, 1.0} else resampled(right)
+
+
 def resampled(
     values: Sequence[float], statistic: Callable[[NDArray[np.float64]], float] = lambda x: float(x.mean())
 ) -> Figure:

@@ -12,7 +12,7 @@ from edgewise.errors import OptionError
 from edgewise.options import parse
 from edgewise.tasks.metrics import Figure
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,9 @@ class Item:
     variant: str = ""  # how its prompt was perturbed; empty: as it is
     right: float  # 1 or 0; of several samples, the share that pass
     f1: float | None = None
-    confidence: float | None = None  # of the model in what it said, from 0 to 1
+    confidence: float | None = None  # of the model in what it said, from 0 to 1; of several samples, on average
+    score: float | None = None  # what a scaler ranked it by
+    model: int = 0  # which one said it, where a scaler asks several
     nats: float | None = None  # of a text: its negative log-likelihood
     bytes: int = 0
     passed: int = 0  # of `samples`, where there are tests
@@ -34,7 +36,6 @@ class Item:
     tokens: int = 0  # new ones, of all samples
     seconds: float = 0.0
     first_s: float | None = None  # to the first token
-    token_s: float | None = None  # between tokens, on average
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Efficiency:
     tokens_per_s: float
     latency_s: Figure  # of an answer: median and interval of it
     first_token_s: Figure | None
-    between_tokens_s: dict[str, float]  # p50, p95, p99
+    between_tokens_s: dict[str, float]  # p50, p95, p99 of all gaps between one token of an answer and the next
     peak_memory_bytes: int | None
     energy: Energy
     cost: float | None = None  # of all, in the currency of the table of prices

@@ -32,6 +32,11 @@ class Task:
     tests: str = ""
     text: str = ""
 
+    @property
+    def begins_program(self) -> bool:
+        """Whether the prompt is the beginning of the program that is tested; of a conversation it is not."""
+        return self.kind == "tests" and isinstance(self.prompt, str)
+
 
 def read_tasks(path: Path) -> tuple[Task, ...]:
     """All tasks of a file. Raises OptionError, which names the line and the field."""

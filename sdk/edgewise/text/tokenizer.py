@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import tokenizers
 
@@ -13,6 +15,27 @@ from edgewise.errors import BundleError, EdgewiseError, GenerationError
 from edgewise.text.reasoning import TAG_TEXTS
 
 FILE_NAME = "tokenizer.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A text as tokens, each with where it is in the text: characters `(start, end)`."""
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    special: tuple[bool, ...]  # put there by the tokenizer, not by the text
+    words: tuple[int | None, ...]  # the number of the word that it is of, where the tokenizer has words
+
+    def cut(self, length: int) -> "Pieces":
+        """The first tokens, and what the tokenizer puts at the end; `length` in all."""
+        end = self.special[::-1].index(False)  # tokens that end every text
+        kept = [*range(max(0, length - end)), *range(len(self.ids) - end, len(self.ids))][:length]
+
+        def take(field: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(field[number] for number in kept)
+
+        return Pieces(take(self.ids), take(self.offsets), take(self.special), take(self.words))
 
 
 class Tokenizer:
@@ -57,6 +80,12 @@ class Tokenizer:
     def encode_within(self, text: str) -> tuple[int, ...]:
         """A text in the midst of another one: as `encode`, with nothing put around it."""
         return tuple(self._encode(text, control=False, around=False).ids)
+
+    def pieces(self, text: str) -> Pieces:
+        """A text as `encode` gives it, with the place of each token."""
+        found = self._encode(text, control=False, around=True)
+        special = tuple(map(bool, found.special_tokens_mask))
+        return Pieces(tuple(found.ids), tuple(found.offsets), special, tuple(found.word_ids))
 
     def encode_rendered(self, text: str, marks: Mapping[str, str]) -> tuple[int, ...]:
         """A text as a chat template renders it, in which control tokens count, and marked ones do not.

@@ -6,13 +6,14 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from edgewise.errors import OptionError
-from edgewise.graph import get_facts
+from edgewise.graph import get_facts, is_encoder
 from edgewise.passes import Pass
 from edgewise_targets.dialect import Dialect, Operators
 from edgewise_targets.foreign.lower import LowerForeign
 from edgewise_targets.ort.activation import FuseActivations
 from edgewise_targets.ort.attention import FuseAttention
 from edgewise_targets.ort.embedding import QuantizedEmbedding
+from edgewise_targets.ort.encoder import LowerEncoder
 from edgewise_targets.ort.experts import FuseExperts
 from edgewise_targets.ort.floats import Floats, NarrowFloats
 from edgewise_targets.ort.formats import RefuseSlowFormats
@@ -61,6 +62,8 @@ class LowerOrt(Dialect):
             raise OptionError("head_norms: they cannot be inside of attention where rotary is before it")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if is_encoder(model):
+            return LowerEncoder(self.accuracy_level)(model)
         if get_facts(model).stated:
             return super().call(model)
         return LowerForeign(self.accuracy_level, self.floats)(model)

@@ -8,4 +8,5 @@ def register_exporters() -> dict[str, str]:
     return {
         "decoder": "edgewise_exporters.decoder:Decoder",
         "optimum": "edgewise_exporters.optimum:Optimum",
+        "t5": "edgewise_exporters.t5:T5",
     }

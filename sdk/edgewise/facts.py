@@ -60,6 +60,7 @@ class Attention:
     qk_norm: Literal["none", "head", "full"] = "none"  # RMS norm of each head, or of the whole projection
     cache: Literal["float32", "float16", "bfloat16", "int8"] = "float32"  # how keys, once rotated, and values are kept
     sinks: bool = False  # each head has a score of its own more, that takes a share of the softmax and adds nothing
+    relative: bool = False  # scores have a learned number added, for each distance and head
     ring: int = 0  # positions that its cache keeps, the last ones; 0: all (a lowering decides: `edgewise.rings`)
 
     def kept(self, tokens: int) -> int:
@@ -89,6 +90,17 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The encoder of an encoder-decoder: it reads the prompt, and the decoder begins an answer with `start`."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    context_length: int  # tokens of a prompt
+    start: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """A decoder-only language model, as far as its runner and its lowerings need to know it."""
 
@@ -105,6 +117,7 @@ class Facts:
     experts: tuple[Experts | None, ...] = ()  # one a layer, None: a dense MLP; empty: no layer has experts
     learned_positions: bool = False  # the embedding adds them: keys and values cannot move to other positions
     task: Literal["text-generation", "text2text-generation"] = "text-generation"
+    source: Source | None = None  # of an encoder-decoder
 
     @property
     def layers(self) -> int:

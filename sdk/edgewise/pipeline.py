@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgewise.bundle.contents import GRAPH, PREFILL, copy_companions
+from edgewise.bundle.contents import copy_companions, graphs
 from edgewise.bundle.manifest import File
 from edgewise.bundle.probe import probe
 from edgewise.bundle.read import Bundle
@@ -105,10 +105,11 @@ def _check_text(folder: Path) -> None:
 
 
 def _write_graphs(prepared: Prepared, folder: Path, progress: Progress | None) -> dict[str, File]:
-    """The graph that decodes; beside it that of prompts, which shares its weights where they are the same."""
-    files = _write_graph(prepared.model, folder, GRAPH, progress)
-    if prepared.prompts:
-        files |= _write_graph(prepared.prompts, folder, PREFILL, progress, beside=(prepared.model, folder / GRAPH))
+    """The graph that decodes; beside it another, if there is one, which shares its weights where they are the same."""
+    files, first = dict[str, File](), None
+    for name, model in graphs(prepared).values():
+        files |= _write_graph(model, folder, name, progress, beside=first)
+        first = first or (model, folder / name)
     return files
 
 

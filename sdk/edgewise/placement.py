@@ -106,11 +106,14 @@ def run(folder: Path, manifest: Manifest, graph: str) -> tuple[Node, ...]:
     if isinstance(manifest.facts, EncoderFacts):
         return judge(written, _nodes(try_encoder(folder, open_to_all)))
     of_prompts = graph == "prefill" and bool(manifest.cache.capacity)  # it scores nothing: it runs beside the other
-    model = Model.load(folder, open_to_all, only=None if of_prompts else graph)
+    facts = manifest.language_model
+    model = Model.load(folder, open_to_all, only=None if of_prompts or facts.source else graph)
     count = min(model.context, manifest.prefill_from + 1) if of_prompts else 1
+    if facts.source:
+        model = model.given((facts.source.start,))
     if not is_emulated(manifest.providers):
-        Session(model, capacity=count).prefill([manifest.language_model.bos or 0] * count)
-    return judge(written, _nodes(model.prompts if of_prompts else model.graph))
+        Session(model, capacity=count).prefill([facts.bos or 0] * count)
+    return judge(written, _nodes({"encoder": model.encoder, "prefill": model.prompts}.get(graph) or model.graph))
 
 
 def judge(written: "ir.Graph", assigned: Iterable[Node]) -> tuple[Node, ...]:

@@ -153,7 +153,8 @@ class Draft:
     @classmethod
     def of(cls, prepared: Prepared) -> "Draft":
         settings = prepared.target.compile
-        stored, written = prepared.stored, sizes_of(prepared.model, halves=bool(settings and settings.halves))
+        graphs = [graph for graph in (prepared.model, prepared.encoder) if graph]
+        stored, written = prepared.stored, sizes_of(*graphs, halves=bool(settings and settings.halves))
         parts = {}
         for name in [*stored, *(name for name in written if name not in stored)]:
             parts[name] = Part(

@@ -12,10 +12,11 @@ from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.companions import Companions
+from edgewise.crossing import cut
 from edgewise.encoders import refuse_of_decoders
 from edgewise.errors import LoweringError, OptionError, RecipeError
 from edgewise.exporters import export_graph
-from edgewise.facts import AnyFacts, EncoderFacts
+from edgewise.facts import AnyFacts, EncoderFacts, Facts
 from edgewise.graph import any_facts, gather_zeros, set_facts
 from edgewise.hidden import add_hidden_states
 from edgewise.lint import refuse
@@ -52,6 +53,7 @@ class Prepared:
     reference: ir.Model  # canonical: the checkpoint in float32, with the tokens that are left
     companions: Companions  # tokenizer and configurations, as the recipe left them
     prompts: ir.Model | None = None  # the lowered graph of prompts, where one was asked for or lengths are fixed
+    encoder: ir.Model | None = None  # the lowered graph that reads the prompt of an encoder-decoder
     hidden_states: bool = False  # whether the graphs have that output
 
 
@@ -83,6 +85,8 @@ def prepare(
     stored = sizes_of(model, stored=source.tensors)
     facts = any_facts(model)
     tokens = _context(context, device, facts)
+    if prefill and isinstance(facts, Facts) and facts.source:
+        raise OptionError("prefill 'int8' is a second graph for prompts, which this model has an encoder for")
     if isinstance(facts, EncoderFacts):
         refuse_of_decoders(facts, {"calibration text": calibration, "prefill": prefill, "hidden states": hidden_states})
         set_facts(model, dataclasses.replace(facts, context_length=tokens))
@@ -101,7 +105,10 @@ def prepare(
         for canonical in filter(None, (model, prompts)):
             add_hidden_states(canonical)
     model, prompts = _lower(model, prompts, lowering, build)
-    for graph in filter(None, (model, prompts)):
+    facts, encoder = any_facts(model), None  # as recipe and lowering left them
+    if isinstance(facts, Facts) and facts.source:
+        model, encoder = cut(model, facts)
+    for graph in filter(None, (model, prompts, encoder)):
         refuse(graph, device)
     return Prepared(
         checkpoint=source,
@@ -109,7 +116,7 @@ def prepare(
         recipe=tuple(done for step in passes for done in build.done(step)),
         lowering=lowering,
         context=tokens,
-        facts=any_facts(model),  # as recipe and lowering left them
+        facts=facts,
         stored=stored,
         model=model,
         calibration=cost,
@@ -118,6 +125,7 @@ def prepare(
         reference=reference,
         companions=companions,
         prompts=prompts,
+        encoder=encoder,
         hidden_states=hidden_states,
     )
 

@@ -25,16 +25,17 @@ class Size:
         return Size(self.parameters + other.parameters, self.bytes + other.bytes)
 
 
-def sizes_of(model: ir.Model, *, stored: Mapping[str, Streamed] | None = None, halves: bool = False) -> dict[str, Size]:
+def sizes_of(*models: ir.Model, stored: Mapping[str, Streamed] | None = None, halves: bool = False) -> dict[str, Size]:
     """Parameters and bytes by part: embedding, attention, mlp, norm, lm_head; tables are what is no weight.
 
-    Bytes are those of the graph when it is written; with `stored`, those that the checkpoint's tensors have; with
-    `halves`, those of a binary that a compiler has made of it, which has floats in 16 bits.
+    Bytes are those of the graph when it is written, or of several beside each other; with `stored`, those that the
+    checkpoint's tensors have; with `halves`, those of a binary that a compiler has made of it, which has floats in 16
+    bits.
     """
     width = _mean_width(stored) if stored else None
     written = halved_bytes if halves else stored_bytes
     parts: dict[str, Size] = {}
-    for value in distinct(model):
+    for value in distinct(*models):
         part, elements = _part(value), streamed(value.const_value).size
         count = written(value) if width is None else _checkpoint_bytes(value, width)
         parts[part] = parts.get(part, Size()) + Size(0 if part == "tables" else elements, count)
@@ -54,10 +55,10 @@ def total(parts: Mapping[str, Size]) -> Size:
     return sum(parts.values(), Size())
 
 
-def distinct(model: ir.Model) -> Iterator[ir.Value]:
-    """The initializers of a graph; of several that are the same bytes, the first."""
+def distinct(*models: ir.Model) -> Iterator[ir.Value]:
+    """The initializers of graphs; of several that are the same bytes, the first."""
     seen = set()
-    for value in model.graph.initializers.values():
+    for value in (value for model in models for value in model.graph.initializers.values()):
         if value.const_value is not None and storage(value.const_value) not in seen:
             seen.add(storage(value.const_value))
             yield value

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgewise import ahead, parity, placement
 from edgewise.bundle import encoder_card
-from edgewise.bundle.genai import is_uniform
+from edgewise.bundle.genai import runs
 from edgewise.bundle.manifest import Cache, Manifest
 from edgewise.facts import EncoderFacts, Facts
 from edgewise.plan import Plan
@@ -89,6 +89,7 @@ def _decoder(said: Manifest, facts: Facts) -> list[str]:
         f"- Context: {facts.context_length:,} tokens; a session gets {context:,} unless it asks for another number,",
         f"  with {_megabytes(said.card['cache_bytes'])} of keys and values in {facts.attention[0].cache}.",
         f"- {facts.layers} layers, hidden size {facts.hidden_size:,}, vocabulary {facts.vocab_size:,}.",
+        *_source(facts),
         *_experts(facts),
     ]
 
@@ -118,11 +119,20 @@ def _prediction(data: Mapping[str, Any], target: str) -> list[str]:
 
 def _others(facts: Facts, cache: Cache) -> str:
     """Who else loads it: they keep a shared cache, and transformers.js allocates one of floats."""
-    if not cache.shared or not is_uniform(facts):
+    if not cache.shared or not runs(facts):
         return ""
     if facts.attention[0].cache == "int8":
         return ", and onnxruntime-genai loads it as it is"
     return ", and onnxruntime-genai and transformers.js load it as it is"
+
+
+def _source(facts: Facts) -> list[str]:
+    """What reads the prompts of an encoder-decoder."""
+    if facts.source is None:
+        return []
+    return [
+        f"- An encoder of {facts.source.layers} layers reads prompts of up to {facts.source.context_length:,} tokens."
+    ]
 
 
 def _experts(facts: Facts) -> list[str]:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 GRAPH = "onnx/model.onnx"
 PREFILL = "onnx/prefill.onnx"
+ENCODER, DECODER = "onnx/encoder.onnx", "onnx/decoder.onnx"
 
 # One run of a graph of 128 tokens takes as long as two or three of single ones: Llama 3.2 1B and 3B, Llama 3.1 8B on
 # Snapdragon X Elite and 8 Elite, by the time to first token and the tokens a second that AI Hub publishes.
@@ -36,17 +37,30 @@ FIXED_FROM = 3
 TRANSFORMERS_JS = {"dtype": "fp32", "use_external_data_format": {"model.onnx": 1}}
 
 
+def graphs(prepared: Prepared) -> dict[str, tuple[str, ir.Model]]:
+    """The graphs of a bundle: name, path and content; what weights they have in common lie beside the first."""
+    if isinstance(prepared.facts, EncoderFacts):
+        return {"encoder": (GRAPH, prepared.model)}
+    if prepared.encoder:
+        return {"decoder": (DECODER, prepared.model), "encoder": (ENCODER, prepared.encoder)}
+    if prepared.prompts:
+        return {"decode": (GRAPH, prepared.model), "prefill": (PREFILL, prepared.prompts)}
+    return {"decoder": (GRAPH, prepared.model)}
+
+
 def copy_companions(prepared: Prepared, folder: Path) -> dict[str, File]:
     """Tokenizer, templates and configurations, as the recipe left them; config.json says where the graph is."""
     facts = prepared.facts
-    if isinstance(facts, Facts) and not _cache(prepared).shared:
+    if prepared.encoder:
+        logger.info("a bundle of an encoder and a decoder: no genai_config.json, only edgewise runs it")
+    elif isinstance(facts, Facts) and not _cache(prepared).shared:
         logger.info("the graphs leave their cache to the runtime: no genai_config.json, only edgewise runs them")
     elif isinstance(facts, Facts) and not genai.is_uniform(facts):
         logger.warning("the layers differ in their heads: onnxruntime-genai cannot run this, no genai_config.json")
     files = {}
     for name in prepared.companions.names:
         content = prepared.companions.read(name)
-        if name == "config.json" and isinstance(facts, Facts) and _cache(prepared).shared:
+        if name == "config.json" and isinstance(facts, Facts) and _cache(prepared).shared and not prepared.encoder:
             content = _with_transformers_js(content, facts)
         files[name] = _put(folder, name, content)
     return files
@@ -61,7 +75,7 @@ def finish(
     """
     said = _manifest(files, prepared, plan, measured)
     beside = {"README.md": _put(folder, "README.md", readme(said).encode())}
-    if isinstance(said.facts, Facts) and said.cache.shared and genai.is_uniform(said.facts):
+    if isinstance(said.facts, Facts) and said.cache.shared and genai.runs(said.facts):
         beside[genai.FILE_NAME] = _put(folder, genai.FILE_NAME, _json(_genai(prepared, said.facts)))
     said = replace(said, files={**said.files, **beside})
     _put(folder, manifest.FILE_NAME, said.write().encode())
@@ -76,7 +90,7 @@ def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measure
         edgewise=__version__,
         target=plan.target,
         facts=prepared.facts,
-        graphs=_graphs(prepared),
+        graphs={name: path for name, (path, _) in graphs(prepared).items()},
         files=files,
         providers=_providers(prepared, about),
         context=plan.context,
@@ -90,12 +104,6 @@ def _manifest(files: Mapping[str, File], prepared: Prepared, plan: Plan, measure
         versions=_versions(prepared),
         card=about,
     )
-
-
-def _graphs(prepared: Prepared) -> dict[str, str]:
-    if isinstance(prepared.facts, EncoderFacts):
-        return {"encoder": GRAPH}
-    return {"prefill": PREFILL, "decode": GRAPH} if prepared.prompts else {"decoder": GRAPH}
 
 
 def _genai(prepared: Prepared, facts: Facts) -> dict[str, Any]:

@@ -81,6 +81,11 @@ def is_uniform(facts: Facts) -> bool:
     return len({(a.heads, a.kv_heads, a.head_dim, a.cache) for a in facts.attention}) == 1
 
 
+def runs(facts: Facts) -> bool:
+    """Whether onnxruntime-genai can run such a model: a decoder without an encoder, whose layers are alike."""
+    return facts.source is None and is_uniform(facts)
+
+
 def check(folder: Path, manifest: Manifest) -> None:
     """Refuse a genai_config.json that describes another model than the manifest does."""
     if FILE_NAME not in manifest.files:

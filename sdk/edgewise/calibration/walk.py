@@ -272,6 +272,11 @@ def _input(group: Sequence[Linear]) -> str:
 
 
 def _check_layers(facts: Facts) -> None:
+    if facts.source:
+        raise GraphError(
+            f"an encoder-decoder ({facts.model_type}) cannot be measured layer by layer; take methods that measure "
+            "nothing (nearest, grid, hqq), without a calibration text"
+        )
     if not facts.stated:
         raise GraphError(
             "the model cannot be measured layer by layer: its graph comes from another exporter, and its attention was "

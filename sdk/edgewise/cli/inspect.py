@@ -60,6 +60,8 @@ def _context(manifest: "Manifest", facts: Facts) -> Iterator[tuple[str, str]]:
     from edgewise.rings import describe
 
     cache = size(facts.cache_bytes(manifest.context))
+    if facts.source:
+        yield "source", f"an encoder of {facts.source.layers} layers reads {facts.source.context_length:,} tokens"
     if manifest.hidden_states:
         yield "outputs", "logits, and hidden states"
     yield "context", f"{manifest.context:,} tokens ({cache} of cache); the model's limit is {facts.context_length:,}"

@@ -81,6 +81,8 @@ def run(
         generation.options() as options,
         Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner,
     ):
+        if prompt_cache and runner.facts.source:
+            raise CacheError(f"{prompt_cache}: {bundle} has an encoder, which reads prompts as a whole: leave this out")
         if prompt_cache and kept:
             runner.load_prefix(prompt_cache)
             tokens = runner.tokenizer.encode(text)

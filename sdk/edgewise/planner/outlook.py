@@ -1,11 +1,12 @@
 """sdk, planner: a build on its device: memory, speed, what would help, what would fit; from what was counted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from edgewise import prefill
 from edgewise.bundle.manifest import CHUNK, CPU
+from edgewise.facts import AnyFacts, Facts
 from edgewise.planner import memory
 from edgewise.planner.advice import Speed, advice, decode_limit, prefill_limit
 from edgewise.planner.count import count
@@ -28,20 +29,23 @@ class Outlook:
 
     target: Target
     work: Work
-    prompts: Work | None
+    prompts: Work | None  # of a second graph for prompts, or of an encoder
     beside: int  # bytes of the second graph's own
     files: int  # bytes of a bundle that are no weights
     tokenizer: int  # bytes
+    crossed: int = 0  # bytes of what an encoder gives for its longest text; 0: there is none
 
     @classmethod
     def of(cls, prepared: Prepared) -> "Outlook":
         fixed = prepared.target.needs.static
         capacity = prepared.context if fixed else 0
-        graphs: list[ir.Model] = [prepared.model, *([prepared.prompts] if prepared.prompts else [])]
+        graphs: list[ir.Model] = [graph for graph in (prepared.model, prepared.prompts, prepared.encoder) if graph]
         work = count(graphs[0], capacity=capacity, width=1 if fixed else 0)
         prompts = None
         if prepared.prompts:
             prompts = count(prepared.prompts, capacity=capacity, width=fixed.prefill if fixed else 0)
+        if prepared.encoder:
+            prompts = count(prepared.encoder)
         sizes = prepared.companions.sizes()
         operators = sum(sum(1 for _ in graph.graph) for graph in graphs)
         settings = prepared.target.compile
@@ -49,7 +53,8 @@ class Outlook:
             work, prompts = work.halved(), prompts.halved() if prompts else None
         code = settings.code.value if settings and settings.code else NODE_BYTES
         files = sum(sizes.values()) + int(code * operators)
-        return cls(prepared.target, work, prompts, _beside(prepared), files, sizes.get(TOKENIZER, 0))
+        crossed = _crossed(prepared.facts)
+        return cls(prepared.target, work, prompts, _beside(prepared), files, sizes.get(TOKENIZER, 0), crossed)
 
     @property
     def chunks(self) -> Chunks:
@@ -57,13 +62,15 @@ class Outlook:
         return Chunks(prefill.CHUNK, self.prompts, prefill.FROM_TOKENS) if self.prompts else Chunks(CHUNK)
 
     def memory(self, work: Work, context: int, *, alone: bool = False) -> Memory:
-        """Of a runner of that model; `alone`: without the second graph."""
+        """Of a runner of that model; `alone`: without the second graph, which an encoder is not."""
+        alone = alone and not self.crossed
         libraries = self.target.hardware.runtime
         runtime = int(libraries.value if libraries else memory.LIBRARIES + memory.TOKENIZER * self.tokenizer)
         if self._on_processor:
             prompts = None if alone else self.prompts
             chunk = self.chunks.size if prompts else CHUNK
-            return memory.on_processor(work, context=context, runtime=runtime, chunk=chunk, prompts=prompts)
+            found = memory.on_processor(work, context=context, runtime=runtime, chunk=chunk, prompts=prompts)
+            return replace(found, cache=found.cache + self.crossed)
         beside = 0 if alone else self.beside
         return memory.on_accelerator(work, context=context, runtime=runtime, chunk=CHUNK, beside=beside)
 
@@ -72,7 +79,11 @@ class Outlook:
         if self.memory(self.work, context).total <= room:
             return ""
         numerics = self.target.numerics
-        if self.prompts and not self.prompts.width and self.memory(self.work, context, alone=True).total <= room:
+        if (
+            self.prompts
+            and not (self.prompts.width or self.crossed)
+            and self.memory(self.work, context, alone=True).total <= room
+        ):
             return "without a second graph for prompts it would fit"
 
         def takes(work: Work, tokens: int) -> int:
@@ -124,6 +135,11 @@ class Outlook:
     def rates(self) -> Rates:
         """What the device does in a second."""
         return Rates(self.target.hardware, self.target.numerics, packed=self._on_processor)
+
+
+def _crossed(facts: AnyFacts) -> int:
+    """Bytes of what an encoder gives its decoder for the longest text."""
+    return facts.cache_bytes(facts.source.context_length) if isinstance(facts, Facts) and facts.source else 0
 
 
 def _beside(prepared: Prepared) -> int:

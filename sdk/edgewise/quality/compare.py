@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import OptionError
 from edgewise.quality.divergence import Divergences, Likelihoods, aligned, divergences, likelihoods
+from edgewise.quality.halves import halves
 from edgewise.quality.report import Distance, distance
 from edgewise.quality.scorers import Scorer, scorer
 from edgewise.writer import Progress
@@ -37,12 +38,12 @@ def compared(model: Scorer, reference: Scorer, sequences: np.ndarray) -> Iterato
     """The divergences of each sequence, of all of its tokens but the last, after which nothing is known."""
     refuse_other_vocabulary(model, reference)
     streams = [reference.logits(sequences), model.logits(sequences)]
-    return measured(streams, sequences, divergences)
+    return measured(streams, halves(sequences, model.facts)[1], divergences)
 
 
 def scored(model: Scorer, sequences: np.ndarray) -> Iterator[Likelihoods]:
     """The likelihoods of each sequence, by a model alone."""
-    return measured([model.logits(sequences)], sequences, likelihoods)
+    return measured([model.logits(sequences)], halves(sequences, model.facts)[1], likelihoods)
 
 
 def refuse_other_vocabulary(model: Scorer, reference: Scorer) -> None:

@@ -21,6 +21,7 @@ from edgewise.quality.compare import compared, refuse_other_vocabulary, scored
 from edgewise.quality.divergence import Divergences, Likelihoods
 from edgewise.quality.finished import Finished, Found
 from edgewise.quality.greedy import compare_greedy
+from edgewise.quality.halves import halves
 from edgewise.quality.report import Quality, quality
 from edgewise.quality.scorers import Lowered, Scorer, is_bundle, lowered, unquantized
 from edgewise.text.tokenizer import FILE_NAME, Tokenizer
@@ -66,8 +67,9 @@ def assess(
     progress: Progress | None = None,
 ) -> Quality:
     """The figures of a model on sequences; `folder` keeps those that are finished."""
-    positions = sequences.shape[1] - 1
-    text_bytes = sum(_scored_bytes(tokens, tokenizer) for tokens in sequences)
+    _, read = halves(sequences, model.facts)
+    positions = read.shape[1] - 1
+    text_bytes = sum(_scored_bytes(tokens, tokenizer) for tokens in read)
     if reference is None:
         alone = Finished(folder, Likelihoods, positions)
         _complete(alone, partial(scored, model), sequences, progress)

@@ -17,6 +17,8 @@ TOKENS = 64  # that are written
 
 def compare_greedy(model: Lowered, reference: Scorer, sequences: np.ndarray) -> Greedy | None:
     """Greedy texts that go on from the beginnings of some sequences; None where the context has no room for any."""
+    if model.facts.source:
+        return _compare_answers(model, reference, sequences)
     prompts = sequences[:PROMPTS, :PROMPT]
     length = prompts.shape[1]
     tokens = min(TOKENS, model.model.context - length)
@@ -25,6 +27,19 @@ def compare_greedy(model: Lowered, reference: Scorer, sequences: np.ndarray) -> 
     texts = np.stack([np.concatenate([prompt, _written(model, prompt, tokens)]) for prompt in prompts])
     tops = np.concatenate([chunk.argmax(axis=1) for chunk in reference.logits(texts)]).reshape(texts.shape)
     pairs = zip(texts[:, length:], tops[:, length - 1 : -1], strict=True)
+    return Greedy(tokens, tuple(same_tokens(ours, theirs, model.facts.eos) for ours, theirs in pairs))
+
+
+def _compare_answers(model: Lowered, reference: Scorer, sequences: np.ndarray) -> Greedy | None:
+    """Greedy answers to sources as long as they are, which are halves of what the reference reads."""
+    tokens = min(PROMPT, sequences.shape[1], model.model.context - 1)
+    sources = sequences[:PROMPTS, :tokens]
+    assert model.facts.source
+    start = np.array([model.facts.source.start])
+    made = [_written(Lowered(model.model.given(source.tolist())), start, tokens) for source in sources]
+    texts = np.concatenate([sources, np.array(made, np.int64)], axis=1)
+    tops = np.concatenate([chunk.argmax(axis=1) for chunk in reference.logits(texts)]).reshape(len(texts), -1)
+    pairs = zip(texts[:, tokens:], tops[:, :-1], strict=True)
     return Greedy(tokens, tuple(same_tokens(ours, theirs, model.facts.eos) for ours, theirs in pairs))
 
 

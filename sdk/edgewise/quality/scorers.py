@@ -12,12 +12,14 @@ from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import scratch
 from edgewise.calibration.walk import Walk
 from edgewise.checkpoint import Checkpoint
+from edgewise.crossing import SOURCE_IDS
 from edgewise.errors import OptionError
 from edgewise.exporters import export_graph
 from edgewise.facts import Facts
 from edgewise.graph import get_facts, linears
 from edgewise.memory import available_memory
 from edgewise.prepare import open_checkpoint
+from edgewise.quality.halves import halves
 from edgewise.runtime.model import Model
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.session import Session
@@ -42,7 +44,7 @@ class Scorer(Protocol):
     def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
         """The scores after each token of int64 `[n, length]`, sequence after sequence: float32 `[tokens, vocabulary]`.
 
-        They come a chunk at a time; a chunk is valid until the next one.
+        They come a chunk at a time; a chunk is valid until the next one. With an encoder, after each of `halves`.
         """
 
 
@@ -54,14 +56,17 @@ class Lowered:
         self.context: int | None = model.context
 
     def logits(self, sequences: np.ndarray) -> Iterator[np.ndarray]:
-        length = sequences.shape[1]
-        session = Session(self.model, capacity=length)
+        sources, answers = halves(sequences, self.facts)
+        length = answers.shape[1]
         step = max(1, min(CHUNK, CHUNK_BYTES // (4 * self.facts.vocab_size)))
-        for tokens in sequences:
+        session = None if self.facts.source else Session(self.model, capacity=length)
+        for source, tokens in zip(sources, answers, strict=True):
+            session = session or Session(self.model.given(source.tolist()), capacity=length)
             session.rewind(0)
             for start in range(0, length, step):
                 chunk = tokens[start : start + step]
                 yield session.prefill(chunk, scores=len(chunk))
+            session = None if self.facts.source else session
 
 
 class Canonical:
@@ -113,7 +118,10 @@ class Canonical:
 
 
 class Whole:
-    """A float graph whose layers cannot be told apart, as others have exported it: all of it is in memory at once."""
+    """A float graph whose layers cannot be told apart: all of it is in memory at once.
+
+    It is as others have exported it, or its layers also read what an encoder gives.
+    """
 
     def __init__(self, model: ir.Model, *, context: int | None = None) -> None:
         self.model, self.facts, self.context = model, get_facts(model), context
@@ -125,8 +133,9 @@ class Whole:
             write_model(self.model, path)
             graph = open_graph(path)
             inputs = {value.name for value in graph.get_inputs()}
-            for tokens in sequences:
-                feeds = {name: array for name, array in self._feeds(tokens[None]).items() if name in inputs}
+            for source, tokens in zip(*halves(sequences, self.facts), strict=True):
+                given = self._feeds(tokens[None]) | {SOURCE_IDS: source[None]}
+                feeds = {name: array for name, array in given.items() if name in inputs}
                 (logits,) = graph.run(["logits"], feeds)
                 yield from np.array_split(logits[0], -(-len(tokens) // CHUNK))
 
@@ -153,8 +162,9 @@ class Whole:
 
 
 def unquantized(model: ir.Model, *, context: int | None = None, progress: Progress | None = None) -> Scorer:
-    """What gives scores of a graph as it was exported: layer by layer, where these are stated."""
-    if get_facts(model).stated:
+    """What gives scores of a graph as it was exported: layer by layer, where these are stated, and no encoder's."""
+    facts = get_facts(model)
+    if facts.stated and not facts.source:
         return Canonical(model, context=context, progress=progress)
     return Whole(model, context=context)
 

@@ -121,7 +121,7 @@ class Step:
             "input_ids": ids,
             "position_ids": positions,
             KEEP: keep,
-            **{name: memory.hold(table)[1] for name, table in model.rotary.items()},
+            **{name: memory.hold(table)[1] for name, table in (model.rotary | model.crossed).items()},
             **{name: bias.value for name, bias in self.biases.items()},
             **dict(zip((each.past for each in signature.cache), pasts, strict=True)),
         }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewise.runtime.assistants import check_assistants
+from edgewise.runtime.assistants import check_assistants, refuse_other_prompts
 from edgewise.runtime.ended import Ended
 from edgewise.runtime.generation import Options, check_options, find_processors, find_rules
 from edgewise.runtime.pool import check_memory
@@ -30,11 +30,17 @@ class Asked:
 
     search: Search
     context: Context  # what the search is told
+    source: tuple[int, ...]  # what an encoder reads
     dropped: int  # tokens that the prompt lost to fit
     rules: tuple[StopRule, ...]  # all that end it, what was asked for among them
     window: Window | None
     text: Callable[[], TextStream]  # a new one for each sequence
     clock: Clock
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt as it was given."""
+        return len(self.source or self.context.prompt) + self.dropped
 
     @property
     def capacity(self) -> int:
@@ -49,15 +55,18 @@ def ask(runner: "Runner", prompt: str | Sequence[int], options: Options) -> Aske
     """
     check_options(options)
     window = Window.of(options.get("overflow"))
-    tokens, dropped, limit = fit(prompt, runner.tokenizer, runner.model, options.get("max_tokens"), window)
-    eos, after = runner.eos, tokens if isinstance(prompt, str) else ()
+    fitted = fit(prompt, runner.tokenizer, runner.model, options.get("max_tokens"), window)
+    tokens, limit = fitted.tokens, fitted.limit
+    eos, after = runner.eos, tokens if isinstance(prompt, str) and not fitted.source else ()
     vocabulary = TokenizerVocabulary(runner.tokenizer, runner.facts.vocab_size, eos=eos)
     rules, timed = find_rules(options.get("stop"), vocabulary), _time(options.get("time_limit"))
     assistants = options.get("assistants") or ()
     search = several(_search(runner, options, vocabulary), options.get("n"))
     if n := options.get("n"):
         check_memory(runner.model, n - 1, min(len(tokens) + limit, runner.model.context))
-    check_assistants(runner.tokenizer, assistants, search)
+    check_assistants(runner, assistants, search)
+    if fitted.source:
+        refuse_other_prompts(search)
 
     def text() -> TextStream:
         return TextStream(runner.tokenizer, after=after)
@@ -75,7 +84,8 @@ def ask(runner: "Runner", prompt: str | Sequence[int], options: Options) -> Aske
         tuple(each.model.context for each in assistants),
         forgets=window is not None,
     )
-    return Asked(search, context, dropped, (Eos(eos), *rules, MaxTokens(limit), *timed), window, text, clock)
+    ending = (Eos(eos), *rules, MaxTokens(limit), *timed)
+    return Asked(search, context, fitted.source, fitted.dropped, ending, window, text, clock)
 
 
 def _search(runner: "Runner", options: Options, vocabulary: Vocabulary) -> Search:

@@ -32,7 +32,8 @@ class Bound:
         self._has_positions = POSITIONS in {value.name for value in graph.get_inputs()}
         types = {value.name: value.type for value in graph.get_overridable_initializers()}
         tables = {name: narrowed(table, DTYPES[types[name]]) for name, table in model.rotary.items()}
-        for name, value in {KEEP: self._kept, **{name: in_place(table) for name, table in tables.items()}}.items():
+        constants = {name: in_place(array) for name, array in (tables | model.crossed).items()}
+        for name, value in {KEEP: self._kept, **constants}.items():
             self.binding.bind_ortvalue_input(name, value)
         for tensor, at in zip(model.cache, places, strict=True):
             self.binding.bind_input(tensor.past, *at)

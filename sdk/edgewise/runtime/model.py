@@ -1,5 +1,6 @@
 """sdk, runtime: the decoder of a bundle, loaded: weights and threads, shared by all of its sessions."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.bundle.manifest import CHUNK, CPU, Manifest, Provider
-from edgewise.errors import BundleError, ContextOverflow
+from edgewise.errors import BundleError, ContextOverflow, GenerationError
 from edgewise.facts import Facts
 from edgewise.names import DIRECTML
 from edgewise.options import known
@@ -19,9 +20,9 @@ from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
 from edgewise.runtime.ring import Rings
-from edgewise.runtime.signature import HIDDEN, Signature, read_signature
+from edgewise.runtime.signature import HIDDEN, INPUT_IDS, Signature, read_signature
 
-KINDS = ({"decoder"}, {"prefill", "decode"})
+KINDS = ({"decoder"}, {"prefill", "decode"}, {"encoder", "decoder"})
 
 
 class Model:
@@ -36,6 +37,8 @@ class Model:
     keys and values of new tokens, of one row at a time. Lengths of the latter may be `fixed`: its cache has `capacity`
     positions, `width` tokens of a prompt are computed at a time, and scored ones one by one. Then layers with a window
     may keep the last positions only, in `rings`.
+
+    That of an encoder-decoder has an `encoder`, and sessions once it is `given` a `source` that the encoder reads.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Model:
         chunk: int = CHUNK,
         computation: str = "",
         capacity: int = 0,
+        encoder: Path | None = None,
     ) -> None:
         if context is not None:
             _check_context(context, facts)
@@ -77,6 +81,8 @@ class Model:
             self.prompt_signature = read_signature(self.prompts, facts, prompts)
             if self.prompt_signature.fits != self.signature.fits:
                 raise BundleError(f"{prompts}: its cache is not that of {path}; build the bundle again")
+        self.encoder = open_graph(encoder, providers=providers, threads=threads, entries=entries) if encoder else None
+        self.source: tuple[int, ...] = ()
         if "logits" not in self.signature.outputs:
             raise BundleError(f"{path}: the graph gives no scores: it is for prompts, beside one that decodes")
         self.hidden = HIDDEN in self.signature.outputs
@@ -101,10 +107,10 @@ class Model:
         facts = manifest.language_model
         if set(manifest.graphs) not in KINDS:
             raise BundleError(
-                f"{folder}: this runtime runs the graph 'decoder', or 'prefill' and 'decode'; "
+                f"{folder}: this runtime runs the graph 'decoder', 'prefill' and 'decode', or 'encoder' and 'decoder'; "
                 f"the bundle has {known(manifest.graphs)}"
             )
-        prompts = None if only else manifest.graphs.get("prefill")
+        prompts, encoder = None if only else manifest.graphs.get("prefill"), manifest.graphs.get("encoder")
         model = cls(
             folder / (manifest.graphs[only] if only else manifest.decoder),
             facts,
@@ -117,6 +123,7 @@ class Model:
             chunk=manifest.chunk,
             capacity=manifest.cache.capacity,
             computation=f"{manifest.computation} {only or 'all'}",
+            encoder=folder / encoder if encoder else None,
         )
         model._check_tables(manifest.context)
         return model
@@ -166,6 +173,36 @@ class Model:
                     f"a context of {self.context} tokens was asked for; this bundle has the rotary tables of "
                     f"{built_for}: build it with --context {self.context}"
                 )
+
+    def given(self, source: Sequence[int]) -> "Model":
+        """The decoder of answers to a source text, with the same weights. The encoder reads it when it is needed."""
+        model = copy.copy(self)
+        model.source = tuple(source)
+        model.computation = self.computation and f"{self.computation} source {model.source}"
+        vars(model).pop("crossed", None)
+        return model
+
+    def refuse_without_source(self) -> None:
+        """Raises GenerationError where there is an encoder, and nothing that it shall read."""
+        if self.encoder is not None and not self.source:
+            raise GenerationError(
+                f"this model ({self.facts.model_type}) has an encoder, which reads a prompt first: "
+                "ask for it with edgewise run, or Runner.generate; for a session, take model.given(tokens)"
+            )
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the encoder has read the source."""
+        return "crossed" in vars(self)
+
+    @cached_property
+    def crossed(self) -> dict[str, NDArray[Any]]:
+        """What the encoder gives for the source, by the name of the decoder's input, `[1, heads, source, dim]`."""
+        if self.encoder is None:
+            return {}
+        names = [value.name for value in self.encoder.get_outputs()]
+        found = self.encoder.run(names, {INPUT_IDS: np.array([self.source], np.int64)})
+        return {name: np.ascontiguousarray(array) for name, array in zip(names, found, strict=True)}
 
     @cached_property
     def rotary(self) -> dict[str, NDArray[np.float32]]:

@@ -1,12 +1,14 @@
 """sdk, runtime: a prompt as tokens, and the room that it leaves for an answer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from operator import index
 
 import numpy as np
 
 from edgewise.errors import ContextOverflow, GenerationError
+from edgewise.facts import Facts
 from edgewise.runtime.model import Model
 from edgewise.runtime.window import Window
 from edgewise.text.tokenizer import Tokenizer
@@ -39,15 +41,43 @@ def whole(tokens: Sequence[int]) -> tuple[int, ...]:
     return tuple(map(index, tokens))
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt within the context: the tokens that an answer comes after, and how many it can have."""
+
+    tokens: tuple[int, ...]
+    limit: int
+    dropped: int = 0  # that the prompt lost
+    source: tuple[int, ...] = ()  # the prompt of an encoder-decoder, which its encoder reads
+
+
 def fit(
     prompt: str | Sequence[int], tokenizer: Tokenizer, model: Model, max_tokens: int | None, window: Window | None
-) -> tuple[tuple[int, ...], int, int]:
-    """A prompt within the context, how many tokens it lost for that, and how many new ones there can be."""
+) -> Fitted:
+    """A prompt within the context. Raises GenerationError and ContextOverflow."""
+    source: tuple[int, ...] = ()
+    if model.facts.source:
+        source = read_source(prompt, tokenizer, model.facts)
+        prompt = (model.facts.source.start,)
     if window:
         tokens, dropped = window.cut(encode(prompt, tokenizer, context=None), model.context)
-        return tokens, dropped, MAX_TOKENS if max_tokens is None else max_tokens
+        return Fitted(tokens, MAX_TOKENS if max_tokens is None else max_tokens, dropped, source)
     tokens = encode(prompt, tokenizer, context=model.context)
-    return tokens, 0, _limit(len(tokens), max_tokens, model)
+    return Fitted(tokens, _limit(len(tokens), max_tokens, model), source=source)
+
+
+def read_source(prompt: str | Sequence[int], tokenizer: Tokenizer, facts: Facts) -> tuple[int, ...]:
+    """The tokens of a prompt that an encoder reads, as a whole. Raises as `fit`."""
+    longest = facts.source.context_length if facts.source else 0
+    tokens = encode(prompt, tokenizer, context=longest)
+    if len(tokens) > longest:
+        raise ContextOverflow(
+            f"the prompt has {len(tokens):,} tokens, and the encoder of this model reads {longest:,} at most, "
+            "as a whole: shorten it, or give it in parts"
+        )
+    if unknown := [token for token in tokens if not 0 <= token < facts.vocab_size]:
+        raise GenerationError(f"token {unknown[0]} does not exist: the vocabulary has {facts.vocab_size}, from 0 on")
+    return tokens
 
 
 def _limit(prompt: int, max_tokens: int | None, model: Model) -> int:

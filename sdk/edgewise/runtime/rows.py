@@ -31,6 +31,7 @@ class Rows:
         pools: dict[Model, Pool] | None = None,
         chunk: int | None = None,
         window: Window | None = None,
+        restored: int | None = None,
     ) -> None:
         self._models = tuple(models)
         self._capacity = capacity
@@ -40,7 +41,7 @@ class Rows:
         self._window = window
         self.forgotten = 0  # tokens of the row of model 0 that a window forgot most of
         self._rows: dict[Handle, Session] = {}
-        self.restored: int | None = None  # tokens that were known of the first of these rows: the prompt
+        self.restored = restored  # tokens that were known of the first of these rows: the prompt
 
     def __len__(self) -> int:
         """Rows of model 0."""

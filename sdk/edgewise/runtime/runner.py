@@ -16,12 +16,13 @@ from edgewise.runtime.generation import Options, check_open
 from edgewise.runtime.model import Model
 from edgewise.runtime.pool import Pool
 from edgewise.runtime.prefix import LIMIT, PrefixCache
-from edgewise.runtime.prompt import encode, whole
+from edgewise.runtime.prompt import encode, read_source, whole
 from edgewise.runtime.result import Result
 from edgewise.runtime.rows import Rows
 from edgewise.runtime.scheduler import SLOTS, Scheduler
 from edgewise.runtime.score import Score, score
 from edgewise.runtime.session import Session
+from edgewise.runtime.source import Sources
 from edgewise.runtime.stream import Pieces, Stream
 from edgewise.search.protocol import Processor, Search
 from edgewise.text.chat import ChatTemplate, Message
@@ -50,6 +51,7 @@ class Runner:
         self.tokenizer = tokenizer
         self._model: Model | None = model
         self._prefixes: PrefixCache | None = PrefixCache(model, limit=prefix_cache)
+        self._sources = Sources(model, limit=prefix_cache)
         self._template = template
         self._config = dict(config or {})
         self._name = name
@@ -120,8 +122,10 @@ class Runner:
         self, prompt: str | Sequence[int], texts: Iterable[str | Sequence[int]], *, top: int = 0
     ) -> tuple[Score, ...]:
         """The scores of several texts after one prompt, which is computed once."""
-        encode = self.tokenizer.encode_within if len(prompt) else self.tokenizer.encode
-        tokens = [encode(text) if isinstance(text, str) else whole(text) for text in texts]
+        within = self.tokenizer.encode_within if len(prompt) else self.tokenizer.encode
+        tokens = [within(text) if isinstance(text, str) else whole(text) for text in texts]
+        if self.facts.source:
+            return score(self.answering(self._encode(prompt)), (self.facts.source.start,), tokens, top=top)
         return score(self.model, self._encode(prompt) if len(prompt) else (), tokens, top=top)
 
     def chat(
@@ -163,31 +167,41 @@ class Runner:
     ) -> Stream:
         """What `stream` gives; a scheduler has pools for all of its generations, and runs them its own way."""
         asked = ask(self, prompt, options)
-        tokens = asked.context.prompt
-        runners = (self, *(options.get("assistants") or ()))
+        runners, source = (self, *(options.get("assistants") or ())), asked.source
         return Stream(
             asked.search.flow(asked.context),
             Rows(
-                [each.model for each in runners],
+                [each.answering(source) for each in runners],
                 capacity=asked.capacity,
                 prefixes=[each._known() for each in runners],
                 window=asked.window,
-                pools=pools,
+                pools=None if source else pools,  # all rows of a pool answer one prompt
                 chunk=chunk,
+                restored=self._sources.known(source) if source else None,
             ),
             asked.rules,
             asked.text,
-            prompt_tokens=len(tokens) + asked.dropped,
+            prompt_tokens=asked.prompt_tokens,
             prompt_tokens_dropped=asked.dropped,
             load_s=self.load_s,
-            spans=lambda: self._spans(tokens),
+            spans=lambda: self._spans(asked.context.prompt),
             clock=asked.clock,
             drafts=asked.context.drafts,
             run=run,
         )
 
+    def answering(self, source: tuple[int, ...]) -> Model:
+        """What computes the scores of an answer: where an encoder reads prompts, the decoder that knows this one."""
+        model = self.model
+        return self._sources.of(source) if source else model
+
     def encode_chat(self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """A conversation as tokens, up to where the answer begins. What users wrote is never a control token."""
+        if self.facts.source:
+            raise GenerationError(
+                f"{self._name} has an encoder, which reads one text: it answers that, and holds no conversation; "
+                f"use: edgewise run {self._name} TEXT"
+            )
         if self._template is None:
             raise GenerationError(
                 f"{self._name} has no chat template: it continues texts; use: edgewise run {self._name} TEXT"
@@ -224,6 +238,8 @@ class Runner:
 
         In another thread, say; there `stop` ends it within a block. Raises what `stream` raises for the prompt.
         """
+        if self.facts.source:
+            return self._sources.prepare(self._encode(prompt))
         session = self._known().prepare(self._encode(prompt), stop=stop)
         return session.length if session else 0
 
@@ -231,23 +247,31 @@ class Runner:
         """Write keys and values of a prompt, whole blocks from its beginning, to a file for this bundle; of how many
         tokens. Raises CacheError, and what `stream` raises for the prompt.
         """
-        return self._known().save(path, self._encode(prompt))
+        return self._of_decoder("save").save(path, self._encode(prompt))
 
     def load_prefix(self, path: str | Path) -> int:
         """Read such a file: prompts that begin with these tokens, so many, begin with what is known of them.
 
         Raises CacheError where the file is damaged or of another bundle, OptionError where `prefix_cache` is less.
         """
-        return self._known().load(path)
+        return self._of_decoder("load").load(path)
 
     def known_prefix(self, tokens: Sequence[int]) -> int:
         """How many of the first of these tokens a prompt would find computed already."""
-        return self._known().known(tokens)
+        return self._sources.known(tuple(tokens)) if self.facts.source else self._known().known(tokens)
 
     def _known(self) -> PrefixCache:
         if self._prefixes is None:
             raise GenerationError(f"the runner of {self._name} is closed")
         return self._prefixes
+
+    def _of_decoder(self, doing: str) -> PrefixCache:
+        if self.facts.source:
+            raise GenerationError(
+                f"{self._name} has an encoder, which reads a prompt as a whole: there is no beginning to {doing}; "
+                "prompts that it has read stay known while the runner is open"
+            )
+        return self._known()
 
     def close(self) -> None:
         """Give the memory of the model back, once generations that are under way are done with it."""
@@ -260,4 +284,6 @@ class Runner:
         self.close()
 
     def _encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        if self.facts.source:
+            return read_source(prompt, self.tokenizer, self.facts)
         return encode(prompt, self.tokenizer, context=self.model.context)

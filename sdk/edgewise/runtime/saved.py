@@ -112,7 +112,7 @@ def _check_model(fields: Mapping[str, Any], model: Model) -> None:
     if _number(fields, "format") != FORMAT:
         raise CacheError(f"it has format {fields['format']:.20}, and this edgewise reads {FORMAT}")
     if fields.get("model") != model.computation:
-        raise CacheError("it was saved from another bundle")
+        raise CacheError("it was saved from another bundle" + (", or for another source" if model.source else ""))
     if fields.get("rotary") != _rotary(model):
         raise CacheError(f"it was saved with the rotary table of another context than {model.context:,}")
 

@@ -40,6 +40,7 @@ class Session:
     ) -> None:
         if window:
             refuse_unmovable(model.facts)
+        model.refuse_without_source()
         self.model = model
         self.chunk = chunk or model.chunk
         self.window = window

@@ -12,6 +12,7 @@ from edgewise.facts import Facts
 from edgewise.options import known
 from edgewise.runtime.element import DTYPES
 
+INPUT_IDS = "input_ids"
 KEEP = "logits_to_keep"
 HIDDEN = "hidden_states"
 BIAS = "attention_bias"
@@ -75,8 +76,8 @@ def read_signature(graph: Any, facts: Facts, path: Path) -> Signature:
         biases,
         frozenset(inputs) | frozenset(optional),
         frozenset(value.name for value in graph.get_outputs()),
-        np.dtype(np.int32 if inputs["input_ids"].type == "tensor(int32)" else np.int64),
-        width=_length(inputs["input_ids"].shape[1]),
+        np.dtype(np.int32 if inputs[INPUT_IDS].type == "tensor(int32)" else np.int64),
+        width=_length(inputs[INPUT_IDS].shape[1]),
     )
 
 

@@ -19,12 +19,13 @@ from edgewise.names import CUDA
 from edgewise.passes import context_of
 from edgewise.target import Target
 from edgewise.tensors import constant, streamed
+from edgewise_targets.ort.relative import take_relative
 from edgewise_targets.ort.sinks import take_sinks
 from edgewise_targets.specification import refuse_unknown
 from edgewise_targets.step import Step, become, initializer, insert_before
 
 TRANSLATED = frozenset(
-    {"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache", "sinks"}
+    {"heads", "kv_heads", "head_dim", "scale", "window", "softcap", "rotary", "qk_norm", "cache", "sinks", "relative"}
 )
 
 
@@ -52,8 +53,9 @@ class FuseAttention(Step):
                 query, key, cos, sin, spec = node.inputs[0], node.inputs[1], None, None, replace(spec, rotary=None)
             refuse_untranslatable(spec, layer=index)
             value, past, sinks = node.inputs[2], node.inputs[4:6], take_sinks(node, spec, roles, layer=index)
+            bias = take_relative(model, node, spec, layer=index)
             inputs = [query, key, value, *past, *lengths, cos, sin]
-            inputs += [None, None, sinks, *scales] if sinks or scales else []
+            inputs += [None, bias, sinks, *scales] if bias or sinks or scales else []
             become(node, "GroupQueryAttention", inputs, _attributes(spec, facts) | _cache_attributes(scales))
         return True
 
@@ -68,6 +70,7 @@ def refuse_untranslatable(spec: Attention, *, layer: int) -> None:
 
 
 def _attributes(spec: Attention, facts: Facts) -> dict[str, int | float | str]:
+    assert spec.scale is not None  # what is not stated was refused
     attributes: dict[str, int | float | str] = {
         "num_heads": spec.heads,
         "kv_num_heads": spec.kv_heads,

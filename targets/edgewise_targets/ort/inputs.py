@@ -53,11 +53,13 @@ class KeepLogits(Step):
 
 @dataclass(frozen=True)
 class DropPositions(Step):
-    """No input `position_ids`: the attention counts positions itself."""
+    """No input `position_ids`: the attention counts positions itself. It stays where distances are computed of it."""
 
     name: ClassVar[str] = "ort-drop-positions"
 
     def rewrite(self, model: ir.Model) -> bool:
+        if any(spec.relative for spec in get_facts(model).attention):
+            return False
         positions = [value for value in model.graph.inputs if value.name == "position_ids"]
         for value in positions:
             if readers := value.consumers():

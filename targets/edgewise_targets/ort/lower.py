@@ -26,6 +26,7 @@ from edgewise_targets.ort.operators import OPERATORS
 from edgewise_targets.ort.opset import StateOpset
 from edgewise_targets.ort.packing import PackProjections
 from edgewise_targets.ort.products import QuantizedProducts
+from edgewise_targets.ort.relative import FuseEncoder
 from edgewise_targets.ort.rotary import PlainRotary
 from edgewise_targets.ort.scale import ScaleQueries
 from edgewise_targets.tables import ContextTables
@@ -74,6 +75,7 @@ class LowerOrt(Dialect):
         return (
             KeepLogits(),
             *((PlainRotary(),) if apart else ()),
+            FuseEncoder(),
             FuseAttention(self.rotary),
             ContextTables(),
             *(() if apart else (DropPositions(),)),

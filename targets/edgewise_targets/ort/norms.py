@@ -50,7 +50,9 @@ class FuseSkipNorms(Step):
         last = get_facts(model).layers - 1
         for index in range(last + 1):
             after = roles.maybe("norm") if index == last else roles.maybe("attention.norm", index + 1)
-            for residual, norm in (("attention.residual", roles.maybe("mlp.norm", index)), ("mlp.residual", after)):
+            cross, mlp = roles.maybe("cross.norm", index), roles.maybe("mlp.norm", index)
+            pairs = {"attention.residual": cross or mlp, "cross.residual": mlp, "mlp.residual": after}
+            for residual, norm in pairs.items():
                 add = roles.maybe(residual, index)
                 modified |= (gated and _scale_while_adding(add)) or _fuse(add, norm)
         return modified

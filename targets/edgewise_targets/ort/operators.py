@@ -3,9 +3,9 @@
 from edgewise_targets.dialect import operators
 
 OPERATORS = operators(
-    "Add Cast Clip ConstantOfShape Div Expand Gather GatherElements Gelu Less Log MatMul Max Min Mul Neg "
-    "QuantizeLinear ReduceMax ReduceMin ReduceSum Reshape ScatterElements Shape Sigmoid SimplifiedLayerNormalization "
-    "Slice Softmax Split Sub Sum Tanh TopK Transpose Unsqueeze Where",
+    "Add Cast Clip ConstantOfShape CumSum Div Expand Gather GatherElements Gelu Less Log MatMul Max Min Mul Neg "
+    "QuantizeLinear Range ReduceMax ReduceMin ReduceSum Relu Reshape ScatterElements Shape Sigmoid "
+    "SimplifiedLayerNormalization Slice Softmax Split Sub Sum Tanh TopK Transpose Unsqueeze Where",
     "BranchwiseRMSNorm FusedMatMul GatedAdd GatherBlockQuantized GroupQueryAttention MatMulIntegerToFloat MatMulNBits "
-    "MoE QMoE QuickGelu RotaryEmbedding SkipSimplifiedLayerNormalization",
+    "MoE MultiHeadAttention QMoE QuickGelu RotaryEmbedding SkipSimplifiedLayerNormalization",
 )

@@ -21,6 +21,7 @@ from edgewise.graph import OPSET, get_facts, remarks
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
 from edgewise.registry import registry
+from edgewise.runtime.generation import Options
 from edgewise.runtime.runner import Runner
 from edgewise_exporters.crossed import adopt, join
 from edgewise_exporters.crossed.proof import scores, some_tokens
@@ -51,6 +52,11 @@ def opened(name: str, **changes: Any) -> Checkpoint:
     return replace(checkpoint, config={**checkpoint.config, **changes})
 
 
+def one_of(name: str, **changes: Any) -> ir.Model:
+    encoder, first, step = traced(name)
+    return join(encoder, first, step, opened(name, **changes))
+
+
 def reference(name: str) -> Any:
     model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(FIXTURES / name, dtype=torch.float32)
     return model
@@ -65,7 +71,7 @@ def expected(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_what_is_recognised_gets_canonical_operators() -> None:
-    model = join(*traced("t5"), opened("t5"))
+    model = one_of("t5")
     assert get_facts(model).stated
     assert "canonical operators score within" in remarks(model)[0]
     source, answer, logits = expected("t5")
@@ -75,7 +81,7 @@ def test_what_is_recognised_gets_canonical_operators() -> None:
 @pytest.mark.parametrize("name", ["t5", "marian"])
 def test_what_is_not_recognised_keeps_its_operators_and_scores(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(adopt, "T5", Unknown)
-    model = join(*traced(name), opened(name, n_positions=64))
+    model = one_of(name, n_positions=64)
     assert not get_facts(model).stated
     source, answer, logits = expected(name)
     for width in (1, 4, 8):
@@ -94,7 +100,7 @@ def test_what_is_not_recognised_keeps_its_operators_and_scores(monkeypatch: pyte
 )
 def test_traces_of_something_else_are_refused(changes: dict[str, Any], kind: type[Exception], problem: str) -> None:
     with pytest.raises(kind, match=problem) as caught:
-        join(*traced("t5"), opened("t5", **changes))
+        one_of("t5", **changes)
     assert "\n" not in str(caught.value)
 
 
@@ -127,7 +133,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             return True
 
         def export(self, checkpoint: Checkpoint) -> ir.Model:
-            return join(*traced("marian"), opened("marian"))
+            return one_of("marian")
 
     path = tmp_path_factory.mktemp("traced") / "traced.edge"
     with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +148,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 @pytest.mark.parametrize("name", sorted({*registry().searches.names()} - {*REFUSED, "contrastive"}))
 def test_every_search_runs_on_traced_operators(made: Made, name: str) -> None:
     search, assistants = table(name), [made.runner] if name in ASSISTED else None
-    given = {"search": search, "seed": 3, "max_tokens": LIMIT, "assistants": assistants}
+    given: Options = {"search": search, "seed": 3, "max_tokens": LIMIT, "assistants": assistants}
     found = made.runner.generate(made.source, **given)
     assert found.completions == made.runner.generate(made.source, **given).completions
     if name in ("greedy", "speculative", "lookup"):

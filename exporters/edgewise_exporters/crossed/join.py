@@ -92,7 +92,7 @@ def _bring(graph: ir.Graph, value: ir.Value) -> ir.Value:
 def _project(graph: ir.Graph, place: ir.Node, first: ir.Graph, hidden: ir.Value, index: int, part: str) -> ir.Value:
     """The keys, or the values, of the source in a layer: what the first step makes of the encoder's states."""
     name = f"present.{index}.encoder.{part}"
-    (output,) = [value for value in first.outputs if value.name == name] or [None]
+    output = next((value for value in first.outputs if value.name == name), None)
     chain = _chain(output)
     x = hidden
     for node in reversed(chain):

@@ -16,7 +16,9 @@ import pytest
 
 from edgewise import hookspecs
 from edgewise.cli.main import command_line, execute
+from edgewise.recipe import Recipe
 from edgewise.registry import Registry
+from encoding import ENCODERS, packed
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -27,7 +29,7 @@ NAMES = (
     *("tasks", "vocabulary"),
 )
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
-EXAMPLES = [ROOT / f"examples/{name}/README.md" for name in ("arithmetic", "pycoder")]
+EXAMPLES = [ROOT / f"examples/{name}/README.md" for name in ("arithmetic", "pycoder", "semantic-search")]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *EXAMPLES]
 
 
@@ -51,6 +53,32 @@ def talker(checkout: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def encoders(checkout: Path) -> Path:
+    """A folder with bundles that embed and label texts, under the names that pages give them."""
+    folder = shutil.copytree(checkout, checkout.parent / "encoders")
+    for name, bundle in (
+        ("sentence", "minilm"),
+        ("sentence", "float"),
+        ("distilbert", "sentiment"),
+        ("tokens", "names"),
+    ):
+        packed(ENCODERS / name, folder / f"{bundle}.edge", recipe=Recipe())
+    for name in ("passages.txt", "letters.txt"):
+        shutil.copyfile(folder / "examples/semantic-search/passages.txt", folder / name)
+    return folder
+
+
+def test_the_page_about_encoders_works(encoders: Path) -> None:
+    text = (DOCS / "encoders.md").read_text("utf-8")
+    for command in _commands(text):
+        _edgewise(command, encoders)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=encoders, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+
+
 def test_the_python_about_conversations_works(talker: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "chat.md").read_text("utf-8"), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=talker, capture_output=True, text=True)
@@ -70,7 +98,7 @@ def test_each_command_on_a_page_works(page: Path, checkout: Path) -> None:
         _edgewise(command, folder)
 
 
-def test_each_example_in_the_help_works(checkout: Path) -> None:
+def test_each_example_in_the_help_works(checkout: Path, encoders: Path) -> None:
     group = command_line(Registry([]))
     folder = shutil.copytree(checkout, checkout.parent / "help")
     commands = dict(group.commands)
@@ -83,7 +111,7 @@ def test_each_example_in_the_help_works(checkout: Path) -> None:
         for example in examples:
             assert example.startswith(f"edgewise {name}")
             if name != "chat":  # the demo model has no chat template
-                _edgewise(example, folder)
+                _edgewise(example, encoders if name in ("embed", "classify") else folder)
 
 
 @pytest.mark.parametrize(

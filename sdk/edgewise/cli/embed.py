@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewise.cli.output import talk
 from edgewise.cli.texts import given_texts, texts_options
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.npy",
-    help="Write one array of numpy, [texts, dimensions] in float32, and print nothing.",
+    help="Write one array of numpy, [texts, dimensions] in float32.",
 )
 def embed(bundle: str, texts: tuple[str, ...], source: Path | None, prompt: str | None, output: Path | None) -> None:
     """Give a vector for each of TEXTS, as a line of JSON.
@@ -61,4 +60,4 @@ def _write(path: Path, vectors: "Floats") -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    talk(f"{path}: {vectors.shape[0]:,} vectors of {vectors.shape[1]:,} numbers")
+    click.echo(f"{path}: {vectors.shape[0]:,} vectors of {vectors.shape[1]:,} numbers")

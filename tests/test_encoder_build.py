@@ -114,7 +114,7 @@ def test_what_only_models_of_text_have_is_refused(text: CalibrationText, tmp_pat
     output = tmp_path / "model.edge"
     for option in ({"calibration": text}, {"prefill": "int8"}, {"hidden_states": True}, {"measure": True}):
         with pytest.raises(OptionError, match="a model for feature-extraction has none; leave it out"):
-            packed(ENCODERS / "sentence", output, recipe=Recipe((INT8,)), **option)  # type: ignore[arg-type]
+            packed(ENCODERS / "sentence", output, recipe=Recipe((INT8,)), **option)
     with pytest.raises(LoweringError, match="lowered for CPUExecutionProvider only"):
         packed(ENCODERS / "sentence", output, target="cuda")
     with pytest.raises(RecipeError, match="this is for models that generate text"):

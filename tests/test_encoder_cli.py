@@ -44,7 +44,7 @@ def test_an_array_is_written_whole_from_a_file_or_stdin(
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", "utf-8")
     bundle = bundles / "sentence.edge"
     out, err = run(capsys, "embed", bundle, "--file", tmp_path / "texts.txt", "-o", tmp_path / "a.npy")
-    assert (out, err) == ("", f"{tmp_path / 'a.npy'}: 6 vectors of 32 numbers\n")
+    assert (out, err) == (f"{tmp_path / 'a.npy'}: 6 vectors of 32 numbers\n", "")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(TEXTS).encode())))
     run(capsys, "embed", bundle, "-o", tmp_path / "b.npy")
     assert np.load(tmp_path / "a.npy").dtype == np.float32

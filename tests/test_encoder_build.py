@@ -165,10 +165,8 @@ def test_equal_values_share_their_rank() -> None:
     rng = np.random.default_rng(0)
     left = rng.integers(0, 9, 50).astype(np.float32)
     right = (left + rng.normal(0, 3, 50)).astype(np.float32)
-    ranks = [
-        [(values < value).sum() + ((values == value).sum() - 1) / 2 for value in values] for values in (left, right)
-    ]
-    assert spearman(left, right) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    below = np.array([[(side < x).sum() + ((side == x).sum() - 1) / 2 for x in side] for side in (left, right)])
+    assert spearman(left, right) == pytest.approx(float(np.corrcoef(below)[0, 1]))
     assert spearman(left, -left) == pytest.approx(-1)
 
 

@@ -49,12 +49,12 @@ TABLES: Mapping[tuple[str, float], Table] = {  # by title, and the part of the m
         "distilled": ((HALF,), "scores"),
         "the same size, from random weights": ((HALF, Forget()), "scores"),
     },
-    ("4 bits, blocks of 128", 1 / 8): {
+    ("4 bits, blocks of 128", 1 / 16): {
         "GPTQ": ((INT4,), ""),
         "its scales learned": ((INT4,), "scales"),
         "its codes and scales learned": ((INT4,), "codes"),
     },
-    ("2 bits, blocks of 32", 1 / 8): {
+    ("2 bits, blocks of 32", 1 / 16): {
         "GPTQ": ((INT2,), ""),
         "its scales learned": ((INT2,), "scales"),
         "its codes and scales learned": ((INT2,), "codes"),

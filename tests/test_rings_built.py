@@ -35,8 +35,8 @@ TOKENS = np.random.default_rng(8).integers(3, tiny.VOCABULARY, CONTEXT)
 TARGET = replace(fixed.FIXED, context=CONTEXT)
 FLOATS = Recipe(())
 SAID = {
-    family: f"{layers} of 4 layers look back 8 tokens and keep the last {SLOTS}, in a ring: the cache of {CONTEXT} "
-    f"tokens takes {share} of what it would"
+    family: f"{layers} of 4 layers look back 8 tokens and, as lengths are fixed, keep the last {SLOTS} in a ring: the cache "
+    f"of {CONTEXT} tokens takes {share} of what it would"
     for family, layers, share in (("gemma3", 3, "81%"), ("mistral", 4, "75%"))
 }
 
@@ -68,6 +68,14 @@ def test_a_bundle_scores_far_behind_its_rings_what_a_whole_cache_scores(
     found = [session.prefill(TOKENS[:240].tolist())[-1].copy()]
     found += [session.decode(int(token))[-1].copy() for token in TOKENS[240:256]]
     np.testing.assert_allclose(np.stack(found), whole(family, home, tmp_path, 240, 16), rtol=0, atol=1e-4)
+
+
+def test_graphs_of_decomposed_attention_have_rings_too(home: Path, tmp_path: Path) -> None:
+    target, checkpoint = replace(TARGET, lowering=(fixed.PRIMITIVE,)), parity.oracle("gemma3", home).checkpoint
+    made = build(checkpoint, target=target, output=tmp_path / "m.edge", recipe=FLOATS, load_check=False)
+    assert {a.ring for a in made.manifest.language_model.attention if a.window} == {SLOTS}
+    found = scores(made, TOKENS[:243], 240)
+    np.testing.assert_allclose(found, whole("gemma3", home, tmp_path, 240, 3), rtol=0, atol=1e-4)
 
 
 def test_manifest_card_and_inspect_say_what_is_kept(family: str, bundle: Bundle) -> None:

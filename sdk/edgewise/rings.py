@@ -27,6 +27,6 @@ def describe(facts: Facts, context: int) -> str:
     whole = replace(facts, attention=tuple(replace(a, ring=0) for a in facts.attention))
     share = facts.cache_bytes(context) / whole.cache_bytes(context)
     return (
-        f"{count} of {layers} layers look back {windows} tokens and keep the last {sizes}, in a ring: "
-        f"the cache of {context:,} tokens takes {share:.0%} of what it would"
+        f"{count} of {layers} layers look back {windows} tokens and, as lengths are fixed, keep the last {sizes} in a "
+        f"ring: the cache of {context:,} tokens takes {share:.0%} of what it would"
     )

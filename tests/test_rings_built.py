@@ -35,8 +35,8 @@ TOKENS = np.random.default_rng(8).integers(3, tiny.VOCABULARY, CONTEXT)
 TARGET = replace(fixed.FIXED, context=CONTEXT)
 FLOATS = Recipe(())
 SAID = {
-    family: f"{layers} of 4 layers look back 8 tokens and, as lengths are fixed, keep the last {SLOTS} in a ring: the cache "
-    f"of {CONTEXT} tokens takes {share} of what it would"
+    family: f"{layers} of 4 layers look back 8 tokens and, as lengths are fixed, keep the last {SLOTS} in a ring: the "
+    f"cache of {CONTEXT} tokens takes {share} of what it would"
     for family, layers, share in (("gemma3", 3, "81%"), ("mistral", 4, "75%"))
 }
 

@@ -29,7 +29,7 @@ def describe(facts: EncoderFacts) -> str:
             "mean": "the mean of its tokens",
             "cls": "its first token",
             "last": "its last token",
-            None: "the graph",
+            None: "as its graph gives it",
         }
         length = ", of length 1" if facts.normalized else ""
         asked = f"; prompts: {', '.join(sorted(facts.prompts))}" if facts.prompts else ""

@@ -13,7 +13,7 @@ from edgewise.text.tokenizer import Pieces, Tokenizer
 
 logger = logging.getLogger(__name__)
 
-TOKENS = 1024  # that are computed at once, with those that fill up
+TOKENS = 512  # that are computed at once, with those that fill up
 STEP = 4  # lengths are filled up to: products in blocks compute so many rows at once, and others otherwise
 SPREAD = 1.25  # the longest text of those computed together has at most so many times the tokens of the shortest
 

@@ -86,6 +86,7 @@ def test_a_mistake_is_one_line(bundles: Path, tmp_path: Path, capsys: pytest.Cap
         (("embed", bundle, "hello", "-o", tmp_path / "absent" / "a.npy"), "No such file"),
         (("eval", bundle, "--text", tmp_path / "gap.txt"), "--against"),
         (("bench", bundle), "which generates no text"),
+        (("compare", bundle, bundle, "--target", "cpu-x64", "--text", tmp_path / "gap.txt"), "which generates no text"),
     ):
         _, err = run(capsys, *arguments, code=1)
         assert message in err, err

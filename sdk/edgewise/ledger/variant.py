@@ -50,9 +50,10 @@ class Variant:
 
 def variant(bundle: Bundle, target: Target, context: int) -> Variant:
     """What can be said of a bundle before it runs. Raises GraphError for one that is compiled."""
+    facts = bundle.manifest.language_model
     outlook = counted(bundle, target)
     work, longest = outlook.work, bundle.manifest.context
-    mixtures = [mixture for mixture in bundle.manifest.language_model.experts if mixture]
+    mixtures = [mixture for mixture in facts.experts if mixture]
     pace = outlook.pace(min(PREFILL, longest), min(DECODE, longest))
     return Variant(
         bundle=str(bundle.path),

@@ -10,16 +10,18 @@ from edgewise.encoders import encoder_facts
 from edgewise.errors import CheckpointError
 from edgewise.facts import EncoderFacts, EncoderTask
 from edgewise.graph import role, set_facts
+from edgewise_exporters.crossed import join
 from edgewise_exporters.foreign import adopt
 from edgewise_exporters.optimum.environment import find_python, missing
 from edgewise_exporters.optimum.load import load
 from edgewise_exporters.optimum.run import run
-from edgewise_exporters.optimum.tasks import CLASSIFY, EMBED, GENERATE, TAG, task_of
+from edgewise_exporters.optimum.tasks import CLASSIFY, EMBED, GENERATE, TAG, TRANSLATE, task_of
 from edgewise_exporters.optimum.tidy import tidy
 from edgewise_exporters.optimum.weights import Weights
 from edgewise_exporters.optimum.workplace import Workplace
 
 GRAPH = "model.onnx"
+HALVES = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
 OUTPUTS = {EMBED: "last_hidden_state", CLASSIFY: "logits", TAG: "logits"}
 
 
@@ -44,12 +46,20 @@ class Optimum:
             raise CheckpointError(task.reason)
         python, place = find_python(), Workplace(checkpoint)
         run(python, place, task)
-        model = load(place, GRAPH)
-        tidy(model, Weights(checkpoint))
+        if task == TRANSLATE:
+            encoder, first, step = (_tidied(place, name, checkpoint) for name in HALVES)
+            return join(encoder, first, step, checkpoint)
+        model = _tidied(place, GRAPH, checkpoint)
         if task == GENERATE:
             return adopt(model, checkpoint)
         _state_encoder(model, checkpoint, cast(EncoderTask, task))
         return model
+
+
+def _tidied(place: Workplace, name: str, checkpoint: Checkpoint) -> ir.Model:
+    model = load(place, name)
+    tidy(model, Weights(checkpoint))
+    return model
 
 
 def _state_encoder(model: ir.Model, checkpoint: Checkpoint, task: EncoderTask) -> None:

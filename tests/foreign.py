@@ -3,9 +3,11 @@
 `tests/fixtures/foreign/NAME` is a checkpoint of transformers 4.57, and `model.onnx` what optimum made of it.
 """
 
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,9 +24,13 @@ from edgewise.graph import get_facts
 from edgewise.hidden import HIDDEN, add_hidden_states
 from edgewise.search.protocol import FloatArray
 from edgewise_exporters.foreign import adopt
+from edgewise_exporters.optimum.load import load
+from edgewise_exporters.optimum.tidy import tidy
+from edgewise_exporters.optimum.weights import Weights
+from edgewise_exporters.optimum.workplace import Workplace
 
 FIXTURES = Path(__file__).parent / "fixtures/foreign"
-NAMES = ("bloom", "gpt2", "gpt_neo", "llama", "opt")
+NAMES = ("bloom", "gpt2", "gpt_neo", "gpt_neox", "llama", "opt")
 TEXT = "the quick brown fox"
 LENGTH = 40
 STEPS = 32
@@ -41,7 +47,7 @@ class Oracle:
 
 @cache
 def oracle(name: str) -> Oracle:
-    model = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / name, dtype=torch.float32)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(FIXTURES / name, dtype=torch.float32)
     model.generation_config.eos_token_id = None
     tokens = torch.from_numpy(np.random.default_rng(8).integers(3, 264, (1, LENGTH)))
     with torch.no_grad():
@@ -51,11 +57,22 @@ def oracle(name: str) -> Oracle:
 
 
 def exported(name: str) -> ir.Model:
-    """The graph as optimum gives it."""
-    return ir.load(FIXTURES / name / "model.onnx")
+    """The graph as the exporter `optimum` has it from the other Python, with the checkpoint's names."""
+    checkpoint = Checkpoint.open(FIXTURES / name)
+    place = Workplace(checkpoint)
+    shutil.copy(FIXTURES / name / "model.onnx", place.output)
+    model = load(place, "model.onnx")
+    tidy(model, Weights(checkpoint))
+    return model
 
 
 def adopted(name: str) -> ir.Model:
+    """What it makes of that graph; a new one each time."""
+    return _adopted(name).clone()
+
+
+@cache
+def _adopted(name: str) -> ir.Model:
     return adopt(exported(name), Checkpoint.open(FIXTURES / name))
 
 

@@ -46,6 +46,9 @@ class AppendedCache(Step):
 
     def rewrite(self, model: ir.Model) -> bool:
         facts, roles, graph = get_facts(model), Roles.of(model), model.graph
+        for index, spec in enumerate(facts.attention):
+            if not spec.stated:
+                refuse_unknown(spec, TRANSLATED, dialect="appended cache", layer=index)
         found = [(index, _with_cache(roles, index)) for index in range(facts.layers)]
         nodes = [(index, node) for index, node in found if node]
         if not nodes:

@@ -4,12 +4,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgewise.checkpoint import Checkpoint
-from edgewise.graph import set_facts
+from edgewise.graph import remark, set_facts
 from edgewise.passes import Pass
+from edgewise_exporters.foreign.canonical import state
 from edgewise_exporters.foreign.described import describe
-from edgewise_exporters.foreign.gemm import SplitGemm
+from edgewise_exporters.foreign.gelus import RecogniseGelus
 from edgewise_exporters.foreign.interface import check
 from edgewise_exporters.foreign.linears import MarkLinears
+from edgewise_exporters.foreign.norms import RecogniseNorms
+from edgewise_exporters.foreign.reshapes import DropCasts
 from edgewise_exporters.foreign.tied import TieHead
 
 TIDY = (
@@ -18,11 +21,18 @@ TIDY = (
     common.CommonSubexpressionEliminationPass(),
     common.RemoveUnusedNodesPass(),
 )
-RECOGNISED: tuple[Pass, ...] = (SplitGemm(), MarkLinears(), TieHead())
+RECOGNISED: tuple[Pass, ...] = (
+    MarkLinears(),
+    TieHead(),
+    DropCasts(),
+    RecogniseNorms(),
+    RecogniseGelus(),
+)
+LEFT = "attention stays as it was exported"
 
 
 def adopt(model: ir.Model, checkpoint: Checkpoint) -> ir.Model:
-    """A decoder graph with a cache that grows by concatenation, with its facts, roles and layers; changed in place.
+    """A decoder graph with a cache that grows by concatenation, with its facts, roles and layers.
 
     What it computes stays the same. Raises CheckpointError for a graph that is no such decoder, or not the one that
     the checkpoint's config.json describes.
@@ -33,4 +43,10 @@ def adopt(model: ir.Model, checkpoint: Checkpoint) -> ir.Model:
     set_facts(model, describe(model, interface, checkpoint))
     for step in RECOGNISED:
         step(model)
+    common.RemoveUnusedNodesPass()(model)
+    canonical = model.clone()
+    problem = state(canonical, checkpoint.config)
+    if not problem:
+        return canonical
+    remark(model, "foreign", f"{LEFT}: {problem}")
     return model

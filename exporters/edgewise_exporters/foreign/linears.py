@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from edgewise.graph import mark
+from edgewise.graph import get_facts, mark
 from edgewise.graph import role as role_of
 from edgewise.passes import Pass
 from edgewise_exporters.foreign.flow import is_linear
@@ -28,11 +28,14 @@ class MarkLinears(Pass):
     name: ClassVar[str] = "foreign-mark-linears"
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        if get_facts(model).stated:  # then they are marked, and their attention is one operator
+            return ir.passes.PassResult(model, False)
         places, modified = Places.of(model), False
         for node in model.graph:
             before = dict(node.metadata_props)
             if is_linear(node):
                 role, layer = _place(places, node)
+                node.name = _module(node)
                 mark(node, role, layer)
                 for add in _biases(node):
                     mark(add, f"{role}.bias", layer)
@@ -40,6 +43,11 @@ class MarkLinears(Pass):
                 mark(node, "embedding")
             modified |= before != dict(node.metadata_props)
         return ir.passes.PassResult(model, modified)
+
+
+def _module(node: ir.Node) -> str:
+    """The name of a product as its module's, of "/model/layers.0/mlp/up_proj/MatMul"."""
+    return str(node.name).strip("/").removesuffix("/MatMul").replace("/", ".")
 
 
 def _place(places: Places, node: ir.Node) -> tuple[str, int | None]:
@@ -86,7 +94,7 @@ def _biases(node: ir.Node) -> Iterator[ir.Node]:
 
 def _is_embedding(node: ir.Node) -> bool:
     """Whether it looks tokens up in a table."""
-    if node.op_type != "Gather" or node.attributes.get_int("axis", 0):
+    if node.op_type != "Gather" or node.attributes.get_int("axis", 0) != 0:
         return False
     table, ids = node.inputs
     while ids is not None and (maker := ids.producer()) and maker.op_type in KEPT:

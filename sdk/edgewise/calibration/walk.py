@@ -201,8 +201,8 @@ class Walk:
             for name, tensor in stage.weights.items()
         }
         loaded = Loaded(stage, self.folder, weights)
-        for start in range(0, len(places), self._rows):
-            yield loaded({"input_ids": places[start : start + self._rows]})["hidden.0"]
+        for start, stop in self._batches():  # of the other inputs, learned positions are read
+            yield loaded({**self._inputs(start, stop), "input_ids": places[start:stop]})["hidden.0"]
 
     def _load(self, outputs: Sequence[ir.Value], layer: int) -> Loaded:
         """What computes `outputs` from the hidden states that enter the layer."""

@@ -15,6 +15,7 @@ from edgewise_targets.ort.formats import RefuseSlowFormats
 from edgewise_targets.ort.head import TiedHead
 from edgewise_targets.ort.inputs import KeepLogits
 from edgewise_targets.ort.integer import IntegerProducts
+from edgewise_targets.ort.norms import PlainNorms
 from edgewise_targets.ort.opset import StateOpset
 from edgewise_targets.ort.products import QuantizedProducts
 
@@ -58,6 +59,7 @@ class LowerForeign(Pass):
             QuantizedEmbedding(),
             IntegerProducts(),
             QuantizedProducts(self.accuracy_level),
+            PlainNorms(),
             TiedHead(),
             StateOpset(),
             RefuseSlowFormats(),

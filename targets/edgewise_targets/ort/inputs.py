@@ -53,12 +53,16 @@ class KeepLogits(Step):
 
 @dataclass(frozen=True)
 class DropPositions(Step):
-    """No input `position_ids`: the attention counts positions itself. It stays where distances are computed of it."""
+    """No input `position_ids`: the attention counts positions itself.
+
+    It stays where the embedding reads it, or distances are computed of it.
+    """
 
     name: ClassVar[str] = "ort-drop-positions"
 
     def rewrite(self, model: ir.Model) -> bool:
-        if any(spec.relative for spec in get_facts(model).attention):
+        facts = get_facts(model)
+        if facts.learned_positions or any(spec.relative for spec in facts.attention):
             return False
         positions = [value for value in model.graph.inputs if value.name == "position_ids"]
         for value in positions:

@@ -3,8 +3,8 @@
 from edgewise_targets.dialect import operators
 
 OPERATORS = operators(
-    "Add Cast Clip ConstantOfShape CumSum Div Expand Gather GatherElements Gelu Less Log MatMul Max Min Mul Neg "
-    "QuantizeLinear Range ReduceMax ReduceMin ReduceSum Relu Reshape ScatterElements Shape Sigmoid "
+    "Add Cast Clip ConstantOfShape CumSum Div Erf Expand Gather GatherElements Gelu LayerNormalization Less Log MatMul "
+    "Max Min Mul Neg Pow QuantizeLinear Range ReduceMax ReduceMin ReduceSum Relu Reshape ScatterElements Shape Sigmoid "
     "SimplifiedLayerNormalization Slice Softmax Split Sub Sum Tanh TopK Transpose Unsqueeze Where",
     "BranchwiseRMSNorm FusedMatMul GatedAdd GatherBlockQuantized GroupQueryAttention MatMulIntegerToFloat MatMulNBits "
     "MoE MultiHeadAttention QMoE QuickGelu RotaryEmbedding SkipSimplifiedLayerNormalization",

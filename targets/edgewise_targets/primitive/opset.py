@@ -13,8 +13,9 @@ OPSET, IR_VERSION = 17, 8
 
 # What may remain. Each of them computes in opset 17 what it computes in opset 23, in the form that these steps give it.
 OPERATORS = operators(
-    "Add Cast Concat ConstantOfShape Div Erf Floor Gather GatherElements MatMul Mul Neg Pow ReduceMean ReduceSum "
-    "Reshape ScatterElements Shape Sigmoid Slice Softmax Split Sqrt Sub Sum Tanh TopK Transpose Unsqueeze",
+    "Add Cast Concat ConstantOfShape Div Erf Floor Gather GatherElements LayerNormalization MatMul Mul Neg Pow "
+    "ReduceMean ReduceSum Relu Reshape ScatterElements Shape Sigmoid Slice Softmax Split Sqrt Sub Sum Tanh TopK "
+    "Transpose Unsqueeze",
     "MatMulNBits",
 )
 

@@ -56,6 +56,7 @@ def _attend(layer: Layer, q: ir.Value, k: ir.Value, v: ir.Value, shared: Shared)
     """Attention over the cache and the new tokens; the cache grows by concatenation."""
     a, index = layer.attention, layer.index
     assert index is not None
+    assert a.scale is not None
     attributes: dict[str, int | float] = {"q_num_heads": a.heads, "kv_num_heads": a.kv_heads, "scale": a.scale}
     if a.softcap:
         attributes["softcap"] = a.softcap

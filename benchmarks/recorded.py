@@ -31,26 +31,27 @@ def record(runner: Runner, prompt: str, samples: int, options: Any) -> list[dict
 
 @dataclass
 class Recorded:
-    """The samples of one problem."""
+    """The samples of one problem, of each model."""
 
-    samples: list[dict[str, Any]]
+    models: list[list[dict[str, Any]]]
     tokens: int = 0  # that were taken
     taken: int = 0
 
     def answer(self, draw: Draw, budget: int) -> tuple[Candidate, ...]:
-        """The next ones, as a runner would have drawn them."""
+        """The next ones of a model, as a runner would have drawn them."""
         rules = [rule for rule in draw.options.get("stop", ()) if isinstance(rule, Unsure)]
-        count = min(draw.count, budget - self.taken)
-        found = tuple(_candidate(each, rules) for each in self.samples[self.taken : self.taken + count])
-        self.taken += count
+        samples = self.models[draw.model]
+        found = tuple(_candidate(each, rules, draw.model) for each in samples[: min(draw.count, budget - self.taken)])
+        del samples[: len(found)]
+        self.taken += len(found)
         self.tokens += sum(len(each.tokens) for each in found)
         return found
 
 
-def replayed(scaler: Scaler, prompt: str, samples: list[dict[str, Any]], budget: int) -> tuple[Choice, int]:
-    """What a scaler chooses among recorded samples, and the tokens that it took."""
-    recorded = Recorded(samples)
-    flow = scaler.flow(Context(prompt))
+def replayed(scaler: Scaler, prompt: str, models: list[list[dict[str, Any]]], budget: int) -> tuple[Choice, int]:
+    """What a scaler chooses among recorded samples of each model, and the tokens that it took."""
+    recorded = Recorded([list(samples) for samples in models])
+    flow = scaler.flow(Context(prompt, len(models)))
     try:
         draw = next(flow)
         while True:
@@ -67,13 +68,19 @@ def read(path: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             yield problem["problem"], problem["samples"]
 
 
-def _candidate(sample: dict[str, Any], rules: list[Unsure]) -> Candidate:
+def _candidate(sample: dict[str, Any], rules: list[Unsure], model: int) -> Candidate:
     pairs = zip(sample["logprobs"], sample["sure"], strict=True)
     logprobs = tuple(LogProb(0, p, ((0, -sure),)) for p, sure in pairs)
     for end in range(1, len(logprobs) + 1):
         progress = Progress([0] * end, "", "", 0.0, logprobs[:end])
         if any(rule.check(progress).stop for rule in rules):
-            return Candidate(text="", tokens=(0,) * end, finish_reason=Unsure.name, logprobs=logprobs[:end])
+            return Candidate(
+                text="", tokens=(0,) * end, finish_reason=Unsure.name, logprobs=logprobs[:end], model=model
+            )
     return Candidate(
-        text=sample["text"], tokens=(0,) * len(logprobs), finish_reason=sample["reason"], logprobs=logprobs
+        text=sample["text"],
+        tokens=(0,) * len(logprobs),
+        finish_reason=sample["reason"],
+        logprobs=logprobs,
+        model=model,
     )

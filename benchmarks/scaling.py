@@ -24,68 +24,43 @@ from quantization import hardware, insert
 from recorded import read, record, replayed
 from shapes import DEMO
 
-from edgewise import Runner, Verifier, build, scale
+from edgewise import Runner, build, scale
 from edgewise.recipe import Recipe
 from edgewise.scaling.answers import last_number
 from edgewise.scaling.cascade import LEAST_SURE
-from edgewise.scaling.protocol import Candidate, Context
+from edgewise.scaling.protocol import Candidate
 from edgewise.scaling.scale import find_scaler
-from edgewise.scaling.verifier import Judging, Verdict
 
 EXAMPLE = Path(__file__).parents[1] / "examples/arithmetic"
 sys.path.insert(0, str(EXAMPLE))
+from checker import Checker  # noqa: E402 (takes the example, too)
+
 from problems import problems, value  # noqa: E402 (of the example)
 
 PROMPT, SAMPLES, ROUNDS = 400, 16, 5
 BUDGETS = (1, 2, 4, 8, 16, 32)
-TREES = (4, 8, 16)
 TIMED = 30  # problems
 SAMPLED: Mapping[str, Any] = {"search": {"name": "sample", "temperature": 0.2}, "max_tokens": 120}
 GREEDY: Mapping[str, Any] = {"search": "greedy", "max_tokens": 120}
 
 
-class Checker(Verifier):
-    """Works every step out, and sees that it takes what is there: an exact verifier of whole and partial answers."""
-
-    name = "checker"
-
-    def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        asked = str(context.prompt).strip()
-        return tuple(self._verdict(asked, each) for each in candidates)
-        yield
-
-    def _verdict(self, asked: str, candidate: Candidate) -> Verdict:
-        wrong = mistake(asked, candidate.text, whole=candidate.finish_reason == "eos")
-        return Verdict(float(wrong is None), wrong is None, wrong or "")
-
-
-def mistake(problem: str, text: str, *, whole: bool) -> str | None:
-    """The first line that is wrong; None where there is none."""
-    terms = problem.split("+")
-    for line in text.strip().split("\n"):
-        left, _, right = line.partition("=")
-        for part in left.split("+") if left not in terms else [left]:
-            if part not in terms:
-                return f"{line}: there is no {part}"
-            terms.remove(part)
-        if not right.isdigit() or int(right) != value(left):
-            return f"{line} is wrong"
-        terms.append(right)
-    return None if not whole or len(terms) == 1 else "not all is added"
-
-
-TREE: Mapping[str, Any] = {"name": "tree", "expansion": {"children": 3}, "width": 2}
+PROBABLE: Mapping[str, Any] = {"name": "logprob", "product": True}
+CONFIDENCE = 0.65  # that stops a weighed vote: found on 800 other problems
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "self-consistency": {"name": "self-consistency"},
     "adaptive-consistency": {"name": "adaptive-consistency"},
+    "adaptive-consistency, weighed": {
+        "name": "adaptive-consistency",
+        "weights": PROBABLE,
+        "confidence": CONFIDENCE,
+    },
     "deepconf": {"name": "deepconf", "warmup": 4, "top": 8, "batch": 2},
     "best-of-n, by log-probability": {"name": "best-of-n"},
     "weighted best-of-n, by log-probability": {"name": "best-of-n", "extract": "last_number"},
     "weighted best-of-n, exact checker": {"name": "best-of-n", "extract": "last_number", "verifier": Checker()},
-    "step-level beam, by log-probability": TREE,
-    "step-level beam, exact checker": {**TREE, "value": Checker()},
 }
-TOKENS = 45  # of an answer, about: the budget of a tree is so many for each sample
+TREES: Mapping[int, tuple[int, int]] = {1: (1, 1), 2: (2, 1), 4: (2, 2), 8: (4, 2), 16: (4, 4), 32: (8, 4)}
+VALUES: Mapping[str, Any] = {"by log-probability": "logprob", "exact checker": Checker()}
 HEADING = """\
 | method | model | budget | right | tokens | ms | tokens per right answer | ms per right answer |
 |---|---|---:|---:|---:|---:|---:|---:|"""
@@ -144,26 +119,30 @@ def scaled(runners: Runner | Sequence[Runner], scaler: Any, budget: str, **optio
     return answer
 
 
-def from_samples(scaler: Mapping[str, Any], budget: int, recorded: Path, runner: Runner) -> Run:
-    """Of samples that are recorded; the time is that of some problems, which are worked through."""
+def from_samples(
+    scaler: Mapping[str, Any], budget: int, recorded: Sequence[Path], runners: Sequence[Runner], **options: Any
+) -> Run:
+    """Of samples that are recorded, of each model; the time is that of some problems, which are worked through."""
     chooser = find_scaler(scaler)
-    right = tokens = count = 0
-    for text, samples in read(recorded):
-        choice, taken = replayed(chooser, f"{text}\n", samples, budget)
+    right = tokens = count = deferred = 0
+    for rows in zip(*map(read, recorded), strict=True):
+        text = rows[0][0]
+        choice, taken = replayed(chooser, f"{text}\n", [samples for _, samples in rows], budget)
         right += last_number(choice.best.text) == str(value(text))
         tokens += taken
+        deferred += choice.best.model
         count += 1
-    timed = measured(scaled(runner, scaler, str(budget), **SAMPLED), TIMED)
-    return Run(right, count, tokens, timed.seconds / timed.tokens * tokens)
+    timed = measured(scaled(runners, scaler, str(budget), **{**SAMPLED, **options}), TIMED)
+    return Run(right, count, tokens, timed.seconds / timed.tokens * tokens, deferred)
 
 
-def recorded_by(runner: Runner, path: Path, count: int) -> Path:
+def recorded_by(runner: Runner, path: Path, count: int, samples: int, options: Mapping[str, Any]) -> Path:
     """The file of samples of as many problems; it is gone on with."""
     done = len(path.read_bytes().splitlines()) if path.exists() else 0
     with path.open("a") as file:
         for text in islice(problems(1, tests=True), done, count):
-            samples = record(runner, f"{text}\n", max(BUDGETS), SAMPLED)
-            file.write(json.dumps({"problem": text, "samples": samples}) + "\n")
+            found = record(runner, f"{text}\n", samples, options)
+            file.write(json.dumps({"problem": text, "samples": found}) + "\n")
     return path
 
 
@@ -176,30 +155,56 @@ def thresholds(small: Runner) -> Iterator[float]:
     yield from map(float, np.quantile(scores, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]))
 
 
-def runs(small: Runner, large: Runner, work: Path, count: int) -> Iterator[tuple[str, str, str, Callable[[], Run]]]:
-    """Method, model, budget, and what measures it."""
-    samples = recorded_by(small, work / f"samples-{count}.jsonl", count)
+Rows = Iterator[tuple[str, str, str, Callable[[], Run]]]  # method, model, budget, and what measures it
+
+
+def runs(small: Runner, large: Runner, work: Path, count: int) -> Rows:
+    samples = recorded_by(small, work / f"samples-{count}.jsonl", count, max(BUDGETS), SAMPLED)
+    others = recorded_by(large, work / f"samples-large-{count}.jsonl", count, max(BUDGETS), SAMPLED)
     yield "greedy", "small", "1", partial(measured, greedy(small), count)
     yield "greedy", "large", "1", partial(measured, greedy(large), count)
     for label, scaler in METHODS.items():
-        for budget in BUDGETS if scaler["name"] != "tree" else TREES:
-            if scaler["name"] == "tree":
-                answer = scaled(small, scaler, f"{budget * TOKENS}tokens", **SAMPLED)
-                yield label, "small", str(budget), partial(measured, answer, count)
-            else:
-                yield label, "small", str(budget), partial(from_samples, scaler, budget, samples, small)
-    others = recorded_by(large, work / f"samples-large-{count}.jsonl", count)
-    for label in ("self-consistency", "adaptive-consistency"):
         for budget in BUDGETS:
-            yield label, "large", str(budget), partial(from_samples, METHODS[label], budget, others, large)
+            yield label, "small", str(budget), partial(from_samples, scaler, budget, [samples], [small])
+    for label in ("self-consistency", "adaptive-consistency", "adaptive-consistency, weighed"):
+        for budget in BUDGETS:
+            yield label, "large", str(budget), partial(from_samples, METHODS[label], budget, [others], [large])
+    for label, worth in VALUES.items():
+        for budget, (children, width) in TREES.items():
+            tree = {"name": "tree", "expansion": {"children": children}, "width": width, "value": worth}
+            answer = scaled(small, tree, f"{budget * SAMPLED['max_tokens']}tokens", **SAMPLED)
+            yield f"step-level beam, {label}", "small", str(budget), partial(measured, answer, count)
+    yield from cascades(small, large, samples, work, count)
+    yield from ensembles(small, large, work, count)
+
+
+def cascades(small: Runner, large: Runner, samples: Path, work: Path, count: int) -> Rows:
+    """By each rule: token probabilities, samples that agree, an exact verifier."""
+    both = "small, large"
     for threshold in thresholds(small):
-        cascade = {"name": "cascade", "thresholds": [threshold]}
-        answer = scaled((small, large), cascade, "2", **GREEDY)
-        yield "cascade", "small, large", f"{threshold:.3f}", partial(measured, answer, count)
+        answer = scaled((small, large), {"name": "cascade", "thresholds": [threshold]}, "2", **GREEDY)
+        yield "cascade, by token probability", both, f"{threshold:.3f}", partial(measured, answer, count)
+    exact = {"name": "cascade", "thresholds": [1.0], "verifier": Checker()}
+    yield "cascade, exact checker", both, "2", partial(measured, scaled((small, large), exact, "2", **GREEDY), count)
+    others = recorded_by(large, work / f"samples-large-{count}.jsonl", count, max(BUDGETS), SAMPLED)
+    for budget in BUDGETS[1:]:
+        agree = {"name": "cascade", "thresholds": [0.5], "verifier": "votes", "samples": budget}
+        found = partial(from_samples, agree, budget + 1, [samples, others], [small, large])
+        yield "cascade, where half agree", both, str(budget), found
+
+
+def ensembles(small: Runner, large: Runner, work: Path, count: int) -> Rows:
+    """Greedy by either mean, and votes of samples."""
+    both = "small + large"
     for mean in ("probability", "logprob"):
-        how = {"name": "ensemble", "mean": mean}
-        answer = greedy(large, search=how, assistants=[small])
-        yield f"token ensemble, {mean}", "small + large", "2", partial(measured, answer, count)
+        answer = greedy(large, search={"name": "ensemble", "mean": mean}, assistants=[small])
+        yield f"token ensemble, {mean}", both, "1", partial(measured, answer, count)
+    search = {"name": "ensemble", "search": SAMPLED["search"]}
+    options = {**SAMPLED, "search": search, "assistants": [small]}
+    samples = recorded_by(large, work / f"samples-both-{count}.jsonl", count, max(BUDGETS), options)
+    for budget in BUDGETS:
+        found = partial(from_samples, METHODS["self-consistency"], budget, [samples], [large], **options)
+        yield "token ensemble, self-consistency", both, str(budget), found
 
 
 def shared(work: Path) -> str:

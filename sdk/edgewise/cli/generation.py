@@ -41,7 +41,7 @@ class Generation:
     def options(self) -> Iterator[dict[str, Any]]:
         """The keyword arguments of `Runner.stream` and `Runner.chat`; the assistants are open until it is left."""
         from edgewise.registry import registry
-        from edgewise.runtime.runner import Runner
+        from edgewise.runtime.opened import open_model
 
         options = {
             "max_tokens": self.max_tokens,
@@ -53,7 +53,7 @@ class Generation:
             "overflow": None if self.sinks is None else {"name": "window", "sinks": self.sinks},
         }
         with ExitStack() as stack:
-            yield options | {"assistants": [stack.enter_context(Runner.open(path)) for path in self.assistants]}
+            yield options | {"assistants": [stack.enter_context(open_model(path)) for path in self.assistants]}
 
     def _search(self) -> dict[str, Any] | None:
         if self.search is None:
@@ -153,6 +153,6 @@ _OPTIONS = (
         "assistants",
         multiple=True,
         metavar="BUNDLE",
-        help="A smaller model that the search asks for: a draft, an amateur.",
+        help="A further model that the search or the scaler asks: a draft, an amateur, a verifier.",
     ),
 )

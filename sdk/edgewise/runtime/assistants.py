@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgewise.errors import OptionError
+from edgewise.facts import Facts
 from edgewise.search.guided import Guided
 from edgewise.search.protocol import Search
 
@@ -20,6 +21,8 @@ def check_assistants(runner: "Runner", assistants: Sequence["Runner"], search: S
             "speculative and amateur take one, ensemble up to 15"
         )
     for number, assistant in enumerate(assistants, 1):
+        if not isinstance(assistant.facts, Facts):
+            raise OptionError(f"assistant {number} holds a model that generates no text; give one that does")
         if bool(assistant.facts.source) != bool(runner.facts.source):
             reads, does = ("an", "has none") if assistant.facts.source else ("no", "has one")
             raise OptionError(f"assistant {number} has {reads} encoder, and the bundle {does}: give one like it")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgewise.errors import OptionError
 from edgewise.scaling.answers import Extract, find_extract
 from edgewise.scaling.protocol import Candidate, Context, Draw, Flow, Scaler
-from edgewise.scaling.verifier import Verifier, find_verifier
+from edgewise.scaling.verifier import Verifier, find_verifier, judged
 from edgewise.scaling.votes import answered, elected
 
 POINTS = 2048  # of the integral; its error is far below a vote's
@@ -86,7 +86,7 @@ def _weighed(
     """Candidates with their weights as scores: 1 without a verifier."""
     if verifier is None:
         return tuple(replace(each, score=1.0) for each in drawn)
-    verdicts = yield from verifier.judge(context, drawn)
+    verdicts = yield from judged(verifier, context, drawn)
     return tuple(replace(each, score=max(0.0, v.score)) for each, v in zip(drawn, verdicts, strict=True))
 
 

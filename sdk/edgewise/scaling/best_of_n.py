@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from edgewise.scaling.answers import Extract, find_extract
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
-from edgewise.scaling.verifier import Verifier, find_verifier
+from edgewise.scaling.verifier import Verifier, find_verifier, judged
 from edgewise.scaling.votes import BATCH, answered, elected
 
 
@@ -32,7 +32,7 @@ class BestOfN(Scaler):
         verifier = find_verifier(self.verifier)
         found: tuple[Candidate, ...] = ()
         while drawn := (yield Draw(count=BATCH, options=verifier.options)):
-            verdicts = yield from verifier.judge(context, drawn)
+            verdicts = yield from judged(verifier, context, drawn)
             found += tuple(replace(each, score=v.score) for each, v in zip(drawn, verdicts, strict=True))
         if self.extract is None:
             best = max(found, key=lambda each: each.score)

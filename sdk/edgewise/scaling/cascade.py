@@ -13,7 +13,7 @@ from edgewise.errors import OptionError
 from edgewise.scaling.judge import Votes
 from edgewise.scaling.likelihood import Likelihood
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Scaler
-from edgewise.scaling.verifier import Verifier, find_verifier
+from edgewise.scaling.verifier import Verifier, find_verifier, judged
 
 LEAST_SURE = Likelihood(quantile=0.1)
 
@@ -60,9 +60,9 @@ class Cascade(Scaler):
 
     def flow(self, context: Context) -> Flow:
         last = len(self.thresholds)
-        if context.models != last + 1:
-            raise OptionError(f"{last} thresholds are for {last + 1} models, and there are {context.models}")
         verifier = find_verifier(self.verifier)
+        if context.models != max(last + 1, verifier.models):
+            raise OptionError(f"{last} thresholds are for {last + 1} models, and there are {context.models}")
         found: tuple[Candidate, ...] = ()
         best: Candidate | None = None
         for model, threshold in enumerate(self.thresholds):
@@ -84,7 +84,7 @@ def asked(
 ) -> Generator[Draw, tuple[Candidate, ...], tuple[Candidate, ...]]:
     """Samples of a model with their scores; none once the budget is spent."""
     drawn = yield Draw(model=model, count=samples, options=verifier.options, varied=samples > 1)
-    verdicts = yield from verifier.judge(context, drawn)
+    verdicts = yield from judged(verifier, context, drawn)
     return tuple(replace(each, score=verdict.score) for each, verdict in zip(drawn, verdicts, strict=True))
 
 

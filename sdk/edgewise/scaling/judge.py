@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from edgewise.errors import OptionError
 from edgewise.scaling.answers import Extract, find_extract
 from edgewise.scaling.protocol import Candidate, Context, Draw
 from edgewise.scaling.templates import check_template
@@ -33,15 +32,16 @@ class Judge(Verifier):
     def __post_init__(self) -> None:
         check_template("rubric", self.rubric, needed="text", others=("prompt",))
 
+    @property
+    def models(self) -> int:
+        return self.model + 1
+
     def judge(self, context: Context, candidates: tuple[Candidate, ...]) -> Judging:
-        if self.model >= context.models:
-            raise OptionError(
-                f"verifier 'judge' asks model {self.model}, and there are {context.models}; give it one more"
-            )
+        self.check(context)
         options: Mapping[str, Any] = {"search": "greedy", "max_tokens": 1, "logprobs": TOP}
         verdicts = []
         for each in candidates:
-            prompt = self.rubric.format(prompt=_said(context), text=each.text)
+            prompt = self.rubric.format(prompt=said(context), text=each.text)
             drawn = yield Draw(model=self.model, prompt=prompt, options=options, sample=False)
             score = self._score(context, drawn[0]) if drawn else 0.5  # the budget was spent before it could be asked
             verdicts.append(Verdict(score, score >= self.least))
@@ -77,7 +77,7 @@ def _is(text: str, word: str) -> bool:
     return bool(said) and word.casefold().startswith(said)
 
 
-def _said(context: Context) -> str:
+def said(context: Context) -> str:
     """The prompt as text: of a conversation, its last message."""
     if isinstance(context.prompt, str):
         return context.prompt

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from edgewise.errors import OptionError
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Prompt, Scaler
 from edgewise.scaling.templates import check_template
-from edgewise.scaling.verifier import Verifier, find_verifier
+from edgewise.scaling.verifier import Verifier, find_verifier, judged
 
 AGAIN = "{prompt}{answer}\n\nThat is not right. {feedback}\nOnce more:\n{prompt}"
 
@@ -33,7 +33,7 @@ class Refine(Scaler):
         found: tuple[Candidate, ...] = ()
         prompt: Prompt | None = None
         while drawn := (yield Draw(prompt=prompt, options=verifier.options)):
-            (verdict,) = yield from verifier.judge(context, drawn)
+            (verdict,) = yield from judged(verifier, context, drawn)
             found += (replace(drawn[0], score=verdict.score),)
             if verdict.accepted is None:
                 raise OptionError(f"scaler 'refine' ends with what is accepted, and '{verifier.name}' accepts none")

@@ -9,10 +9,12 @@ import numpy as np
 
 from edgewise.bench.energy import Meter
 from edgewise.errors import OptionError
+from edgewise.runtime.encoder import Encoder
 from edgewise.runtime.generation import Options
 from edgewise.runtime.result import Result
 from edgewise.runtime.runner import Runner
 from edgewise.scaling.budget import Budget, Ledger, Limit
+from edgewise.scaling.labelled import labelled
 from edgewise.scaling.protocol import Candidate, Choice, Context, Draw, Flow, Prompt, Scaler
 from edgewise.scaling.result import Scaled, Spent
 from edgewise.search.greedy import Greedy
@@ -30,7 +32,7 @@ class Progress(Protocol):
 
 
 def scale(
-    runner: Runner | Sequence[Runner],
+    runner: Runner | Sequence[Runner | Encoder],
     prompt: Prompt,
     scaler: Scaler | Named = "self-consistency",
     *,
@@ -41,10 +43,11 @@ def scale(
 ) -> Scaled:
     """An answer for which more is computed than once through the model.
 
-    runner: the model, or models 0, 1, ... for scalers of several. budget: so many samples, or as `Budget.parse` reads
-    it; it is exceeded by one token of each sample at most. tests: Python that holds for a right program, for the
-    verifier `unit-tests`. options: of every generation; several samples are drawn by sampling unless the search is
-    given. Of a seed, and a budget of samples and tokens, comes the same result.
+    runner: the model, or models 0, 1, ... for scalers of several; a classifier among them is for a verifier.
+    budget: so many samples, or as `Budget.parse` reads it; it is exceeded by one token of each sample at most.
+    tests: Python that holds for a right program, for the verifier `unit-tests`.
+    options: of every generation; several samples are drawn by sampling unless the search is given.
+    Of a seed, and a budget of samples and tokens, comes the same result.
     Raises OptionError, and what `Runner.stream` raises.
     """
     seed = options.get("seed")
@@ -96,7 +99,7 @@ def _driven(flow: Flow, drawing: "_Drawing", progress: Progress | None) -> Choic
 class _Drawing:
     """Carries draws out."""
 
-    runners: tuple[Runner, ...]
+    runners: tuple[Runner | Encoder, ...]
     prompt: Prompt
     ledger: Ledger
     rng: np.random.Generator
@@ -108,6 +111,8 @@ class _Drawing:
         if count < 1 or (self.ledger.full and self.ledger.tokens):
             return ()
         runner = self.runners[draw.model]
+        if isinstance(runner, Encoder):
+            return (self._labelled(runner, draw),)
         if draw.after and draw.after.tokens[-1] in runner.eos:
             return (replace(draw.after, tokens=draw.after.tokens[:-1], finish_reason="eos"),)
         if draw.after and (most := self.options.get("max_tokens")) and len(draw.after.tokens) >= most:
@@ -119,6 +124,12 @@ class _Drawing:
         found = _candidates(runner, result, draw, before)
         self.ledger.samples += sum(each.whole for each in found) if draw.sample else 0
         return found
+
+    def _labelled(self, encoder: Encoder, draw: Draw) -> Candidate:
+        """What a classifier says of a text: its labels are as tokens, the most probable one is the answer."""
+        if draw.sample or not isinstance(draw.prompt, str):
+            raise OptionError(f"model {draw.model} is a classifier, and answers nothing; it is for a verifier: reward")
+        return labelled(encoder, draw.prompt, draw.model)
 
     def _prompt(self, runner: Runner, draw: Draw) -> str | Sequence[int]:
         given = self.prompt if draw.prompt is None else draw.prompt
@@ -132,6 +143,8 @@ class _Drawing:
     def spell(self, candidate: Candidate) -> tuple[str, ...]:
         """What each token of a candidate adds to its text."""
         runner = self.runners[candidate.model]
+        if isinstance(runner, Encoder):
+            return tuple(runner.facts.labels[label] for label in candidate.tokens)
         prompt = runner.tokenizer.encode(self.prompt) if isinstance(self.prompt, str) else ()
         return _pieces(TextStream(runner.tokenizer, after=prompt), candidate.tokens)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from edgewise.errors import OptionError
 from edgewise.options import unknown
 from edgewise.scaling.protocol import UNFINISHED, Candidate, Choice, Context, Draw, Flow, Scaler
-from edgewise.scaling.verifier import Verifier, find_verifier
+from edgewise.scaling.verifier import Verifier, find_verifier, judged
 from edgewise.search.stops import StopStrings
 
 
@@ -122,7 +122,7 @@ class TreeSearch(Scaler):
     def _children(self, context: Context, node: Node) -> Generator[Draw, tuple[Candidate, ...], list[Node]]:
         value = find_verifier(self.value)
         drawn = yield from self.expansion.of(node, value.options)
-        verdicts = yield from value.judge(context, tuple(drawn))
+        verdicts = yield from judged(value, context, tuple(drawn))
         scored = (replace(each, score=v.score) for each, v in zip(drawn, verdicts, strict=True))
         return [Node(each, node.depth + 1, each.score) for each in scored]
 

@@ -73,6 +73,7 @@ def register_verifiers() -> dict[str, str]:
         "judge": "edgewise.scaling.judge:Judge",
         "json-schema": "edgewise.scaling.programs:JsonSchema",
         "logprob": "edgewise.scaling.likelihood:Likelihood",
+        "reward": "edgewise.scaling.reward:Reward",
         "tool": "edgewise.scaling.programs:Tool",
         "unit-tests": "edgewise.scaling.programs:UnitTests",
         "votes": "edgewise.scaling.judge:Votes",

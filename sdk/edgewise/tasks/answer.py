@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewise.confined.run import run_program
 from edgewise.errors import GenerationError
+from edgewise.runtime.encoder import Encoder
 from edgewise.runtime.result import Result
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.scheduler import Scheduler
@@ -22,6 +23,7 @@ from edgewise.tasks.method import Method
 from edgewise.tasks.result import Item
 from edgewise.tasks.task import Task
 
+Models = tuple[Runner, *tuple[Runner | Encoder, ...]]  # the first answers; some assist, some verify
 SURE = Likelihood()
 
 
@@ -33,11 +35,11 @@ class Answered:
     between_s: tuple[float, ...] = ()
 
 
-def generated(runners: Sequence[Runner], tasks: Sequence[Task], method: Method, variant: str) -> list[Answered]:
+def generated(models: Models, tasks: Sequence[Task], method: Method, variant: str) -> list[Answered]:
     """Tasks with answers or tests, together; with a scaler one after the other. Models 1, 2, ... assist the first."""
     if method.scaler:
-        return [_scaled(runners, task, method, variant) for task in tasks]
-    runner, *assistants = runners
+        return [_scaled(models, task, method, variant) for task in tasks]
+    runner, *assistants = models
     options = {**method.options, "logprobs": 0, "assistants": assistants}
     if method.samples > 1:
         options["n"] = method.samples
@@ -107,10 +109,10 @@ def _prompt(runner: Runner, task: Task) -> str | tuple[int, ...]:
     return task.prompt if isinstance(task.prompt, str) else runner.encode_chat(task.prompt)
 
 
-def _scaled(runners: Sequence[Runner], task: Task, method: Method, variant: str) -> Answered:
+def _scaled(models: Models, task: Task, method: Method, variant: str) -> Answered:
     assert method.scaler
     with _named(task):
-        found = scale(runners, task.prompt, method.scaler, budget=method.budget, tests=task.tests, **method.options)
+        found = scale(models, task.prompt, method.scaler, budget=method.budget, tests=task.tests, **method.options)
     text = found.text if found.best.answer is None else found.answer
     right, f1 = _right(task, text, found.text, method)
     item = Item(

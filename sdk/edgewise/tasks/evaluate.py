@@ -14,8 +14,9 @@ from edgewise.bench.speed import Progress
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import claimed
 from edgewise.errors import OptionError
+from edgewise.runtime.opened import open_model
 from edgewise.runtime.runner import Runner
-from edgewise.tasks.answer import Answered, chosen, foretold, generated
+from edgewise.tasks.answer import Answered, Models, chosen, foretold, generated
 from edgewise.tasks.figures import efficiency, figures
 from edgewise.tasks.journal import Batch, Journal
 from edgewise.tasks.method import Method
@@ -55,8 +56,9 @@ def evaluate_tasks(
     given = (_blake3(tasks), digests, how, perturbations, batch, threads)
     with ExitStack() as stack:
         journal = Journal(stack.enter_context(claimed(f"tasks-{_key(given)}", keep=True)))
-        runners = [stack.enter_context(Runner.open(each, threads=threads)) for each in (path, *assistants)]
-        _answer(runners, variants, how, batch, journal, progress)
+        runner = stack.enter_context(Runner.open(path, threads=threads))
+        others = [stack.enter_context(open_model(each, threads=threads)) for each in assistants]
+        _answer((runner, *others), variants, how, batch, journal, progress)
     items = journal.items([(task.id, variant) for task, variant in variants])
     return Evaluation(
         FORMAT,
@@ -75,7 +77,7 @@ def evaluate_tasks(
 
 
 def _answer(
-    runners: Sequence[Runner],
+    models: Models,
     variants: Sequence[Variant],
     how: Method,
     size: int,
@@ -88,7 +90,7 @@ def _answer(
     for batch in _batches(left, size):
         with Meter() as meter:
             started = time.perf_counter()
-            answered = _together(runners, batch, how)
+            answered = _together(models, batch, how)
             seconds = time.perf_counter() - started
         between = tuple(round(each, 7) for found in answered for each in found.between_s)
         journal.add(Batch(tuple(each.item for each in answered), between, seconds, meter.energy))
@@ -97,14 +99,14 @@ def _answer(
             progress("tasks", done, len(variants))
 
 
-def _together(runners: Sequence[Runner], batch: Sequence[Variant], how: Method) -> list[Answered]:
+def _together(models: Models, batch: Sequence[Variant], how: Method) -> list[Answered]:
     """Tasks of one kind and one variant."""
     kind, variant = batch[0][0].kind, batch[0][1]
     if kind == "text":
-        return [foretold(runners[0], task) for task, _ in batch]
+        return [foretold(models[0], task) for task, _ in batch]
     if kind == "choices":
-        return [chosen(runners[0], task, variant) for task, _ in batch]
-    return generated(runners, [task for task, _ in batch], how, variant)
+        return [chosen(models[0], task, variant) for task, _ in batch]
+    return generated(models, [task for task, _ in batch], how, variant)
 
 
 def _batches(variants: Sequence[Variant], size: int) -> Iterator[list[Variant]]:

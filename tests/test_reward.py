@@ -48,7 +48,8 @@ def test_a_head_with_one_score_needs_no_label(encoder: Encoder) -> None:
     encoder.facts = dataclasses.replace(encoder.facts, labels=("reward",), scores="none")
     encoder._run = lambda pieces: iter([([0], np.array([[-2.5]], np.float32), np.ones((1, 3), np.int64))])  # type: ignore[method-assign]
     (top,) = labelled(encoder, "x", 1).logprobs
-    assert top.top == ((0, pytest.approx(math.log(1 / (1 + math.exp(2.5))))),)
+    assert top.token == 0
+    assert top.logprob == pytest.approx(math.log(1 / (1 + math.exp(2.5))))
 
 
 def test_a_language_model_judges_by_its_next_token(float_runner: Runner) -> None:
@@ -69,7 +70,7 @@ def test_a_cascade_may_have_a_judge_of_its_own(float_runner: Runner, encoder: En
 
 
 def test_what_cannot_judge_or_answer_is_one_line(float_runner: Runner, encoder: Encoder) -> None:
-    both = [float_runner, encoder]
+    both: list[Runner | Encoder] = [float_runner, encoder]
     with pytest.raises(OptionError, match=r"needs a label; model 1 gives "):
         scale(both, PROMPT, BestOfN(verifier=Reward()), budget=1, max_tokens=2)
     with pytest.raises(OptionError, match="model 1 is a classifier, and answers nothing"):

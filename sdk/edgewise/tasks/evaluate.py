@@ -14,6 +14,7 @@ from edgewise.bench.speed import Progress
 from edgewise.bundle.read import Bundle
 from edgewise.calibration.cache import claimed
 from edgewise.errors import OptionError
+from edgewise.runtime.encoder import Encoder
 from edgewise.runtime.opened import open_model
 from edgewise.runtime.runner import Runner
 from edgewise.tasks.answer import Answered, Models, chosen, foretold, generated
@@ -57,7 +58,7 @@ def evaluate_tasks(
     with ExitStack() as stack:
         journal = Journal(stack.enter_context(claimed(f"tasks-{_key(given)}", keep=True)))
         runner = stack.enter_context(Runner.open(path, threads=threads))
-        others = [stack.enter_context(open_model(each, threads=threads)) for each in assistants]
+        others: list[Runner | Encoder] = [stack.enter_context(open_model(each, threads=threads)) for each in assistants]
         _answer((runner, *others), variants, how, batch, journal, progress)
     items = journal.items([(task.id, variant) for task, variant in variants])
     return Evaluation(

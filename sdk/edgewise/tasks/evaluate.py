@@ -58,7 +58,10 @@ def evaluate_tasks(
     with ExitStack() as stack:
         journal = Journal(stack.enter_context(claimed(f"tasks-{_key(given)}", keep=True)))
         runner = stack.enter_context(Runner.open(path, threads=threads))
-        others: list[Runner | Encoder] = [stack.enter_context(open_model(each, threads=threads)) for each in assistants]
+        others: list[Runner | Encoder] = []
+        for each in assistants:
+            others.append(open_model(each, threads=threads))
+            stack.callback(others[-1].close)
         _answer((runner, *others), variants, how, batch, journal, progress)
     items = journal.items([(task.id, variant) for task, variant in variants])
     return Evaluation(

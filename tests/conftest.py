@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import optimum_bridge
 from edgewise.bundle.read import Bundle
 from edgewise.pipeline import build
 from edgewise.recipe import Recipe
@@ -68,6 +69,30 @@ def folder(pycoder: Path, pycoder_bundle: Bundle, tmp_path: Path, monkeypatch: p
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the checkpoints of a test file are made."""
     return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="session")
+def optimum_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The Python that the exporter `optimum` runs: the one that is named, or one made for all who test."""
+    if named := os.environ.get(optimum_bridge.VARIABLE):
+        yield Path(named)
+        return
+    python = optimum_bridge.environment(shared(tmp_path_factory))
+    os.environ[optimum_bridge.VARIABLE] = str(python)
+    yield python
+    del os.environ[optimum_bridge.VARIABLE]
+
+
+@pytest.fixture(scope="session")
+def optimum_models(optimum_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny checkpoints, what torch computes with them and what optimum exports; see optimum_models.py."""
+    return optimum_bridge.models(optimum_python, shared(tmp_path_factory))
+
+
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of this run of the tests."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture

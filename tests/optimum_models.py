@@ -1,12 +1,15 @@
 """tests: tiny random checkpoints of models that optimum exports, and what torch computes with them.
 
-`python optimum_models.py FOLDER [NAME ...]` is run by the Python of the bridge: transformers, torch, no edgewise. Each
-NAME becomes FOLDER/NAME, a checkpoint, with FOLDER/NAME.npz beside it.
+`python optimum_models.py FOLDER NAME=TASK ...` is run by the Python of the bridge: transformers, torch, no edgewise.
+Each NAME becomes FOLDER/NAME, a checkpoint, with FOLDER/NAME.npz beside it, and in FOLDER/NAME.onnx, a folder, what the
+bridge's own script makes of it; without a task, it is not exported. FOLDER/types.json is what optimum says it exports.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+BFLOAT16 = ("tokens",)
 Fast: Any = transformers.PreTrainedTokenizerFast
+BRIDGE = Path(__file__).parents[1] / "exporters" / "edgewise_exporters" / "optimum"
+HARMLESS = ["architectures", "dtype", "model_type", "seq_length", "torch_dtype", "transformers_version"]
 PEAK = 1.6  # of queries and of keys: a query then gives about half of its attention to one key
 GREEDY = 32
 PROMPT = "hello there, this is"
@@ -68,6 +74,7 @@ def model(kind: str, config: str, tokenizer: Any, **sizes: Any) -> Any:
 
 
 BERT = {**SMALL, "max_position_embeddings": 64}
+ALBERT = {**BERT, "embedding_size": 16, "num_hidden_layers": 3}
 DISTILBERT = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64}
 GPT2 = {"n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 4}
 BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "seq_length": 128}
@@ -102,6 +109,7 @@ T5 = {
     "eos_token_id": 1,
 }
 MODELS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
+    "albert": ("AlbertForTokenClassification", "AlbertConfig", ALBERT | {"id2label": LABELS}, wordpiece),
     "bert": ("BertModel", "BertConfig", BERT, wordpiece),
     "bloom": ("BloomForCausalLM", "BloomConfig", BLOOM | DECODER, bytes_of_text),
     "distilbert": (
@@ -126,7 +134,11 @@ def make(name: str, folder: Path) -> None:
     tokenizer = tokenizer_of()
     network = model(kind, config, tokenizer, **sizes).eval()
     randomize(network)
-    network.save_pretrained(folder / name)
+    if name in BFLOAT16:
+        network.bfloat16().save_pretrained(folder / name)
+        network.float()
+    else:
+        network.save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / name)
     if name == "sentence":
         sentence_files(folder / name)
@@ -187,6 +199,62 @@ def reference(model: Any, tokenizer: Any) -> dict[str, Any]:
     return found
 
 
+def types() -> dict[str, list[str]]:
+    """The types of models that optimum exports, by task."""
+    from optimum.exporters.tasks import TasksManager
+
+    found: dict[str, list[str]] = {}
+    for kind, exporters in TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"].items():
+        for task in exporters.get("onnx", ()):
+            found.setdefault(task, []).append(kind)
+    return found
+
+
+def bridge() -> Any:
+    """The bridge's script, as a module."""
+    sys.path.insert(0, str(BRIDGE))
+    return import_module("child")
+
+
+def export(checkpoint: Path, output: Path, task: str) -> None:
+    """As the bridge does it, in this process."""
+    request = {"checkpoint": str(checkpoint), "output": str(output), "task": task, "harmless": HARMLESS}
+    output.mkdir()
+    bridge().main(request)
+
+
+def refusals(folder: Path) -> dict[str, str]:
+    """What the bridge's script says of checkpoints, and of a graph, that something is wrong with."""
+    child, said = bridge(), {}
+
+    def refuse(name: str, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except child.Refused as error:
+            said[name] = str(error)
+
+    for name, change, task in (
+        ("weight", {}, "token-classification"),
+        ("key", {"scores_scale": 2.0}, "feature-extraction"),
+        ("padding", {"pad_token_id": None, "num_labels": 2}, "text-classification"),
+    ):
+        shutil.copytree(folder / "sentence", folder / name)
+        config = json.loads((folder / name / "config.json").read_text()) | change
+        (folder / name / "config.json").write_text(json.dumps(config))
+        refuse(name, lambda: child.load_and_compute(folder / name, task, HARMLESS))  # noqa: B023
+    _, given, expected = child.load_and_compute(folder / "distilbert", "text-classification", HARMLESS)
+    expected["logits"][0, 0] += 0.01
+    refuse("check", lambda: child.check(folder / "distilbert.onnx", "text-classification", given, expected))
+    return said
+
+
 if __name__ == "__main__":
-    for each in sys.argv[2:] or list(MODELS):
-        make(each, Path(sys.argv[1]))
+    folder, *wanted = sys.argv[1:]
+    for each in wanted:
+        name, _, task = each.partition("=")
+        make(name, Path(folder))
+        if task:
+            export(Path(folder, name), Path(folder, f"{name}.onnx"), task)
+    Path(folder, "types.json").write_text(json.dumps(types()))
+    if {"sentence", "distilbert"} <= {each.partition("=")[0] for each in wanted}:
+        Path(folder, "refusals.json").write_text(json.dumps(refusals(Path(folder))))

@@ -28,8 +28,8 @@ class Offer:
     """What an exporter would make of a checkpoint, by its configuration alone."""
 
     task: str
-    graph: str  # which kind: `canonical`, for one
-    cache: str = "none"  # of keys and values
+    graph: str  # `canonical`, or of which form
+    cache: str = "none"  # of keys and values: `in place`, `appended`
     lacks: str = ""  # what has to be there first, and is not
 
 

@@ -72,8 +72,9 @@ def _after(
     """
     chosen = Recipe.load(recipe) if isinstance(recipe, Path) else recipe or Recipe()
     passes = resolve(chosen.steps, where="recipe")
+    exported = export_graph(source, exporter=exporter)
     for dry in (True, False) if text else (False,):
-        model, companions = export_graph(source, exporter=exporter), Companions(source)
+        model, companions = exported.clone(), Companions(source)
         calibration = calibrate(text, source, None, progress) if text else None
         context = BuildContext(calibration=calibration, companions=companions, reference=model.clone(), dry=dry)
         model = apply(model, passes, context, error=RecipeError)

@@ -43,6 +43,7 @@ def build(
     hidden_states: bool = False,
     allow_fallback: bool = False,
     parity: int = 0,
+    exporter: str | None = None,
 ) -> Bundle:
     """Pack a checkpoint for a device: a bundle at `output`, there whole or not at all.
 
@@ -54,7 +55,8 @@ def build(
     graph, faster for long prompts, which takes the memory that the plan states; `hidden_states` adds the output
     `hidden_states`, which contrastive search reads; `allow_fallback` lets the CPU compute nodes that the target's
     provider does not take, which otherwise end a build on a machine that has the provider; `parity` is how many tokens
-    are computed on the target's provider, or its emulator, and on the processor too, for the card to compare.
+    are computed on the target's provider, or its emulator, and on the processor too, for the card to compare;
+    `exporter` names one, in place of the first that supports the checkpoint.
 
     Raises an EdgewiseError (`edgewise.errors`: CheckpointError, RecipeError, TargetError, BundleError ...), which says
     what to do; the output is then what it was.
@@ -70,6 +72,7 @@ def build(
         calibration=calibration,
         prefill=prefill,
         hidden_states=hidden_states,
+        exporter=exporter,
     )
     output = Path(output)
     with staged(output, force=force) as stage:
@@ -80,7 +83,8 @@ def build(
         _check_text(stage)
         heldout = trial.read(stage, prepared)
         if calibration:
-            prepared = preparing(prepared.checkpoint, progress=progress)
+            again = partial(preparing, ignore_config=(), exported=prepared.exported)
+            prepared = again(prepared.checkpoint, progress=progress)
             plan = make_plan(prepared)  # as it was measured to be
         files |= _write_graphs(prepared, stage, progress)
         manifest = trial.run(Unfinished(stage, files, prepared, plan), heldout, progress)

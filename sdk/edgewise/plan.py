@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from edgewise.bundle.manifest import CPU
 from edgewise.calibration.plan import CalibrationPlan
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import EdgewiseError, TargetError
+from edgewise.exporters import export_graph
 from edgewise.graph import remarks
 from edgewise.memory import physical_memory
 from edgewise.planner.advice import Speed
@@ -94,6 +97,7 @@ def plan_build(
     ignore_config: Collection[str] = (),
     calibration: CalibrationText | None = None,
     prefill: Prefill | None = None,
+    exporter: str | None = None,
 ) -> Plan:
     """The plan of the build with the same arguments. Raises what the build would raise before it reads a weight."""
     prepared = prepare(
@@ -105,6 +109,7 @@ def plan_build(
         calibration=calibration,
         dry=True,
         prefill=prefill,
+        exporter=exporter,
     )
     return make_plan(prepared)
 
@@ -119,13 +124,23 @@ def plan_everywhere(
     """For every installed device its plan, or why there is none. Devices that want the same graph share the work."""
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
     drafts: dict[str, Draft] = {}
+    exported: ir.Model | None = None
     for name in registry().devices():
         target = registry().get_target(name)
         key = _wants(target)
         try:
             if key not in drafts:
+                exported = exported or export_graph(source)
                 drafts[key] = Draft.of(
-                    prepare(source, target=target, recipe=recipe, context=context, ignore_config=(), dry=True)
+                    prepare(
+                        source,
+                        target=target,
+                        recipe=recipe,
+                        context=context,
+                        ignore_config=(),
+                        dry=True,
+                        exported=exported,
+                    )
                 )
             yield name, drafts[key].on(target)
         except EdgewiseError as error:

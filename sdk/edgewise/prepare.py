@@ -50,6 +50,7 @@ class Prepared:
     calibration: CalibrationPlan | None  # where the user gave a text
     gate: Gate | None
     graphs: tuple[ir.Model, ...]  # canonical: before each step and after the last, where there is a gate
+    exported: ir.Model  # as its exporter gave it
     reference: ir.Model  # canonical: the checkpoint in float32, with the tokens that are left
     companions: Companions  # tokenizer and configurations, as the recipe left them
     prompts: ir.Model | None = None  # the lowered graph of prompts, where one was asked for or lengths are fixed
@@ -69,8 +70,10 @@ def prepare(
     progress: Progress | None = None,
     prefill: Prefill | None = None,
     hidden_states: bool = False,
+    exporter: str | None = None,
+    exported: ir.Model | None = None,
 ) -> Prepared:
-    """Load, export, apply the recipe, lower to the target.
+    """Load, export, apply the recipe, lower to the target. `exported`: what an export has given before.
 
     Everything is lazy, and no weight is read, but by passes that measure the model on a calibration text; with `dry`
     they do not, and the result is good for a plan only.
@@ -81,7 +84,8 @@ def prepare(
     lowering = resolve(device.lowering, where=f"target '{device.name}': lowering")
     source = open_checkpoint(checkpoint, ignore_config=ignore_config)
 
-    model = export_graph(source)
+    exported = exported or export_graph(source, exporter=exporter)
+    model = exported.clone()
     stored = sizes_of(model, stored=source.tensors)
     facts = any_facts(model)
     tokens = _context(context, device, facts)
@@ -122,6 +126,7 @@ def prepare(
         calibration=cost,
         gate=chosen.gate,
         graphs=tuple(kept.graphs),
+        exported=exported,
         reference=reference,
         companions=companions,
         prompts=prompts,

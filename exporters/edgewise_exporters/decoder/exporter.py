@@ -37,7 +37,7 @@ class Decoder:
         kind = checkpoint.config.get("model_type")
         if kind in list(self.families):
             refusal = _other_task(checkpoint)
-            return Refusal(refusal, near=True) if refusal else Offer("text-generation", "canonical", "shared in place")
+            return Refusal(refusal, near=True) if refusal else Offer("text-generation", "canonical", "in place")
         if str(kind) in self.missing:
             return Refusal(f"config.json: there is no '{kind}' yet: {self.missing[str(kind)]}", near=True)
         return Refusal(

@@ -17,6 +17,7 @@ import numpy as np
 
 OFFLINE = {"FORCE_ONNX_EXTERNAL_DATA": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 FORBIDDEN = ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
+parent = sys.stdout
 TOLERANCE = 1e-4  # of an output of the graph from torch's, as a part of the largest one above 1
 BATCH, LENGTH, LONGEST = 3, 19, 1030  # other sizes than the trace's; past a window, where that is not too long
 PAST = 11  # tokens that a decoder takes first
@@ -27,27 +28,33 @@ class Refused(Exception):
 
 
 def main(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Load, trace, check; what is exported lies in the output folder."""
     say(stage="import")
     os.environ |= OFFLINE
     import torch
     from optimum.exporters.onnx.convert import onnx_export_from_model
-    from optimum.exporters.utils import DisableCompileContextManager
 
-    torch.manual_seed(0)
-    task = request["task"]
+    task, output = request["task"], Path(request["output"])
     say(stage="load")
-    with DisableCompileContextManager(), torch.no_grad():
-        model = load(Path(request["checkpoint"]), task, request["harmless"])
-        given, expected = reference(model, task)
-        say(stage="trace")
-        model.config.use_cache = task.endswith("-with-past")
-        onnx_export_from_model(
-            model, Path(request["output"]), task=task, do_validation=False, no_post_process=True, preprocessors=[]
-        )
+    model, given, expected = load_and_compute(Path(request["checkpoint"]), task, request["harmless"])
+    say(stage="trace")
+    model.config.use_cache = task.endswith("-with-past")
+    with torch.no_grad():
+        onnx_export_from_model(model, output, task=task, do_validation=False, no_post_process=True, preprocessors=[])
     del model
     gc.collect()
     say(stage="check")
-    return {"differs": check(Path(request["output"]), task, given, expected), "torch": torch.__version__}
+    return {"differs": check(output, task, given, expected)}
+
+
+def load_and_compute(folder: Path, task: str, harmless: list[str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The model, inputs of it, and what torch makes of these. Raises Refused."""
+    import torch
+    from optimum.exporters.utils import DisableCompileContextManager
+
+    with DisableCompileContextManager(), torch.no_grad():
+        model = load(folder, task, harmless)
+        return model, *reference(model, task)
 
 
 def load(folder: Path, task: str, harmless: list[str]) -> Any:

@@ -32,12 +32,15 @@ class Optimum:
     fallback: bool = True  # the graphs of others are canonical
 
     def supports(self, checkpoint: Checkpoint) -> bool:
-        return isinstance(self.appraise(checkpoint), Offer)
+        return not isinstance(task_of(checkpoint), Refusal)
 
     def appraise(self, checkpoint: Checkpoint) -> Offer | Refusal:
         """What it would give, as far as the files of the checkpoint say."""
         task = task_of(checkpoint)
-        return task if isinstance(task, Refusal) else Offer(task, "ONNX of torch", lacks=missing())
+        if isinstance(task, Refusal):
+            return task
+        cache = "appended" if task in (GENERATE, TRANSLATE) else "none"
+        return Offer(task.removesuffix("-with-past"), "traced by torch", cache, lacks=missing())
 
     def export(self, checkpoint: Checkpoint) -> ir.Model:
         """The graph that torch traces, checked against torch. Raises CheckpointError, OptionError and GraphError."""
@@ -46,19 +49,25 @@ class Optimum:
             raise CheckpointError(task.reason)
         python, place = find_python(), Workplace(checkpoint)
         run(python, place, task)
-        if task == TRANSLATE:
-            encoder, first, step = (_tidied(place, name, checkpoint) for name in HALVES)
-            return join(encoder, first, step, checkpoint)
-        model = _tidied(place, GRAPH, checkpoint)
-        if task == GENERATE:
-            return adopt(model, checkpoint)
-        _state_encoder(model, checkpoint, cast(EncoderTask, task))
-        return model
+        return read(place, checkpoint, task)
 
 
-def _tidied(place: Workplace, name: str, checkpoint: Checkpoint) -> ir.Model:
-    model = load(place, name)
-    tidy(model, Weights(checkpoint))
+def read(place: Workplace, checkpoint: Checkpoint, task: str) -> ir.Model:
+    """What an export has left in `place.output`, as a graph of ours: the checkpoint's weights and names, and facts.
+
+    Raises CheckpointError where the graph and the configuration disagree.
+    """
+    graphs = [load(place, name) for name in (HALVES if task == TRANSLATE else (GRAPH,))]
+    place.leave()
+    for each in graphs:
+        tidy(each, Weights(checkpoint))
+    if task == TRANSLATE:
+        encoder, first, step = graphs
+        return join(encoder, first, step, checkpoint)
+    (model,) = graphs
+    if task == GENERATE:
+        return adopt(model, checkpoint)
+    _state_encoder(model, checkpoint, cast(EncoderTask, task))
     return model
 
 

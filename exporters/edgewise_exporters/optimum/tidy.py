@@ -23,19 +23,22 @@ WEIGHTS = {"MatMul": 1, "Gather": 0}  # which input
 
 def tidy(model: ir.Model, weights: Weights) -> None:
     """Give weights the checkpoint's names and views, products their roles."""
+    outputs = set(model.graph.outputs)
+    for node in list(model.graph):
+        if node.op_type == "Identity" and _is_constant(node.inputs[0]) and node.outputs[0] not in outputs:
+            _elide(model.graph, node)
     for node in list(model.graph):
         if node.op_type == "Gemm":
             _split(model.graph, node)
     _name_weights(model.graph, weights)
     tokens = {value for value in model.graph.inputs if value.name in ("input_ids", "decoder_input_ids")}
     for node in model.graph:
-        if node.op_type not in WEIGHTS or not _is_matrix(node.inputs[WEIGHTS[node.op_type]]):
-            continue
-        path = module(node)
-        if node.op_type == "MatMul":
+        weight = _matrix(node)
+        if weight is not None and node.op_type == "MatMul":
+            path = str(weight.name).removesuffix(".weight")
             layer = layer_of(path)
             mark(node, role_of(path, layer), layer)
-        elif _origin(node.inputs[1]) in tokens:
+        elif weight is not None and _origin(node.inputs[1]) in tokens:
             mark(node, "embedding")
 
 
@@ -56,8 +59,23 @@ def _origin(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
-def _is_matrix(value: ir.Value | None) -> bool:
-    return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 2
+def _matrix(node: ir.Node) -> ir.Value | None:
+    """The constant matrix that a node multiplies by, or takes rows of."""
+    value = node.inputs[WEIGHTS[node.op_type]] if node.op_type in WEIGHTS else None
+    if value is None or not value.is_initializer() or value.shape is None or len(value.shape) != 2:
+        return None
+    return value
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()
+
+
+def _elide(graph: ir.Graph, node: ir.Node) -> None:
+    """What torch's exporter puts where two weights are equal: its readers read the one that is there."""
+    assert node.inputs[0] is not None
+    node.outputs[0].replace_all_uses_with(node.inputs[0])
+    graph.remove(node, safe=True)
 
 
 def _split(graph: ir.Graph, node: ir.Node) -> None:

@@ -34,6 +34,11 @@ class Workplace:
         for name in _weights(source):
             _link((source.folder / name).resolve(), self.checkpoint / name)
 
+    def leave(self) -> None:
+        """Take its name away where open files are read without one, so that nothing is left of a process that dies."""
+        if os.name == "posix":
+            self.remove()
+
     def _refuse_full_disk(self, source: Checkpoint) -> None:
         """An export writes the weights in float32, and while it rewrites them, twice."""
         needed = 2 * BYTES_OF_FLOAT * sum(tensor.size for tensor in source.tensors.values())

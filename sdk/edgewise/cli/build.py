@@ -21,6 +21,9 @@ force_option = click.option("--force", is_flag=True, help="Replace an output tha
 ignore_option = click.option(
     "--ignore-config", multiple=True, metavar="KEY", help="A key of config.json to leave out; repeat for more."
 )
+exporter_option = click.option(
+    "--exporter", metavar="NAME", help="An exporter by its name, instead of the first that supports the checkpoint."
+)
 
 
 @click.command()
@@ -50,6 +53,7 @@ ignore_option = click.option(
     help="Text on which the bundle is held against the checkpoint, for its card and the recipe's gate.",
 )
 @click.option("--quality-tokens", type=int, metavar="N", help="How much of the text is used.  [default: 8192]")
+@exporter_option
 @force_option
 @ignore_option
 @json_option
@@ -72,6 +76,7 @@ def build(
     seed: int | None,
     quality_text: Path | None,
     quality_tokens: int | None,
+    exporter: str | None,
     force: bool,
     ignore_config: tuple[str, ...],
     as_json: bool,
@@ -99,6 +104,7 @@ def build(
             ignore_config=ignore_config,
             calibration=calibration,
             prefill=prefill,
+            exporter=exporter,
         )
         print_json(plain(plan)) if as_json else click.echo(text(plan))
         return
@@ -125,6 +131,7 @@ def build(
             hidden_states=hidden_states,
             allow_fallback=allow_fallback,
             parity=parity,
+            exporter=exporter,
         )
     _say(bundle, output, as_json=as_json)
 

@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 FIXTURE = ROOT / "tests/fixtures/edgewise_demo_plugin"
 NAMES = (
     *("start", "calibration", "cache", "generation", "gpu", "planning"),
-    *("prefill", "pruning", "quality", "scaling", "smaller", "sparsity", "speculation", "targets"),
+    *("optimum", "prefill", "pruning", "quality", "scaling", "smaller", "sparsity", "speculation", "targets"),
     *("tasks", "vocabulary"),
 )
 RUN = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]

@@ -37,7 +37,7 @@ class T5:
             return Refusal(f"config.json: {unknown('model_type', kind, list(self.families))}")
         if others := [name for name in classes if not str(name).endswith(ANSWERS)]:
             return Refusal(f"config.json: '{others[0]}' is no encoder-decoder that answers with a text", near=True)
-        return Offer("text2text-generation", "canonical", "shared in place")
+        return Offer("text2text-generation", "canonical", "in place")
 
     def export(self, checkpoint: Checkpoint) -> ir.Model:
         """The canonical graph of a checkpoint. Raises CheckpointError for anything that is not understood."""

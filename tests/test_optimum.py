@@ -113,6 +113,13 @@ def test_a_decoder_states_its_cache(optimum_models: Path) -> None:
     assert (facts.context_length, facts.vocab_size, facts.eos) == (128, 264, (2,))
 
 
+def test_an_encoder_decoder_is_one_graph(optimum_models: Path) -> None:
+    model = exported(optimum_models, "t5")
+    facts = get_facts(model)
+    assert (facts.task, facts.layers, facts.vocab_size) == ("text2text-generation", 2, 33)
+    assert "encoder_input_ids" in [value.name for value in model.graph.inputs]
+
+
 def test_a_graph_that_is_not_what_the_configuration_says_is_refused(optimum_models: Path, tmp_path: Path) -> None:
     for name, change, says in (
         ("sentence", {"hidden_size": 48}, "gives last_hidden_state [batch_size,sequence_length,32]"),

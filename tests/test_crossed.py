@@ -3,6 +3,7 @@
 `tests/fixtures/crossed/NAME` is a checkpoint of transformers 4.57, and what optimum made of it.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 import torch
 import transformers
 
-import edgewise.exporters
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError, GraphError
 from edgewise.graph import OPSET, get_facts, remarks
@@ -25,6 +25,8 @@ from edgewise.runtime.generation import Options
 from edgewise.runtime.runner import Runner
 from edgewise_exporters.crossed import adopt, join
 from edgewise_exporters.crossed.proof import scores, some_tokens
+from edgewise_exporters.optimum import exporter
+from edgewise_exporters.optimum.workplace import Workplace
 from test_encoder_decoder import REFUSED
 from test_every_search import ASSISTED, table
 
@@ -124,20 +126,17 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    class Traced:
-        """The exporter, with the traces at hand."""
+    """By the exporter `optimum`, which takes the graphs beside a checkpoint where it would have torch trace them."""
 
-        name = "traced"
-
-        def supports(self, checkpoint: Checkpoint) -> bool:
-            return True
-
-        def export(self, checkpoint: Checkpoint) -> ir.Model:
-            return one_of("marian")
+    def copy(python: object, place: Workplace, task: str) -> None:
+        (weights,) = place.checkpoint.glob("*.safetensors")
+        for graph in GRAPHS:
+            shutil.copyfile(weights.resolve().parent / f"{graph}.onnx", place.output / f"{graph}.onnx")
 
     path = tmp_path_factory.mktemp("traced") / "traced.edge"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(edgewise.exporters, "exporter_for", lambda *_, **__: Traced())
+        patch.setattr(exporter, "run", copy)
+        patch.setattr(exporter, "find_python", lambda: Path("python"))
         build(FIXTURES / "marian", output=path, recipe=Recipe(), load_check=False)
     source = [5, 9, 3, 17, 30, 2, 8, 1]
     answer = reference("marian").generate(torch.tensor([source]), max_new_tokens=LIMIT, do_sample=False, num_beams=1)

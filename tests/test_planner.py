@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from edgewise.graph import get_facts
 from edgewise.planner.count import count
 from edgewise.planner.weights import Weights
 from edgewise.planner.work import Product, Work
@@ -200,6 +201,6 @@ def test_nearly_all_parameters_of_every_kind_of_family_are_in_products(
     work, parameters = count(prepared.model), total(prepared.stored).parameters
     assert 0.99 * parameters < work.parameters <= parameters  # norms and biases are no products
     assert work.stored == total(sizes_of(prepared.model)).bytes
-    mixtures = [mixture for mixture in prepared.facts.experts if mixture]
+    mixtures = [mixture for mixture in get_facts(prepared.model).experts if mixture]
     experts = {(product.count, product.active) for product in work.products if product.count > 1}
     assert experts == {(mixture.count, mixture.active) for mixture in mixtures}

@@ -82,7 +82,7 @@ def _panel(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(_plain)
     axes.yaxis.set_major_formatter(_plain)
-    axes.margins(x=0.25)
+    axes.margins(x=0.35)
     for name, (colour, marker) in SERIES.items():
         own = [point for point in points if point.series == name]
         xs, ys = [of(point) for point in own], [point.found.mean_kld for point in own]

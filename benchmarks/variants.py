@@ -53,8 +53,8 @@ class Case:
     calibrated: bool = True  # whether a step measures the model
 
     def folder(self, work: Path) -> Path:
-        """Where its bundle is: the same for all cases of one recipe."""
-        recipe = blake3.blake3(repr(self.steps).encode()).hexdigest()
+        """Where its bundle is: the same for all cases of one recipe, wherever the demo lies."""
+        recipe = blake3.blake3(repr(self.steps).replace(str(DEMO), DEMO.name).encode()).hexdigest()
         return work / f"{self.checkpoint.name}-{recipe[:12]}.edge"
 
     def built(self, work: Path) -> Bundle:

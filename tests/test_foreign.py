@@ -19,11 +19,15 @@ from tables import Texts
 from test_every_search import SEED, table
 
 SEARCHES = registry().searches.names()
+OFTEN = ("bloom", "gpt2", "opt")  # the canonical graphs of the others are held to transformers in any run
 PROMPT = tuple(np.random.default_rng(5).integers(3, 264, 9).tolist() * 2)
 LIMIT = 10
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in NAMES],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

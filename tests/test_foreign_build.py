@@ -40,7 +40,11 @@ def recipe(bits: int, *, method: str = "nearest", kld: float = 1.0) -> Recipe:
 
 @pytest.mark.parametrize(
     ("name", "bits", "method", "kld"),
-    [("bloom", 8, "nearest", 0.01), ("bloom", 4, "hqq", 1.0), ("gpt2", 4, "nearest", 1.0)],
+    [
+        ("bloom", 8, "nearest", 0.01),
+        pytest.param("bloom", 4, "hqq", 1.0, marks=pytest.mark.slow),
+        ("gpt2", 4, "nearest", 1.0),
+    ],
 )
 def test_weights_get_fewer_bits_and_pass_a_gate(
     text: CalibrationText, tmp_path: Path, name: str, bits: int, method: str, kld: float
@@ -63,6 +67,7 @@ def test_a_bundle_that_is_too_far_from_its_graph_is_not_built(text: CalibrationT
     assert not (tmp_path / "x.edge").exists()
 
 
+@pytest.mark.slow
 def test_calibrated_methods_work_where_attention_is_recognised(text: CalibrationText, tmp_path: Path) -> None:
     bundle = build(
         FIXTURES / "opt", output=tmp_path / "x.edge", recipe=recipe(4, method="gptq"), quality=text, calibration=text

@@ -137,7 +137,7 @@ def test_the_readme_has_the_two_lines_that_ci_runs() -> None:
     assert len(lines) == 2
     assert "edgewise build examples/pycoder" in lines[0]
     assert lines[0].endswith('edgewise run pycoder.edge "def read_json("')
-    assert lines[1].endswith("-m pytest")
+    assert lines[1].endswith("-m pytest -n auto --dist loadfile")
     assert "'^python3 -m venv '" in (ROOT / ".ci/run").read_text("utf-8")
 
 

@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def in_torch(folder: Path, encoder: Encoder) -> Embed:
         ]
         found = np.empty((len(rows), facts.hidden_size), np.float32)
         for members in batches([len(row) for row in rows]):
-            inputs = {k: torch.from_numpy(v) for k, v in feed([rows[n] for n in members], facts).items()}
+            inputs = {k: torch.tensor(v) for k, v in feed([rows[n] for n in members], facts).items()}
             mask = inputs["attention_mask"]
             states = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
             mean = (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
@@ -93,18 +93,26 @@ def main() -> None:
     forms |= {name: encoder.embed for name, encoder in encoders.items()}
     sizes = {name: sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) for name, path in bundles.items()}
     sizes["torch"] = sum(f.stat().st_size for f in options.checkpoint.glob("*.safetensors"))
-    insert_lines(table(forms, sizes, options.threads, options.rounds), options.docs, MARK)
+    passages, long = texts()
+    tokenizer = Tokenizer.load(options.checkpoint)
+    short, whole = (fmean(len(tokenizer.encode(text)) for text in some) for some in (passages, long))
+    lengths = f"{len(passages)} passages of {short:.0f} tokens and {LONG} texts of {whole:.0f}, in the mean"
+    insert_lines((lengths, *table(forms, sizes, options.threads, options.rounds)), options.docs, MARK)
+
+
+def texts() -> tuple[list[str], list[str]]:
+    """Passages, and several of them at a time as one text."""
+    passages = PASSAGES.read_text("utf-8").splitlines()
+    return passages, [" ".join(passages[start : start + 12]) for start in range(0, 12 * LONG, 12)]
 
 
 def table(forms: dict[str, Embed], sizes: dict[str, int], threads: int, rounds: int) -> Iterator[str]:
-    passages = PASSAGES.read_text("utf-8").splitlines()
-    long = [" ".join(passages[start : start + 12]) for start in range(0, 12 * LONG, 12)]
+    passages, long = texts()
     tasks: dict[str, tuple[list[str], float]] = {"one": (passages[:1], 1), "all": (passages, 1), "long": (long, 1)}
     taken = {task: timed(forms, texts, threads, rounds) for task, (texts, _) in tasks.items()}
     exact = forms["torch"](passages)
     measured = "processor time" if threads == 1 else "time"
-    yield f"{len(passages)} passages of 28 tokens and {LONG} of about 256, {measured} with {threads} "
-    yield f"thread{'s' * (threads > 1)}, medians of {rounds} interleaved rounds on {hardware()}:"
+    yield f"({measured} with {threads} thread{'s' * (threads > 1)}, medians of {rounds} interleaved rounds on {hardware()}):"
     yield ""
     yield "| form | MB | cosine | Spearman | same nearest | one passage, ms | passages/s | long texts/s | times torch |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"

@@ -112,7 +112,8 @@ def table(forms: dict[str, Embed], sizes: dict[str, int], threads: int, rounds: 
     taken = {task: timed(forms, texts, threads, rounds) for task, (texts, _) in tasks.items()}
     exact = forms["torch"](passages)
     measured = "processor time" if threads == 1 else "time"
-    yield f"({measured} with {threads} thread{'s' * (threads > 1)}, medians of {rounds} interleaved rounds on {hardware()}):"
+    plural = "s" * (threads > 1)
+    yield f"({measured} with {threads} thread{plural}, medians of {rounds} interleaved rounds on {hardware()}):"
     yield ""
     yield "| form | MB | cosine | Spearman | same nearest | one passage, ms | passages/s | long texts/s | times torch |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"

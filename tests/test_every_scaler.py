@@ -10,7 +10,7 @@ from edgewise.runtime.runner import Runner
 from edgewise.scaling.protocol import Candidate, Context, Scaler
 from edgewise.scaling.result import Scaled
 from edgewise.scaling.scale import find_scaler, scale
-from edgewise.scaling.verifier import Judging, Verdict, Verifier
+from edgewise.scaling.verifier import Judging, Verdict, Verifier, find_verifier, judged
 from edgewise.scaling.votes import BATCH
 
 PROMPT = "x = "
@@ -88,6 +88,19 @@ def test_a_verifier_that_fails_is_named(name: str, part: str, verifier: Verifier
     with pytest.raises(OptionError, match=f"verifier '{verifier.name}' failed: ") as caught:
         run(float_runner, scaler, "2")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", registry().verifiers.names())
+def test_a_verifier_of_no_candidates_gives_no_verdict(name: str) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "json-schema": {"schema": "{}"},
+        "tool": {"command": "true"},
+        "unit-tests": {"tests": "assert True"},
+    }
+    flow = judged(find_verifier({"name": name, **settings.get(name, {})}), Context(PROMPT, models=2), ())
+    with pytest.raises(StopIteration) as end:
+        next(flow)
+    assert end.value.value == ()
 
 
 def test_each_scaler_that_takes_a_verifier_is_among_those_that_are_tried() -> None:

@@ -58,11 +58,19 @@ def _appraise(exporter: Exporter, checkpoint: Checkpoint) -> Offer | Refusal:
 
 
 def _installed() -> Iterator[Exporter]:
-    """Those that load, by name, fallbacks last; one that does not is a warning, and stands in nobody else's way."""
-    found = []
+    """Those that load, by name, fallbacks last; one that does not is a warning, and stands in nobody else's way.
+
+    None is loaded before it is asked.
+    """
+    fallbacks = []
     for name in registry().exporters.names():
         try:
-            found.append(registry().exporters.get(name)())
+            exporter = registry().exporters.get(name)()
         except (PluginError, MissingExtra) as error:
             logger.warning("%s", error)
-    yield from sorted(found, key=lambda exporter: getattr(exporter, "fallback", False))
+        else:
+            if getattr(exporter, "fallback", False):
+                fallbacks.append(exporter)
+            else:
+                yield exporter
+    yield from fallbacks

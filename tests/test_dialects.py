@@ -9,9 +9,11 @@ import pytest
 import parity
 from canonical import calibrated, tokens
 from cases import CASES
+from edgewise.checkpoint import Checkpoint
 from edgewise.errors import LoweringError
 from edgewise.graph import Roles
 from edgewise.passes import BuildContext, Pass
+from edgewise_exporters.foreign import adopt
 from edgewise_plugins.cache import QuantizeCache
 from edgewise_plugins.moe.kept import skip_below
 from edgewise_plugins.quantize import Quantize
@@ -21,6 +23,8 @@ from edgewise_targets.dialect import Dialect
 from edgewise_targets.ort.lower import LowerOrt
 from edgewise_targets.primitive.lower import LowerPrimitive
 from edgewise_targets.static.lower import LowerStatic
+from foreign import FIXTURES, adopted
+from test_foreign_recognised import changed
 
 
 class Skip(Pass):
@@ -83,8 +87,17 @@ def test_what_ort_states_is_what_families_recipes_and_options_leave(canonical: C
                 refused.add(str(error))
             else:
                 left |= {(node.domain, node.op_type) for node in lowered.graph}
+    for model in foreign_graphs():
+        left |= {(node.domain, node.op_type) for node in LowerOrt()(model).model.graph}
     assert not [error for error in refused if "has no form in the dialect" in error]
     assert left == {(domain, name) for domain, names in LowerOrt.remaining.items() for name in names}
+
+
+def foreign_graphs() -> Iterator[ir.Model]:
+    """Decoders that others have exported; two of them with activations that are none that is known."""
+    yield from map(adopted, ("gpt2", "opt"))
+    for name, number, other in (("gpt2", 0.044715, 0.05), ("gpt_neox", 2**0.5, 1.3)):
+        yield adopt(changed(name, number, other), Checkpoint.open(FIXTURES / name))
 
 
 def combinations() -> Iterator[tuple[str, tuple[Pass, ...], Collection[Dialect]]]:

@@ -6,9 +6,10 @@ from edgewise.graph import role
 from edgewise.tensors import streamed
 from edgewise_exporters.foreign.flow import is_linear
 
+# What goes number by number or token by token, of what the dialects know.
 BY_NUMBER = (
-    *("Add", "Cast", "Div", "Elu", "Erf", "Gelu", "HardSwish", "LayerNormalization", "LeakyRelu", "Mul", "Pow"),
-    *("RMSNormalization", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
+    *("Add", "Cast", "Div", "Erf", "Gelu", "LayerNormalization", "Mul", "Pow", "RMSNormalization", "Relu", "Sigmoid"),
+    *("Sub", "Tanh"),
 )
 
 Known = dict[ir.Value, int | None]

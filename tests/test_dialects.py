@@ -1,6 +1,7 @@
 """tests: the operators that a dialect states: all that families, recipes and options leave, and no other one passes."""
 
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from edgewise.errors import LoweringError
 from edgewise.graph import Roles
 from edgewise.passes import BuildContext, Pass
 from edgewise_exporters.foreign import adopt
+from edgewise_exporters.t5 import T5
 from edgewise_plugins.cache import QuantizeCache
 from edgewise_plugins.moe.kept import skip_below
 from edgewise_plugins.quantize import Quantize
@@ -23,6 +25,7 @@ from edgewise_targets.dialect import Dialect
 from edgewise_targets.ort.lower import LowerOrt
 from edgewise_targets.primitive.lower import LowerPrimitive
 from edgewise_targets.static.lower import LowerStatic
+from encdec import KINDS, encoder_decoder
 from foreign import FIXTURES, adopted
 from test_foreign_recognised import changed
 
@@ -72,7 +75,9 @@ def canonical(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ir.Mo
     return graph
 
 
-def test_what_ort_states_is_what_families_recipes_and_options_leave(canonical: Callable[[str], ir.Model]) -> None:
+def test_what_ort_states_is_what_families_recipes_and_options_leave(
+    canonical: Callable[[str], ir.Model], home: Path
+) -> None:
     """Of all combinations, some are refused for what they are, and none for an operator that is left."""
     left, refused = set[tuple[str, str]](), set[str]()
     for name, steps, dialects in combinations():
@@ -87,7 +92,7 @@ def test_what_ort_states_is_what_families_recipes_and_options_leave(canonical: C
                 refused.add(str(error))
             else:
                 left |= {(node.domain, node.op_type) for node in lowered.graph}
-    for model in foreign_graphs():
+    for model in (*foreign_graphs(), *encoder_decoders(home)):
         left |= {(node.domain, node.op_type) for node in LowerOrt()(model).model.graph}
     assert not [error for error in refused if "has no form in the dialect" in error]
     assert left == {(domain, name) for domain, names in LowerOrt.remaining.items() for name in names}
@@ -98,6 +103,12 @@ def foreign_graphs() -> Iterator[ir.Model]:
     yield from map(adopted, ("gpt2", "opt"))
     for name, number, other in (("gpt2", 0.044715, 0.05), ("gpt_neox", 2**0.5, 1.3)):
         yield adopt(changed(name, number, other), Checkpoint.open(FIXTURES / name))
+
+
+def encoder_decoders(home: Path) -> Iterator[ir.Model]:
+    for kind in KINDS:
+        encoder_decoder(kind, home / kind)
+        yield T5().export(Checkpoint.open(home / kind))
 
 
 def combinations() -> Iterator[tuple[str, tuple[Pass, ...], Collection[Dialect]]]:

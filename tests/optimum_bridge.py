@@ -1,18 +1,21 @@
 """tests: a Python with optimum, made of the one that runs the tests, whose torch it shares; and models made by it."""
 
+import json
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgewise.checkpoint import Checkpoint
 from edgewise.folders import OpenFolder
 from edgewise_exporters.optimum.environment import VARIABLE
 from edgewise_exporters.optimum.tasks import CLASSIFY, EMBED, GENERATE, TAG, TRANSLATE
 
-__all__ = ["EXPORTED", "VARIABLE", "environment", "models"]
+__all__ = ["EXPORTED", "VARIABLE", "environment", "models", "reconfigure"]
 
 PACKAGES = ("optimum-onnx==0.1.0", "transformers<4.58")
 INSTALL_S = 300
@@ -67,3 +70,11 @@ def _install(home: Path) -> None:
         subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_S)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"pip does not install optimum-onnx here: {getattr(error, 'stderr', None) or error}")
+
+
+def reconfigure(checkpoint: Path, change: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint with other values in its config.json; None takes a key away."""
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return Checkpoint.open(checkpoint)

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,28 +67,11 @@ def run(
       edgewise run pycoder.edge "version = " --regex "[0-9]+[.][0-9]" --json
       edgewise run pycoder.edge "def add(a, b):" --scale best-of-n --budget 4
     """
-    from edgewise.runtime.prefix import LIMIT
-    from edgewise.runtime.runner import Runner
-
     if logprobs is not None and not as_json:
         raise click.UsageError("Option '--logprobs' needs '--json'.")
     _check_scale(scale, budget, {"--n": n, "--logprobs": logprobs, "--prompt-cache": prompt_cache})
     text = _stdin() if prompt == "-" else prompt
-    kept = prompt_cache is not None and prompt_cache.exists()
-    known = prompt_cache.stat().st_size if prompt_cache and kept else 0
-    if prompt_cache and not kept:
-        _refuse_unwritable(prompt_cache)
-    with (
-        generation.options() as options,
-        Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner,
-    ):
-        if prompt_cache and runner.facts.source:
-            raise CacheError(f"{prompt_cache}: {bundle} has an encoder, which reads prompts as a whole: leave this out")
-        if prompt_cache and kept:
-            runner.load_prefix(prompt_cache)
-            tokens = runner.tokenizer.encode(text)
-            if len(tokens) - runner.known_prefix(tokens) > runner.model.chunk:
-                _refuse_unwritable(prompt_cache)
+    with generation.options() as options, _opened(bundle, context, text, prompt_cache) as runner:
         if scale:
             run_scaled(runner, text, scale, budget, options, as_json=as_json)
             return
@@ -95,6 +79,27 @@ def run(
         result = _print_json(stream) if as_json else _print(stream)
         if prompt_cache:
             _keep(runner, text, result, prompt_cache)
+
+
+@contextmanager
+def _opened(bundle: str, context: int | None, prompt: str, cache: Path | None) -> Iterator["Runner"]:
+    """The bundle, which knows what the file holds of the prompt, and may keep there what is new."""
+    from edgewise.runtime.prefix import LIMIT
+    from edgewise.runtime.runner import Runner
+
+    kept = cache is not None and cache.exists()
+    known = cache.stat().st_size if cache and kept else 0
+    if cache and not kept:
+        _refuse_unwritable(cache)
+    with Runner.open(bundle, context=context, prefix_cache=max(known, LIMIT)) as runner:
+        if cache and runner.facts.source:
+            raise CacheError(f"{cache}: {bundle} has an encoder, which reads prompts as a whole: leave this out")
+        if cache and kept:
+            runner.load_prefix(cache)
+            tokens = runner.tokenizer.encode(prompt)
+            if len(tokens) - runner.known_prefix(tokens) > runner.model.chunk:
+                _refuse_unwritable(cache)
+        yield runner
 
 
 def _check_scale(scale: Part | None, budget: str | None, others: Mapping[str, object]) -> None:

@@ -102,7 +102,7 @@ def _name(axes: "Axes", points: "Sequence[Point]", of: "Callable[[Point], float]
         taken.append(legend.get_window_extent())
     inside = axes.get_window_extent()
     for point in points:
-        tried = []
+        tried: list[tuple[int, int, Any, Bbox]] = []
         for x, y, across, along in PLACES:
             where: Any = {"xytext": (x, y), "textcoords": "offset points", "ha": across, "va": along, "zorder": 4}
             colour = SERIES[point.series][0]

@@ -129,7 +129,7 @@ def test_a_graph_that_is_not_what_the_configuration_says_is_refused(optimum_mode
         assert says.replace(" ", "") in str(caught.value).replace(" ", "")
 
 
-def test_a_decoder_is_built_in_one_command_which_says_how_far_it_is_and_writes_what_torch_writes(
+def test_a_decoder_is_built_in_one_command_which_says_how_far_its_graph_is_from_torch(
     optimum_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "temporary").mkdir()
@@ -143,7 +143,7 @@ def test_a_decoder_is_built_in_one_command_which_says_how_far_it_is_and_writes_w
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_decoder_in_float_writes_what_torch_writes(optimum_models: Path, tmp_path: Path) -> None:
+def test_after_each_of_its_tokens_a_decoder_would_write_what_torch_writes(optimum_models: Path, tmp_path: Path) -> None:
     model, reference = exported(optimum_models, "opt"), np.load(optimum_models / "opt.npz")
     ids, wanted = reference["greedy"], reference["prompt"].shape[1]
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}

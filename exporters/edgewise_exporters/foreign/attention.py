@@ -86,17 +86,17 @@ def recognise(
     known = facts.attention[found.layer]
     rotates = any(node.op_type in ("Cos", "Sin") for node in found.region.nodes)
     tried = candidates(known, found.layer, config, fused=len(found.flats) == 1, rotates=rotates)
-    runs = list(_runs(model, found, facts))
+    runs = list(_runs(found, facts))
     if len(runs) <= len(CASES):
         return None
     likely = [first] if first else []
     return next((candidate for candidate in (*likely, *tried) if _agrees(found, candidate, facts, runs)), None)
 
 
-def _runs(model: ir.Model, found: Found, facts: Facts) -> Iterator[tuple[Case, Arrays, list[np.ndarray]]]:
+def _runs(found: Found, facts: Facts) -> Iterator[tuple[Case, Arrays, list[np.ndarray]]]:
     """Runs of the graph's own operators: what they were given, and gave."""
     for case in (*CASES, Case(1, 2, facts.context_length - 2)):
-        arrays = feeds(model, case, (*found.region.inputs, *found.region.measured))
+        arrays = feeds(case, (*found.region.inputs, *found.region.measured))
         wanted = found.region.run(arrays) if arrays else None
         if arrays is None or wanted is None:
             return

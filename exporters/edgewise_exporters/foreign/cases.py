@@ -39,8 +39,11 @@ class Case:
 CASES = (Case(1, 7), Case(1, 1, 6), Case(3, 5), Case(2, 4, 5, padding=2), Case(2, 6, 0, padding=3))
 
 
-def feeds(model: ir.Model, case: Case, values: Iterable[ir.Value]) -> Arrays | None:
-    """Arrays for the graph's inputs, and for activations `[rows, new, width]`; None where a width is not known."""
+def feeds(case: Case, values: Iterable[ir.Value]) -> Arrays | None:
+    """Arrays for these values: tokens, the caches among them, activations `[rows, new, width]`.
+
+    None where the width of an activation is not known.
+    """
     random = np.random.default_rng([case.rows, case.new, case.past])
     mask = case.mask
     found: dict[str, np.ndarray] = {
@@ -48,16 +51,16 @@ def feeds(model: ir.Model, case: Case, values: Iterable[ir.Value]) -> Arrays | N
         "attention_mask": mask,
         "position_ids": np.maximum(0, mask.cumsum(axis=1) - 1)[:, case.past :],
     }
-    for value in model.graph.inputs:
-        if str(value.name).startswith("past_key_values.") and value.shape is not None:
-            _, heads, _, dim = sizes(value)
-            found[str(value.name)] = SPREAD * random.standard_normal((case.rows, heads, case.past, dim), np.float32)
     for value in values:
-        if not value.is_graph_input():
-            size = likely_width(value)
-            if size is None:
-                return None
-            found[str(value.name)] = SPREAD * random.standard_normal((case.rows, case.new, size), np.float32)
+        if value.is_graph_input():
+            if str(value.name).startswith("past_key_values.") and value.shape is not None:
+                _, heads, _, dim = sizes(value)
+                found[str(value.name)] = SPREAD * random.standard_normal((case.rows, heads, case.past, dim), np.float32)
+            continue
+        size = likely_width(value)
+        if size is None:
+            return None
+        found[str(value.name)] = SPREAD * random.standard_normal((case.rows, case.new, size), np.float32)
     return found
 
 

@@ -29,9 +29,9 @@ class Onto(Builder):
 
 
 def alone(builder: Builder, outputs: list[ir.Value]) -> onnx.ModelProto:
-    """The operators of a builder as a model."""
+    """The operators of a builder as a model, which takes what they read."""
     graph = ir.Graph(
-        builder.inputs,
+        [value for value in builder.inputs if value.uses()],
         outputs,
         nodes=builder.nodes,
         initializers=list(builder.initializers.values()),

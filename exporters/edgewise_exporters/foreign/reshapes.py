@@ -66,11 +66,11 @@ def _changes_nothing(model: ir.Model, node: ir.Node) -> bool:
     if x is None or not (x.is_graph_input() or width(x)):
         return False
     region = Region.of(model, node.outputs, [x])
-    return region is not None and all(_gives_back(model, region, x, case) for case in CASES)
+    return region is not None and all(_gives_back(region, x, case) for case in CASES)
 
 
-def _gives_back(model: ir.Model, region: Region, x: ir.Value, case: Case) -> bool:
-    arrays = feeds(model, case, (x, *region.inputs, *region.measured))
+def _gives_back(region: Region, x: ir.Value, case: Case) -> bool:
+    arrays = feeds(case, (x, *region.inputs, *region.measured))
     found = region.run(arrays) if arrays else None
     return bool(arrays and found and np.array_equal(found[0], arrays[str(x.name)]))
 
@@ -100,7 +100,7 @@ def _unfold(model: ir.Model, rows: ir.Node) -> bool:
         assert given is not None
         region = Region.of(model, [rows.outputs[0], back.outputs[0]], [x, given])
         size = columns_of(given)
-        if region is None or size is None or not all(_lays_out(model, region, x, given, size, case) for case in CASES):
+        if region is None or size is None or not all(_lays_out(region, x, given, size, case) for case in CASES):
             return False
     for node in (rows, *backs):
         _bypass(model, node)
@@ -144,9 +144,9 @@ def columns_of(value: ir.Value) -> int | None:
     return next((size for size in found if size is not None), None)
 
 
-def _lays_out(model: ir.Model, region: Region, x: ir.Value, given: ir.Value, size: int, case: Case) -> bool:
+def _lays_out(region: Region, x: ir.Value, given: ir.Value, size: int, case: Case) -> bool:
     """Whether `x` becomes rows of tokens, and rows of tokens become `[batch, sequence, size]`."""
-    arrays = feeds(model, case, [value for value in (x, *region.inputs, *region.measured) if value is not given])
+    arrays = feeds(case, [value for value in (x, *region.inputs, *region.measured) if value is not given])
     tokens = case.rows * case.new
     result = np.arange(tokens * size, dtype=np.float32).reshape(tokens, size)
     found = region.run({**arrays, str(given.name): result}) if arrays else None

@@ -21,6 +21,9 @@ parent = sys.stdout
 TOLERANCE = 1e-4  # of an output of the graph from torch's, as a part of the largest one above 1
 BATCH, LENGTH, LONGEST = 3, 19, 1030  # other sizes than the trace's; past a window, where that is not too long
 PAST = 11  # tokens that a decoder takes first
+WINDOWS = (
+    "attention_chunk_size", "attention_window", "local_attention", "local_radius", "sliding_window", "window_size",
+)  # fmt: skip
 
 
 class Refused(Exception):
@@ -66,6 +69,8 @@ def load(folder: Path, task: str, harmless: list[str]) -> Any:
     stated = json.loads((folder / "config.json").read_text("utf-8"))
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     refuse_unread(stated, config, harmless, transformers.__version__)
+    if getattr(config, "attention_type", "") == "block_sparse":
+        raise Refused("config.json: attention_type is block_sparse: a trace has full attention; write original_full")
     kind = TasksManager.get_model_class_for_task(task, framework="pt", model_type=config.model_type)
     model, found = kind.from_pretrained(
         folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
@@ -111,9 +116,7 @@ def inputs(model: Any, task: str) -> dict[str, Any]:
     """Random tokens of several lengths; those of a decoder fill the batch."""
     generator = np.random.default_rng(0)
     config = model.config.get_text_config(decoder=False) if hasattr(model.config, "get_text_config") else model.config
-    windows = [getattr(config, name, None) for name in ("sliding_window", "window_size", "local_attention")]
-    wide = max([LENGTH, *(2 * width + 3 for width in windows if isinstance(width, int))])
-    length = min(wide, LONGEST, getattr(config, "max_position_embeddings", None) or LONGEST)
+    length = min(past_windows(config), LONGEST, getattr(config, "max_position_embeddings", None) or LONGEST)
     unused = {config.pad_token_id, *np.atleast_1d(config.eos_token_id or 0).tolist()}
     words = [token for token in range(config.vocab_size) if token not in unused]
     given = {"input_ids": generator.choice(words, (BATCH, length)), "attention_mask": np.ones((BATCH, length), int)}
@@ -126,6 +129,13 @@ def inputs(model: Any, task: str) -> dict[str, Any]:
     if kinds := getattr(config, "type_vocab_size", 0):
         given["token_type_ids"] = generator.integers(0, kinds, (BATCH, length))
     return given
+
+
+def past_windows(config: Any) -> int:
+    """A length at which the first token is out of sight of the last."""
+    stated = [getattr(config, name, None) for name in WINDOWS]
+    widths = [width for value in stated for width in (value if isinstance(value, list) else [value])]
+    return max([LENGTH, *(2 * width + 3 for width in widths if isinstance(width, int))])
 
 
 def check(folder: Path, task: str, given: dict[str, Any], expected: dict[str, Any]) -> float:

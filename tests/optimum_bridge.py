@@ -23,6 +23,7 @@ EXPORTED = {
     "albert": TAG,
     "distilbert": CLASSIFY,
     "gpt2": GENERATE,
+    "gpt2_sentence": EMBED,
     "opt": GENERATE,
     "sentence": EMBED,
     "t5": TRANSLATE,

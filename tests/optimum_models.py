@@ -119,6 +119,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
         wordpiece,
     ),
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2 | DECODER, bytes_of_text),
+    "gpt2_sentence": ("GPT2Model", "GPT2Config", GPT2 | DECODER, bytes_of_text),
     "gpt_neo": ("GPTNeoForCausalLM", "GPTNeoConfig", GPT_NEO | DECODER, bytes_of_text),
     "llama": ("LlamaForCausalLM", "LlamaConfig", LLAMA | DECODER, bytes_of_text),
     "opt": ("OPTForCausalLM", "OPTConfig", OPT | DECODER, bytes_of_text),

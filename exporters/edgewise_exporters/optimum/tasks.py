@@ -27,8 +27,7 @@ def _names(text: str) -> frozenset[str]:
 
 ENCODERS = _names("""
     albert bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra esm flaubert ibert
-    longformer megatron-bert mobilebert modernbert mpnet nystromformer rembert roberta roformer squeezebert xlm
-    xlm-roberta
+    megatron-bert mobilebert modernbert mpnet nystromformer rembert roberta roformer squeezebert xlm xlm-roberta
 """)
 DECODERS = _names("""
     arcee bloom codegen cohere deepseek_v3 falcon gemma gemma2 gemma3_text glm gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss

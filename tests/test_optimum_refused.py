@@ -143,10 +143,13 @@ sys.addaudithook(child.forbid)
     "does",
     [
         "import socket; socket.create_connection(('127.0.0.1', 9), timeout=1)",
+        "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+        "import subprocess, sys; subprocess.run([sys.executable, '-V'])",
+        "import os; os.system('true')",
         "import pickle, pathlib; pickle.loads(pickle.dumps(pathlib.Path('x')))",
     ],
 )
-def test_an_export_calls_nobody_and_unpickles_nothing(does: str) -> None:
+def test_an_export_calls_nobody_starts_nothing_and_unpickles_nothing(does: str) -> None:
     folder = str(Path(str(forbid.__code__.co_filename)).parent)
     ended = subprocess.run(
         [sys.executable, "-I", "-c", CHILD.format(folder=folder, does=does)],

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 
 OFFLINE = {"FORCE_ONNX_EXTERNAL_DATA": "1", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-FORBIDDEN = ("pickle.find_class", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
+FORBIDDEN = {
+    "os.exec", "os.posix_spawn", "os.system", "pickle.find_class", "socket.bind", "socket.connect",
+    "socket.getaddrinfo", "socket.gethostbyname", "socket.sendmsg", "socket.sendto", "subprocess.Popen",
+}  # fmt: skip
 parent = sys.stdout
 TOLERANCE = 1e-4  # of an output of the graph from torch's, as a part of the largest one above 1
 BATCH, LENGTH, LONGEST = 3, 19, 1030  # other sizes than the trace's; past a window, where that is not too long
@@ -206,7 +209,7 @@ class Graph:
 
 
 def forbid(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: a checkpoint is untrusted, nothing is unpickled, and nobody is called."""
+    """An audit hook: a checkpoint is untrusted, nothing is unpickled or started, and nobody is called."""
     if event in FORBIDDEN:
         raise PermissionError(f"{event} {arguments!r:.80} is not allowed in an export")
 

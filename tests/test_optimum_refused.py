@@ -33,6 +33,8 @@ def checkpoint(pycoder: Path, tmp_path: Path) -> Path:
         ({"architectures": ["BertForMaskedLM"]}, "nothing runs an architecture like 'BertForMaskedLM'; known: ...ForC"),
         ({"architectures": None}, "config.json has no architectures"),
         ({"architectures": ["BertForCausalLM"]}, "does not export 'bert' for text-generation"),
+        ({"architectures": ["GPT2DoubleHeadsModel"], "model_type": "gpt2"}, "like 'GPT2DoubleHeadsModel'"),
+        ({"n_layer": 10**9}, "n_layer is 1000000000; at most 10,000 layers are exported"),
         ({"model_type": "clip"}, "exports no text model of type 'clip'"),
         ({"model_type": "t5", "architectures": ["T5Model"], "is_encoder_decoder": True}, "like 'T5Model'"),
     ],

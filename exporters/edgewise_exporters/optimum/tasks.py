@@ -10,6 +10,7 @@ from edgewise.options import known
 EMBED, CLASSIFY, TAG = "feature-extraction", "text-classification", "token-classification"
 GENERATE, TRANSLATE = "text-generation-with-past", "text2text-generation-with-past"
 
+MOST_LAYERS = 10_000
 CLASSES = {  # of transformers, by the end of their names; the first that matches
     "ForSequenceClassification": CLASSIFY,
     "ForTokenClassification": TAG,
@@ -60,6 +61,8 @@ def task_of(checkpoint: Checkpoint) -> str | Refusal:
         return Refusal(f"config.json asks for code of the checkpoint (auto_map), which is not run{advice}", near)
     if "quantization_config" in config:
         return Refusal("config.json: weights that are quantized (quantization_config) are not read by optimum", near)
+    if many := [key for key, value in config.items() if "layer" in key and isinstance(value, int) and value > MOST_LAYERS]:
+        return Refusal(f"config.json: {many[0]} is {config[many[0]]}; at most {MOST_LAYERS:,} layers are exported", near)
     task = EMBED if checkpoint.other("modules.json") else _stated(config)
     if isinstance(task, Refusal):
         return task if near else Refusal(_unknown(kind))
@@ -78,7 +81,7 @@ def _stated(config: Mapping[str, Any]) -> str | Refusal:
     if name is None:
         return Refusal(f"config.json has no architectures, which say what the model is for; known: {ends}", near=True)
     for end, task in CLASSES.items():
-        if name.endswith(end) and not (task == EMBED and config.get("is_encoder_decoder")):
+        if name.endswith(end) and not (task == EMBED and (config.get("is_encoder_decoder") or "Heads" in name)):
             return task
     return Refusal(f"config.json: nothing runs an architecture like '{name:.80}'; known: {ends}", near=True)
 

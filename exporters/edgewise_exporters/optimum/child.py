@@ -47,10 +47,11 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     model.config.use_cache = task.endswith("-with-past")
     with torch.no_grad():
         onnx_export_from_model(model, output, task=task, do_validation=False, no_post_process=True, preprocessors=[])
+    unread = model.unread
     del model
     gc.collect()
     say(stage="check")
-    return {"differs": check(output, task, given, expected)}
+    return {"differs": check(output, task, given, expected), "unread": unread}
 
 
 def load_and_compute(folder: Path, task: str, harmless: list[str]) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -81,7 +82,9 @@ def load(folder: Path, task: str, harmless: list[str]) -> Any:
     )  # fmt: skip
     for name in found["missing_keys"]:
         model.get_parameter(name).fill_(float("nan"))
-    model.missing = sorted(found["missing_keys"])
+    model.missing, model.unread = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    if adapters := [name for name in model.unread if "lora_" in name]:
+        raise Refused(f"the weight {adapters[0]} is an adapter's, which is to be merged first")
     if task == "text-classification" and model.config.pad_token_id is None:
         raise Refused("config.json states no pad_token_id, which a classifier of padded texts needs")
     return model.eval()

@@ -72,6 +72,9 @@ def run(python: Python, place: Workplace, task: str) -> None:
             raise
     if "done" not in last:
         raise CheckpointError(_problem(last, child.returncode, place))
+    if unread := last["done"]["unread"]:
+        named = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
+        logger.warning("optimum: %d weights of the checkpoint are no part of this model: %s", len(unread), named)
     logger.info(
         "optimum: done in %.0f s; torch and the graph differ by %.1g", time.monotonic() - began, last["done"]["differs"]
     )

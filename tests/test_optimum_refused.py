@@ -75,6 +75,7 @@ GOOD = json.dumps({name: f"{wanted}.0" for name, wanted in environment.VERSIONS.
         ("echo '{}'", "has no optimum-onnx; to make one: python3 -m venv"),
         (f"echo '{GOOD.replace('4.57.0', '5.2.0')}'", "has transformers 5.2.0, where 4.57 is needed; to make one"),
         ("exit 3", "it does not run as a Python; to make one"),
+        ("echo 5", "it does not run as a Python; to make one"),
         ("echo hello", "it does not run as a Python; to make one"),
     ],
 )

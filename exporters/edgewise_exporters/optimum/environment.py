@@ -66,11 +66,10 @@ def _versions(path: Path) -> dict[str, str]:
             env=environment(),
             check=True,
         )
-        found = json.loads(asked.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return {str(name): str(version) for name, version in dict(json.loads(asked.stdout)).items()}
+    except (OSError, subprocess.SubprocessError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it does not run as a Python"
         raise OptionError(f"{VARIABLE} is {path}: {reason}; to make one that exports: {MAKE}") from error
-    return {str(name): str(version) for name, version in dict(found).items()}
 
 
 def _wrong(versions: Mapping[str, str]) -> str:

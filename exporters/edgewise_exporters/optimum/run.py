@@ -56,7 +56,8 @@ def run(python: Python, place: Workplace, task: str) -> None:
         "harmless": sorted(UNREAD),
     }
     place.request.write_text(json.dumps(request), "utf-8")
-    variables = environment() | {"HF_HOME": str(place.path / "home")}
+    temporary = dict.fromkeys(("TEMP", "TMP", "TMPDIR"), str(place.temporary))
+    variables = environment() | temporary | {"HF_HOME": str(place.path / "home")}
     began = time.monotonic()
     logger.info("optimum: exports for %s with %s", task, python)
     with (

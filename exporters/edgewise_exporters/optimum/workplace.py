@@ -25,9 +25,10 @@ class Workplace:
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         self._refuse_full_disk(source)
         self.checkpoint, self.output = self.path / "checkpoint", self.path / "output"
+        self.temporary = self.path / "temporary"
         self.log, self.request = self.path / "log", self.path / "request.json"
-        self.checkpoint.mkdir()
-        self.output.mkdir()
+        for folder in (self.checkpoint, self.output, self.temporary):
+            folder.mkdir()
         for name, table in ((CONFIG, source.config), (GENERATION, source.generation)):
             if table:
                 (self.checkpoint / name).write_text(json.dumps(dict(table)), "utf-8")

@@ -1,7 +1,7 @@
 """exporters, optimum: what runs in the other Python: torch, transformers and optimum turn a checkpoint into ONNX.
 
-`python -I child.py REQUEST`, a JSON file; edgewise is not installed there, and nothing of it is imported. What it has
-to say goes to stdout, a JSON object a line: `stage`, and at last `done` or `error`. All else is its log, on stderr.
+`python -I child.py REQUEST`, a JSON file; edgewise is not installed there, and nothing of it is imported. It ends where
+stdin does. What it has to say goes to stdout, a JSON object a line: `stage`, and at last `done` or `error`. All else is its log, on stderr.
 """
 
 import gc
@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,12 @@ def forbid(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"{event} {arguments!r:.80} is not allowed in an export")
 
 
+def end_with_parent() -> None:
+    """The parent holds the other end of stdin for as long as it lives."""
+    os.read(0, 1)
+    os._exit(1)
+
+
 def say(**what: Any) -> None:
     print(json.dumps(what), file=parent, flush=True)
 
@@ -225,6 +232,7 @@ if __name__ == "__main__":
     parent = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is part of the log
     sys.addaudithook(forbid)
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         say(done=main(json.loads(Path(sys.argv[1]).read_text("utf-8"))))
     except Refused as error:

@@ -63,7 +63,11 @@ def run(python: Python, place: Workplace, task: str) -> None:
     with (
         place.log.open("wb") as log,
         subprocess.Popen(
-            [python.path, "-I", CHILD, place.request], stdout=subprocess.PIPE, stderr=log, env=variables
+            [python.path, "-I", CHILD, place.request],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=variables,
         ) as child,
     ):
         try:

@@ -1,6 +1,7 @@
 """tests: a Python with optimum, made of the one that runs the tests, whose torch it shares; and models made by it."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -70,6 +71,8 @@ def _install(home: Path) -> None:
     try:
         subprocess.run(pip, check=True, capture_output=True, text=True, timeout=INSTALL_S)
     except (OSError, subprocess.SubprocessError) as error:
+        if os.environ.get("CI"):
+            raise
         pytest.skip(f"pip does not install optimum-onnx here: {getattr(error, 'stderr', None) or error}")
 
 

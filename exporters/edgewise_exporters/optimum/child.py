@@ -1,7 +1,8 @@
 """exporters, optimum: what runs in the other Python: torch, transformers and optimum turn a checkpoint into ONNX.
 
 `python -I child.py REQUEST`, a JSON file; edgewise is not installed there, and nothing of it is imported. It ends where
-stdin does. What it has to say goes to stdout, a JSON object a line: `stage`, and at last `done` or `error`. All else is its log, on stderr.
+stdin does. What it has to say goes to stdout, a JSON object a line: `stage`, and at last `done` or `error`. All else is
+its log, on stderr.
 """
 
 import gc

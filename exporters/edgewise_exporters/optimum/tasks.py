@@ -61,8 +61,8 @@ def task_of(checkpoint: Checkpoint) -> str | Refusal:
         return Refusal(f"config.json asks for code of the checkpoint (auto_map), which is not run{advice}", near)
     if "quantization_config" in config:
         return Refusal("config.json: weights that are quantized (quantization_config) are not read by optimum", near)
-    if many := [key for key, value in config.items() if "layer" in key and isinstance(value, int) and value > MOST_LAYERS]:
-        return Refusal(f"config.json: {many[0]} is {config[many[0]]}; at most {MOST_LAYERS:,} layers are exported", near)
+    if key := next((key for key in config if "layer" in key and _is_above(config[key], MOST_LAYERS)), None):
+        return Refusal(f"config.json: {key} is {config[key]}; at most {MOST_LAYERS:,} layers are exported", near)
     task = EMBED if checkpoint.other("modules.json") else _stated(config)
     if isinstance(task, Refusal):
         return task if near else Refusal(_unknown(kind))
@@ -84,6 +84,10 @@ def _stated(config: Mapping[str, Any]) -> str | Refusal:
         if name.endswith(end) and not (task == EMBED and (config.get("is_encoder_decoder") or "Heads" in name)):
             return task
     return Refusal(f"config.json: nothing runs an architecture like '{name:.80}'; known: {ends}", near=True)
+
+
+def _is_above(value: object, most: int) -> bool:
+    return isinstance(value, int) and value > most
 
 
 def _unknown(kind: str) -> str:

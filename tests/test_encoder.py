@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_a_text_that_is_too_long_loses_its_end_and_a_warning_says_so(
 def test_an_empty_text_is_refused_by_its_number(empty: str, encoder: Encoder) -> None:
     with pytest.raises(GenerationError, match="text 2 of 3 is empty"):
         encoder.embed(["hello", empty, "there"])
+
+
+def test_what_a_graph_cannot_compute_is_one_line(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = encoder.facts.vocab_size
+    monkeypatch.setattr(encoder, "facts", replace(encoder.facts, vocab_size=5))
+    with pytest.raises(GenerationError, match=r"text 1 of 1 has the token \d+; the model knows 5"):
+        encoder.embed(["hello"])
+    monkeypatch.setattr(encoder, "facts", replace(encoder.facts, vocab_size=size, pad=size))
+    with pytest.raises(GenerationError, match=r"encoder\.edge: the graph does not run: [^\n]+$"):
+        encoder.embed(["hello", "hello there"])
 
 
 def test_one_text_is_no_list_of_texts(encoder: Encoder) -> None:

@@ -108,10 +108,19 @@ class Encoder:
         """What the graph gives for some texts at a time, by their numbers, and which tokens are theirs."""
         for members in batches([len(each.ids) for each in pieces]):
             inputs = feed([pieces[number].ids for number in members], self.facts)
-            (output,) = self._opened.run([self.facts.output], {name: inputs[name] for name in self.facts.inputs})
+            output = self._computed({name: inputs[name] for name in self.facts.inputs})
             if not np.isfinite(output).all():
                 raise GenerationError(f"{self._name}: what the graph gives is not finite (NaN or infinity)")
             yield members, output, inputs["attention_mask"]
+
+    def _computed(self, inputs: dict[str, NDArray[np.int64]]) -> Floats:
+        graph = self._opened
+        try:
+            (output,) = graph.run([self.facts.output], inputs)
+        except Exception as error:
+            raise GenerationError(f"{self._name}: the graph does not run: {first_line(error)}") from error
+        found: Floats = output
+        return found
 
     @property
     def _opened(self) -> Any:

@@ -16,6 +16,7 @@ from edgewise.names import DIRECTML
 from edgewise.options import known
 from edgewise.rotary import frequencies, tables
 from edgewise.runtime.captured import is_captured
+from edgewise.runtime.library import first_line
 from edgewise.runtime.memory import Memory
 from edgewise.runtime.ort import open_graph
 from edgewise.runtime.pages import huge_pages
@@ -201,7 +202,10 @@ class Model:
         if self.encoder is None:
             return {}
         names = [value.name for value in self.encoder.get_outputs()]
-        found = self.encoder.run(names, {INPUT_IDS: np.array([self.source], np.int64)})
+        try:
+            found = self.encoder.run(names, {INPUT_IDS: np.array([self.source], np.int64)})
+        except Exception as error:
+            raise GenerationError(f"the encoder does not run: {first_line(error)}") from error
         return {name: np.ascontiguousarray(array) for name, array in zip(names, found, strict=True)}
 
     @cached_property

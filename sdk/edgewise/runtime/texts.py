@@ -23,8 +23,8 @@ def read_texts(
 ) -> list[Pieces]:
     """Each text as tokens. What is longer than the context loses its end, with a warning that counts them.
 
-    Raises GenerationError for a text without a token of its own, ContextOverflow for one that is too long where
-    nothing may be cut.
+    Raises GenerationError for a text without a token of its own, or with one that the model lacks, ContextOverflow for
+    one that is too long where nothing may be cut.
     """
     if isinstance(texts, str):
         raise OptionError("texts: give a list of them; a single one is a list too: [text]")
@@ -34,6 +34,9 @@ def read_texts(
         pieces = tokenizer.pieces(written.lower() if facts.lower_case else written)
         if all(pieces.special) or not text.strip():
             raise GenerationError(f"text {number} of {len(texts)} is empty: leave it out")
+        if (largest := max(pieces.ids)) >= facts.vocab_size:
+            known = facts.vocab_size
+            raise GenerationError(f"text {number} of {len(texts)} has the token {largest}; the model knows {known}")
         if (length := len(pieces.ids)) > limit:
             if not truncate:
                 raise ContextOverflow(f"text {number} of {len(texts)} has {length} tokens; the model reads {limit}")

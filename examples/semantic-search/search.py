@@ -19,7 +19,7 @@ def search(encoder: Encoder, passages: list[str], queries: list[str], *, best: i
 
 def main() -> None:
     _, bundle, *queries = sys.argv
-    passages = PASSAGES.read_text("utf-8").splitlines()
+    passages = PASSAGES.read_text("utf-8").removesuffix("\n").split("\n")
     with Encoder.open(bundle) as encoder:
         for query, found in zip(queries, search(encoder, passages, queries), strict=True):
             print(query)

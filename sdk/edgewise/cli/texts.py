@@ -33,9 +33,11 @@ def given_texts(texts: tuple[str, ...], source: Path | None) -> list[str]:
     where = "stdin" if source is None or str(source) == "-" else str(source)
     content = sys.stdin.buffer.read() if where == "stdin" else Path(where).read_bytes()
     try:
-        lines = content.decode("utf-8").splitlines()
+        lines = [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise GenerationError(f"{where} is not UTF-8: byte {error.start} is invalid") from error
+    if not lines[-1]:
+        lines.pop()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise GenerationError(f"{where}, line {number} is empty: each line is a text; take it out")

@@ -37,7 +37,7 @@ FEWEST = 3  # texts that can be compared with one another
 
 def read_lines(text: CalibrationText, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Texts to compare on: lines that are not empty, shuffled, until they have the tokens that were asked for."""
-    lines = list(dict.fromkeys(line.strip() for passage in passages(text.path) for line in passage.splitlines()))
+    lines = list(dict.fromkeys(line.strip() for passage in passages(text.path) for line in passage.split("\n")))
     random.Random(text.seed).shuffle(lines)
     found, tokens = list[str](), 0
     for line in filter(None, lines):

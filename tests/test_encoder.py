@@ -158,6 +158,12 @@ def test_one_text_is_no_list_of_texts(encoder: Encoder) -> None:
         encoder.embed("hello")
 
 
+def test_space_around_a_text_means_nothing_to_its_vector(tmp_path: Path) -> None:
+    source = changed("sentence", "tokenizer.json", {"normalizer": None, "pre_tokenizer": None}, tmp_path)
+    with floats(source, tmp_path) as opened:
+        np.testing.assert_array_equal(opened.embed([" \nhello\t"]), opened.embed(["hello"]))
+
+
 def test_prompts_of_the_model_come_before_a_text(tmp_path: Path) -> None:
     prompts = {"prompts": {"query": "i do ", "passage": "the "}, "default_prompt_name": "passage"}
     source = changed("sentence", "config_sentence_transformers.json", prompts, tmp_path)

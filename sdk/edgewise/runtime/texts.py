@@ -30,7 +30,7 @@ def read_texts(
         raise OptionError("texts: give a list of them; a single one is a list too: [text]")
     limit, found, cut = facts.context_length, list[Pieces](), 0
     for number, text in enumerate(texts, start=1):
-        written = prefix + text
+        written = (prefix + text).strip() if facts.task == "feature-extraction" else text  # as sentence-transformers
         pieces = tokenizer.pieces(written.lower() if facts.lower_case else written)
         if all(pieces.special) or not text.strip():
             raise GenerationError(f"text {number} of {len(texts)} is empty: leave it out")

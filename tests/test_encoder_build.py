@@ -234,6 +234,9 @@ def test_a_text_is_as_long_as_the_least_limit_allows(tmp_path: Path) -> None:
     assert context(sentence_bert_config={}, tokenizer_config={"model_max_length": 10**30}) == 64
     roberta = config | {"model_type": "roberta", "pad_token_id": 1}
     assert context(sentence_bert_config={}, config=roberta) == 62
+    esm = roberta | {"model_type": "esm"}
+    assert context(sentence_bert_config={}, config=esm) == 62
+    assert context(sentence_bert_config={}, config=esm | {"position_embedding_type": "rotary"}) == 64
     unlimited = {key: value for key, value in config.items() if key != "max_position_embeddings"}
     with pytest.raises(CheckpointError, match="nothing says how long a text may be"):
         context(sentence_bert_config={}, tokenizer_config={}, config=unlimited)

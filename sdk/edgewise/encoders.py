@@ -18,7 +18,10 @@ SIZES = {
     "layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
 }
 POSITIONS = ("max_position_embeddings", "n_positions")
-AFTER_PAD = {"camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}  # first: pad + 1
+AFTER_PAD = {  # their first position is pad + 1
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "mpnet"),
+    *("roberta", "xlm-roberta", "xlm-roberta-xl"),
+}
 UNLIMITED = 1e15  # transformers writes 1e30 for a tokenizer that knows of no limit
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
@@ -78,7 +81,8 @@ def _context(checkpoint: Checkpoint, sentence: Sentence) -> int:
     """Tokens of a text: what sentence-transformers allows, or the tokenizer; never more than there are positions."""
     config = checkpoint.config
     limits = [positions] if (positions := next((config[key] for key in POSITIONS if config.get(key)), 0)) else []
-    if limits and config.get("model_type") in AFTER_PAD:
+    absolute = config.get("position_embedding_type", "absolute") == "absolute"
+    if limits and config.get("model_type") in AFTER_PAD and (absolute or config["model_type"] != "esm"):
         limits = [positions - int(config.get("pad_token_id") or 0) - 1]
     stated = sentence.max_length or checkpoint.table("tokenizer_config.json").get("model_max_length")
     if isinstance(stated, int | float) and 0 < stated < UNLIMITED:

@@ -242,6 +242,29 @@ def test_a_text_is_as_long_as_the_least_limit_allows(tmp_path: Path) -> None:
         context(sentence_bert_config={}, tokenizer_config={}, config=unlimited)
 
 
+@pytest.mark.parametrize(
+    ("values", "text", "tokens"),
+    [
+        ({}, "softmax", "softmax"),
+        ({"id2label": {"0": "a"}}, "sigmoid", "softmax"),
+        ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "sigmoid", "softmax"),
+        ({"id2label": {"0": "a"}, "problem_type": "regression"}, "none", "softmax"),
+        ({"problem_type": "single_label_classification"}, "softmax", "softmax"),
+        ({"problem_type": "multi_label_classification"}, "sigmoid", "softmax"),
+        ({"problem_type": "regression"}, "none", "softmax"),
+        ({"function_to_apply": "sigmoid"}, "softmax", "softmax"),
+    ],
+)
+def test_probabilities_are_made_as_pipelines_make_them(
+    values: dict[str, object], text: str, tokens: str, tmp_path: Path
+) -> None:
+    config = json.loads((ENCODERS / "distilbert" / "config.json").read_text("utf-8"))
+    checkpoint = stated(tmp_path, config=config | values)
+    of_text = encoder_facts(checkpoint, "text-classification", inputs=["input_ids"], output="logits")
+    of_tokens = encoder_facts(checkpoint, "token-classification", inputs=["input_ids"], output="logits")
+    assert (of_text.scores, of_tokens.scores) == (text, tokens)
+
+
 def test_labels_are_in_the_order_of_their_numbers_or_refused(tmp_path: Path) -> None:
     config = json.loads((ENCODERS / "distilbert" / "config.json").read_text("utf-8"))
 

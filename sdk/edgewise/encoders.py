@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from edgewise.checkpoint import Checkpoint
 from edgewise.errors import CheckpointError, OptionError
@@ -26,11 +26,7 @@ UNLIMITED = 1e15  # transformers writes 1e30 for a tokenizer that knows of no li
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 Scores = Literal["softmax", "sigmoid", "none"]
-PROBLEMS: dict[str, Scores] = {
-    "single_label_classification": "softmax",
-    "multi_label_classification": "sigmoid",
-    "regression": "none",
-}
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
 
 def encoder_facts(
@@ -59,7 +55,7 @@ def encoder_facts(
         prompts=sentence.prompts if embeds else {},
         prompt=sentence.prompt if embeds else None,
         labels=_labels(config) if classifies else (),
-        scores=_scores(config) if classifies else "softmax",
+        scores=_scores(config, task) if classifies else "softmax",
         **sizes,
     )
 
@@ -112,12 +108,16 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(by_number[str(number)] for number in range(len(by_number)))
 
 
-def _scores(config: Mapping[str, Any]) -> Scores:
-    """What makes probabilities of logits, as the pipelines of transformers choose it."""
-    if problem := config.get("problem_type"):
-        if problem not in PROBLEMS:
-            raise CheckpointError(f"config.json: problem_type is {problem!r}; known: {known(PROBLEMS)}")
-        return PROBLEMS[problem]
-    if (applied := config.get("function_to_apply")) in ("softmax", "sigmoid", "none"):
-        return cast(Scores, applied)
-    return "sigmoid" if len(_labels(config)) == 1 else "softmax"
+def _scores(config: Mapping[str, Any], task: EncoderTask) -> Scores:
+    """What makes probabilities of logits, as the pipelines of transformers choose it.
+
+    That for tokens knows only softmax; `function_to_apply` is read by none of them where there is a label.
+    """
+    problem = config.get("problem_type")
+    if problem and problem not in PROBLEMS:
+        raise CheckpointError(f"config.json: problem_type is {problem!r}; known: {known(PROBLEMS)}")
+    if task == "token-classification":
+        return "softmax"
+    if problem == "regression":
+        return "none"
+    return "sigmoid" if problem == "multi_label_classification" or len(_labels(config)) == 1 else "softmax"

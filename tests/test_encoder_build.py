@@ -231,6 +231,8 @@ def test_a_text_is_as_long_as_the_least_limit_allows(tmp_path: Path) -> None:
     config = json.loads((ENCODERS / "sentence" / "config.json").read_text("utf-8"))
     assert context() == 48
     assert context(sentence_bert_config={"max_seq_length": 500}) == 64
+    assert context(**{"sentence_bert_config": {}, "sentence_xlm-roberta_config": {"max_seq_length": 20}}) == 20
+    (tmp_path / "copy" / "sentence_xlm-roberta_config.json").unlink()
     assert context(sentence_bert_config={}, tokenizer_config={"model_max_length": 10**30}) == 64
     roberta = config | {"model_type": "roberta", "pad_token_id": 1}
     assert context(sentence_bert_config={}, config=roberta) == 62

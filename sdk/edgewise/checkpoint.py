@@ -32,7 +32,7 @@ COMPANIONS = (
 )
 SENTENCE = (  # by which sentence-transformers says how a text becomes a vector: see edgewise.sentence
     "modules.json",
-    "sentence_bert_config.json",
+    "sentence_*_config.json",
     "config_sentence_transformers.json",
     "*_Pooling/config.json",
 )

@@ -9,7 +9,8 @@ from edgewise.errors import CheckpointError
 from edgewise.options import known
 
 MODULES = "modules.json"
-LENGTH = "sentence_bert_config.json"
+KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+LENGTHS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)  # the first that is there
 PROMPTS = "config_sentence_transformers.json"
 
 Pooling = Literal["mean", "cls", "last"]
@@ -36,7 +37,8 @@ class Sentence:
 def read_sentence(checkpoint: Checkpoint) -> Sentence:
     """How a checkpoint embeds a text. Raises CheckpointError for a module or a pooling that is not done here."""
     modules = _modules(checkpoint)
-    length, prompts = checkpoint.table(LENGTH), checkpoint.table(PROMPTS)
+    length = next((table for name in LENGTHS if (table := checkpoint.table(name))), {})
+    prompts = checkpoint.table(PROMPTS)
     texts = {str(name): str(text) for name, text in (prompts.get("prompts") or {}).items() if text}
     default = prompts.get("default_prompt_name")
     return Sentence(

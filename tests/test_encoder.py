@@ -22,7 +22,7 @@ from edgewise.facts import EncoderFacts
 from edgewise.recipe import Recipe
 from edgewise.runtime import texts as reading
 from edgewise.runtime.encoder import Encoder
-from edgewise.runtime.labels import of_tokens
+from edgewise.runtime.labels import of_tokens, probabilities
 from edgewise.runtime.runner import Runner
 from edgewise.runtime.texts import batches
 from edgewise.text.tokenizer import Pieces
@@ -151,6 +151,19 @@ def test_what_a_graph_cannot_compute_is_one_line(encoder: Encoder, monkeypatch: 
     monkeypatch.setattr(encoder, "facts", replace(encoder.facts, vocab_size=size, pad=size))
     with pytest.raises(GenerationError, match=r"encoder\.edge: the graph does not run: [^\n]+$"):
         encoder.embed(["hello", "hello there"])
+
+
+def test_what_no_context_could_hold_is_not_tokenized_whole(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONGEST_TOKEN", 10)
+    with pytest.raises(ContextOverflow, match="text 1 of 1 has 500 characters; the model reads 48 tokens"):
+        encoder.embed(["hello " * 83 + "ab"], truncate=False)
+    np.testing.assert_array_equal(*encoder.embed(["hello " * 83, "hello " * 60]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_probabilities_of_far_scores_overflow_nowhere() -> None:
+    facts = EncoderFacts("text-classification", "bert", 9, 9, 1, 64, "logits", labels=("a", "b"), scores="sigmoid")
+    np.testing.assert_allclose(probabilities(np.array([-1000, 1000], np.float32), facts), [0, 1], rtol=0, atol=1e-7)
 
 
 def test_one_text_is_no_list_of_texts(encoder: Encoder) -> None:

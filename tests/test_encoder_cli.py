@@ -52,9 +52,7 @@ def test_an_array_is_written_whole_from_a_file_or_stdin(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy", "texts.txt"]
 
 
-def test_only_the_end_of_a_line_ends_a_text(
-    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_end_of_a_line_ends_a_text(bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "texts.txt").write_bytes("\ufeffhello\u2028there\r\nthe\x85 cold\x0b\x0c day\n".encode())
     out, _ = run(capsys, "embed", bundles / "sentence.edge", "--file", tmp_path / "texts.txt")
     found = [json.loads(line)["text"] for line in out.rstrip("\n").split("\n")]

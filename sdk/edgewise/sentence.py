@@ -10,7 +10,7 @@ from edgewise.options import known
 
 MODULES = "modules.json"
 KINDS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-LENGTHS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)  # the first that is there
+LENGTHS = tuple(f"sentence_{kind}_config.json" for kind in KINDS)  # the first that says something
 PROMPTS = "config_sentence_transformers.json"
 
 Pooling = Literal["mean", "cls", "last"]

@@ -109,6 +109,8 @@ class Encoder:
         for members in batches([len(each.ids) for each in pieces]):
             inputs = feed([pieces[number].ids for number in members], self.facts)
             output = self._computed({name: inputs[name] for name in self.facts.inputs})
+            if output.ndim == 3:  # a row for each token: of those that fill up it may be anything
+                output = np.where(inputs["attention_mask"][:, :, None] == 1, output, np.float32(0))
             if not np.isfinite(output).all():
                 raise GenerationError(f"{self._name}: what the graph gives is not finite (NaN or infinity)")
             yield members, output, inputs["attention_mask"]

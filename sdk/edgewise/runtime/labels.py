@@ -50,7 +50,7 @@ def probabilities(logits: Floats, facts: EncoderFacts) -> Floats:
     if facts.scores == "none":
         return logits
     if facts.scores == "sigmoid":
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+        return (0.5 * (1 + np.tanh(logits / 2))).astype(np.float32)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     found: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return found

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgewise.errors import ContextOverflow, GenerationError, OptionError
 from edgewise.facts import EncoderFacts
 from edgewise.options import unknown
+from edgewise.runtime.prompt import LONGEST_TOKEN
 from edgewise.text.tokenizer import Pieces, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,17 +30,21 @@ def read_texts(
     if isinstance(texts, str):
         raise OptionError("texts: give a list of them; a single one is a list too: [text]")
     limit, found, cut = facts.context_length, list[Pieces](), 0
+    most = LONGEST_TOKEN * limit
     for number, text in enumerate(texts, start=1):
+        which = f"text {number} of {len(texts)}"
         written = (prefix + text).strip() if facts.task == "feature-extraction" else text  # as sentence-transformers
-        pieces = tokenizer.pieces(written.lower() if facts.lower_case else written)
+        if not truncate and len(written) > most:
+            raise ContextOverflow(f"{which} has {len(written):,} characters; the model reads {limit} tokens")
+        pieces = tokenizer.pieces((written.lower() if facts.lower_case else written)[:most])
         if all(pieces.special) or not text.strip():
-            raise GenerationError(f"text {number} of {len(texts)} is empty: leave it out")
+            raise GenerationError(f"{which} is empty: leave it out")
         if (largest := max(pieces.ids)) >= facts.vocab_size:
             known = facts.vocab_size
-            raise GenerationError(f"text {number} of {len(texts)} has the token {largest}; the model knows {known}")
+            raise GenerationError(f"{which} has the token {largest}; the model knows {known}")
         if (length := len(pieces.ids)) > limit:
             if not truncate:
-                raise ContextOverflow(f"text {number} of {len(texts)} has {length} tokens; the model reads {limit}")
+                raise ContextOverflow(f"{which} has {length} tokens; the model reads {limit}")
             pieces, cut = pieces.cut(limit), cut + 1
         found.append(pieces)
     if cut:
@@ -73,7 +78,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def feed(rows: Sequence[Sequence[int]], facts: EncoderFacts) -> dict[str, NDArray[np.int64]]:
     """All that a graph may ask for, `[texts, length]`, and the mask: texts are filled up at the end.
 
-    A text's own numbers are then the same, to the bit, whatever it is computed with.
+    A text's own numbers are then the same, to 1e-5, whatever it is computed with.
     """
     longest = max(map(len, rows))
     length = max(longest, min(-(-longest // STEP) * STEP, facts.context_length))

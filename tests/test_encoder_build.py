@@ -1,5 +1,6 @@
 """tests: a build for texts: quantized as its recipe says, judged by its gate, and described in its card."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgewise.bundle.encoder_card import figures
 from edgewise.bundle.read import Bundle, verify
 from edgewise.calibration.texts import CalibrationText
 from edgewise.checkpoint import Checkpoint
@@ -186,6 +188,17 @@ def test_labels_agree_where_the_most_probable_is_the_same() -> None:
     assert found.top1 == pytest.approx(2 / 3)
     assert found.probability_difference == pytest.approx((0.3 + 0.1 + 0.3) / 3)
     assert of_labels(ours, theirs, single=False).top1 == pytest.approx(2 / 3)
+
+
+def test_a_regression_has_no_most_probable_label() -> None:
+    found = of_labels([np.array([0.6], np.float32)], [np.array([2.1], np.float32)], single=None)
+    assert found.top1 is None
+    assert figures(dataclasses.asdict(found)) == [
+        "scores differ by 1.5000 in the mean of the largest of each, by 1.5000 at most"
+    ]
+    assert Gate(min_top1=0.5).failures(found) == [
+        "top-1 agreement is nothing that a regression has; take min_top1 out of the gate"
+    ]
 
 
 # What the files of a checkpoint say.

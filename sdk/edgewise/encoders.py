@@ -30,12 +30,11 @@ PROBLEMS = ("single_label_classification", "multi_label_classification", "regres
 
 
 def encoder_facts(
-    checkpoint: Checkpoint, task: EncoderTask, *, inputs: Sequence[str], output: str, pooled: bool = False
+    checkpoint: Checkpoint, task: EncoderTask, *, inputs: Sequence[str], output: str
 ) -> EncoderFacts:
     """What an encoder is, whose graph has these inputs and is read at `output`.
 
-    `pooled`: the graph gives one vector a text, and pools and normalizes itself. Raises CheckpointError for what the
-    files leave open, or ask for and nobody here does.
+    Raises CheckpointError for what the files leave open, or ask for and nobody here does.
     """
     if strange := set(inputs) - set(INPUTS):
         raise CheckpointError(f"the graph has the input '{min(strange)}'; an encoder's are {known(INPUTS)}")
@@ -49,8 +48,8 @@ def encoder_facts(
         output=output,
         inputs=tuple(inputs),
         pad=int(config.get("pad_token_id") or 0),
-        pooling=_pooling(sentence) if embeds and not pooled else None,
-        normalized=embeds and not pooled and sentence.normalized,
+        pooling=_pooling(sentence) if embeds else None,
+        normalized=embeds and sentence.normalized,
         lower_case=sentence.lower_case,
         prompts=sentence.prompts if embeds else {},
         prompt=sentence.prompt if embeds else None,

@@ -59,8 +59,10 @@ def figures(found: Mapping[str, Any]) -> list[str]:
             f"rank correlation (Spearman) of the likeness of {found['pairs']:,} pairs {found['spearman']:.5f}",
             f"the same nearest text for {found['same_nearest']:.1%}",
         ]
+    top1 = found["top1"]
+    same = [] if top1 is None else [f"the same most probable label for {top1:.2%} of {found['rows']:,}"]
     return [
-        f"the same most probable label for {found['top1']:.2%} of {found['rows']:,}",
-        f"probabilities differ by {found['probability_difference']:.4f} in the mean of the largest of each, "
+        *same,
+        f"{'scores' if top1 is None else 'probabilities'} differ by {found['probability_difference']:.4f} in the mean of the largest of each, "
         f"by {found['largest_difference']:.4f} at most",
     ]

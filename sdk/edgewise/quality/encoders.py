@@ -83,7 +83,7 @@ def compare(ours: Encoder, theirs: Encoder, texts: Sequence[str]) -> Likeness:
     """How close two encoders are on texts."""
     if ours.facts.task == "feature-extraction":
         return of_vectors(ours.embed(texts), theirs.embed(texts))
-    single = ours.facts.scores == "softmax"
+    single = {"softmax": True, "sigmoid": False, "none": None}[ours.facts.scores]
     return of_labels(ours.probabilities(texts), theirs.probabilities(texts), single=single)
 
 

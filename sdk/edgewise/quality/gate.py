@@ -80,7 +80,9 @@ class Gate:
         for key, limit in record(self).items():
             name, figure = FIGURES[key]
             value, least = getattr(found, figure), key.startswith("min_")
-            if not (value >= limit if least else value <= limit):
+            if value is None:
+                failed.append(f"{name} is nothing that a regression has; take {key} out of the gate")
+            elif not (value >= limit if least else value <= limit):
                 failed.append(
                     f"{name} is {value:.4g}, and {limit:g} is the {'least' if least else 'most'} that the gate allows"
                 )

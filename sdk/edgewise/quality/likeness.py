@@ -35,7 +35,9 @@ class LabelLikeness:
 
     texts: int
     rows: int
-    top1: float  # share of rows with the same most probable label; of labels by themselves, that agree which are >= 1/2
+    # Share of rows with the same most probable label; of labels by themselves, that agree which are >= 1/2; None for
+    # a regression.
+    top1: float | None
     probability_difference: float
     largest_difference: float
 
@@ -56,8 +58,11 @@ def of_vectors(ours: Floats, theirs: Floats) -> VectorLikeness:
     return VectorLikeness(len(ours), float(own.mean()), float(own.min()), len(pairs[0]), alike, same)
 
 
-def of_labels(ours: Sequence[Floats], theirs: Sequence[Floats], *, single: bool) -> LabelLikeness:
-    """The figures of probabilities: for each text `[labels]` or `[tokens, labels]`; `single`: one label is right."""
+def of_labels(ours: Sequence[Floats], theirs: Sequence[Floats], *, single: bool | None) -> LabelLikeness:
+    """The figures of probabilities: for each text `[labels]` or `[tokens, labels]`.
+
+    `single`: one label is right; None for scores that are no probabilities, of which none is.
+    """
     mine, reference = (np.concatenate([np.atleast_2d(each) for each in texts]) for texts in (ours, theirs))
     differences = np.abs(mine - reference).max(axis=1)
     if single:
@@ -65,7 +70,8 @@ def of_labels(ours: Sequence[Floats], theirs: Sequence[Floats], *, single: bool)
     else:
         agree = ((mine >= 0.5) == (reference >= 0.5)).all(axis=1)
     largest = float(differences.max())
-    return LabelLikeness(len(ours), len(mine), float(agree.mean()), float(differences.mean()), largest)
+    top1 = None if single is None else float(agree.mean())
+    return LabelLikeness(len(ours), len(mine), top1, float(differences.mean()), largest)
 
 
 def spearman(left: Floats, right: Floats) -> float:

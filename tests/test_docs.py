@@ -18,6 +18,7 @@ from edgewise import hookspecs
 from edgewise.cli.main import command_line, execute
 from edgewise.recipe import Recipe
 from edgewise.registry import Registry
+from encdec import encoder_decoder
 from encoding import ENCODERS, packed
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,19 @@ def test_the_page_about_encoders_works(encoders: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=encoders, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
+
+
+def test_the_page_about_encoder_decoders_works(tmp_path: Path) -> None:
+    encoder_decoder("flan", tmp_path / "my-t5")
+    text = (DOCS / "encoder-decoder.md").read_text("utf-8")
+    commands = _commands(text)
+    assert len(commands) == 2
+    for command in commands:
+        _edgewise(command, tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
 
 
 def test_the_python_about_conversations_works(talker: Path) -> None:

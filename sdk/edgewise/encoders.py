@@ -29,9 +29,7 @@ Scores = Literal["softmax", "sigmoid", "none"]
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
 
-def encoder_facts(
-    checkpoint: Checkpoint, task: EncoderTask, *, inputs: Sequence[str], output: str
-) -> EncoderFacts:
+def encoder_facts(checkpoint: Checkpoint, task: EncoderTask, *, inputs: Sequence[str], output: str) -> EncoderFacts:
     """What an encoder is, whose graph has these inputs and is read at `output`.
 
     Raises CheckpointError for what the files leave open, or ask for and nobody here does.

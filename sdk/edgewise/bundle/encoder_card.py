@@ -60,9 +60,10 @@ def figures(found: Mapping[str, Any]) -> list[str]:
             f"the same nearest text for {found['same_nearest']:.1%}",
         ]
     top1 = found["top1"]
+    what = "scores" if top1 is None else "probabilities"
     same = [] if top1 is None else [f"the same most probable label for {top1:.2%} of {found['rows']:,}"]
     return [
         *same,
-        f"{'scores' if top1 is None else 'probabilities'} differ by {found['probability_difference']:.4f} in the mean of the largest of each, "
+        f"{what} differ by {found['probability_difference']:.4f} in the mean of the largest of each, "
         f"by {found['largest_difference']:.4f} at most",
     ]

@@ -70,6 +70,11 @@ def test_a_greedy_answer_is_that_of_transformers(made: Made, source: str) -> Non
     assert result.timings.prompt_tokens == len(tokens(made, source))
 
 
+def test_a_source_that_the_encoder_cannot_read_is_one_line(made: Made) -> None:
+    with pytest.raises(GenerationError, match=r"^the encoder does not run: [^\n]+$"):
+        _ = made.runner.model.given([10**6]).crossed
+
+
 @pytest.mark.parametrize("beams", [2, 4])
 def test_beam_search_finds_what_transformers_finds(made: Made, beams: int) -> None:
     options = {"num_beams": beams, "length_penalty": 1.0, "early_stopping": False}

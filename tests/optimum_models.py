@@ -237,6 +237,7 @@ def refusals(folder: Path) -> dict[str, str]:
     for name, change, task in (
         ("weight", {}, "token-classification"),
         ("key", {"scores_scale": 2.0}, "feature-extraction"),
+        ("sparse", {"model_type": "big_bird", "position_embedding_type": None}, "feature-extraction"),
         ("padding", {"pad_token_id": None, "num_labels": 2}, "text-classification"),
     ):
         shutil.copytree(folder / "sentence", folder / name)

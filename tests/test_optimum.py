@@ -165,6 +165,7 @@ def test_the_types_are_those_that_optimum_says_it_exports(optimum_models: Path) 
             "torch computes no numbers for token-classification from this checkpoint; it lacks the weight class",
         ),
         ("key", "the key 'scores_scale' is not read by transformers 4.57"),
+        ("sparse", "attention_type is block_sparse: a trace has full attention"),
         ("padding", "config.json states no pad_token_id"),
         ("check", "the exported graph and torch disagree: logits differ by"),
     ],
